@@ -1,0 +1,182 @@
+// Package annotations parses and validates what a container asks of openshell
+// through its OCI annotations.
+//
+// It owns the keys below the prefix openshell.ai/, their syntax and their error
+// messages. It does not know what the node's administrator allows (package
+// config), whether a policy of that name exists (package state), or how the
+// annotations of a pod and of its containers relate (package runtime).
+package annotations
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Prefix is what every annotation meant for openshell starts with.
+const Prefix = "openshell.ai/"
+
+// The annotations that a user may set.
+const (
+	// KeyPolicy names the policy; without it the container's id is the name.
+	KeyPolicy = Prefix + "policy"
+	// KeyPermissive is "true" or "false": log what the policy denies instead of denying it.
+	KeyPermissive = Prefix + "permissive"
+	// KeyPermissiveTTL is a Go duration: how long permissive mode may last.
+	KeyPermissiveTTL = Prefix + "permissive-ttl"
+	// KeyPermissiveOnExpiry is OnExpiryEnforce or OnExpiryStop.
+	KeyPermissiveOnExpiry = Prefix + "permissive-on-expiry"
+	// KeyCredentials is a comma-separated list of names from the node's credentials.
+	KeyCredentials = Prefix + "credentials"
+)
+
+// Internal is the prefix of the keys that openshell itself writes into a bundle
+// it has prepared. They are ignored on reading, whoever wrote them.
+const Internal = Prefix + "internal."
+
+// What happens to a sandbox whose permissive time is over.
+const (
+	// OnExpiryEnforce goes on running, with the policy enforced.
+	OnExpiryEnforce = "enforce"
+	// OnExpiryStop stops the sandbox.
+	OnExpiryStop = "stop"
+)
+
+var keys = []string{KeyPolicy, KeyPermissive, KeyPermissiveTTL, KeyPermissiveOnExpiry, KeyCredentials}
+
+// Request is what a container's annotations ask for. The zero value is what a
+// container without annotations gets.
+type Request struct {
+	// Policy is the policy's name; empty when the container names none.
+	Policy string
+	// Permissive is true when denials are to be logged and not enforced.
+	Permissive bool
+	// TTL is how long permissive mode may last; 0 leaves it to the node.
+	TTL time.Duration
+	// OnExpiry is OnExpiryEnforce, OnExpiryStop, or empty to leave it to the node.
+	OnExpiry string
+	// Credentials are the names of the node's credentials to be used, in the order given.
+	Credentials []string
+}
+
+// Parse reads the annotations below Prefix; all others are left alone. Every
+// problem is reported at once, on one line, each with the key, the bad value and
+// the fix.
+func Parse(a map[string]string) (Request, error) {
+	var (
+		req  Request
+		errs []string
+	)
+	for _, key := range slices.Sorted(maps.Keys(a)) {
+		if !strings.HasPrefix(key, Prefix) || strings.HasPrefix(key, Internal) {
+			continue
+		}
+		if err := req.set(key, a[key]); err != nil {
+			errs = append(errs, err.Error())
+		}
+	}
+	if a[KeyPermissive] != "true" {
+		for _, key := range []string{KeyPermissiveTTL, KeyPermissiveOnExpiry} {
+			if value, ok := a[key]; ok {
+				errs = append(errs, fmt.Sprintf("annotation %s=%s has no meaning without %s=true: set that, or leave this out",
+					key, quote(value), KeyPermissive))
+			}
+		}
+	}
+	if errs != nil {
+		return Request{}, errors.New(strings.Join(errs, "; "))
+	}
+	return req, nil
+}
+
+// set stores one annotation's value in its field.
+func (r *Request) set(key, value string) (err error) {
+	switch key {
+	case KeyPolicy:
+		r.Policy = value
+		err = ValidName(value)
+	case KeyPermissive:
+		r.Permissive = value == "true"
+		if value != "true" && value != "false" {
+			err = errors.New(`use "true" or "false"`)
+		}
+	case KeyPermissiveTTL:
+		r.TTL, err = parseTTL(value)
+	case KeyPermissiveOnExpiry:
+		r.OnExpiry = value
+		if value != OnExpiryEnforce && value != OnExpiryStop {
+			err = fmt.Errorf("use %q or %q", OnExpiryEnforce, OnExpiryStop)
+		}
+	case KeyCredentials:
+		r.Credentials, err = parseCredentials(value)
+	default:
+		return unknownKey(key)
+	}
+	if err != nil {
+		return fmt.Errorf("annotation %s=%s: %w", key, quote(value), err)
+	}
+	return nil
+}
+
+func parseTTL(value string) (time.Duration, error) {
+	ttl, err := time.ParseDuration(value)
+	if err != nil || ttl <= 0 {
+		return 0, errors.New(`use a positive duration such as "30m" or "1h"`)
+	}
+	return ttl, nil
+}
+
+func parseCredentials(value string) ([]string, error) {
+	var names []string
+	for name := range strings.SplitSeq(value, ",") {
+		name = strings.TrimSpace(name)
+		if err := ValidName(name); err != nil {
+			return nil, fmt.Errorf("credential %s: %w", quote(name), err)
+		}
+		if slices.Contains(names, name) {
+			return nil, fmt.Errorf("credential %s is named twice: name it once", quote(name))
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// maxName keeps a name with any suffix openshell gives it well below NAME_MAX.
+const maxName = 128
+
+// ValidName reports whether s may name a policy or a credential:
+// [A-Za-z0-9][A-Za-z0-9_.-]{0,127}. Such a name is a single path component that
+// is neither hidden nor a step upwards, and prints as it is.
+func ValidName(s string) error {
+	switch {
+	case s == "":
+		return errors.New("a name must not be empty")
+	case len(s) > maxName:
+		return fmt.Errorf("a name has at most %d characters, this has %d", maxName, len(s))
+	case !isAlphanumeric(s[0]):
+		return errors.New("a name must start with a letter or digit (A-Z a-z 0-9)")
+	}
+	for i := range len(s) {
+		if c := s[i]; !isAlphanumeric(c) && c != '_' && c != '.' && c != '-' {
+			return errors.New("a name has only letters, digits, '_', '.' and '-'")
+		}
+	}
+	return nil
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// maxQuoted bounds how much of a hostile value an error message repeats.
+const maxQuoted = 64
+
+func quote(s string) string {
+	if len(s) > maxQuoted {
+		return fmt.Sprintf("%q...", s[:maxQuoted])
+	}
+	return fmt.Sprintf("%q", s)
+}

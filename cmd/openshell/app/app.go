@@ -1,0 +1,86 @@
+// Package app dispatches openshell's command line: the OCI runtime commands to
+// package runtime, the operator's to cobra. It owns no command's meaning.
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"slices"
+
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/runtime"
+	"openshell.ai/openshell/sandbox"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+// Run carries out a command line and returns the exit status.
+func Run(args []string) int {
+	inv := runtime.ParseArgs(args)
+	switch {
+	case inv.Command == sandbox.SuperviseCommand:
+		return supervise()
+	case inv.Command == "" && slices.ContainsFunc(args, isVersion):
+		return printVersion()
+	case inv.Command == "" || inv.Command == "help" || isOperator(inv.Command):
+		return operate(args)
+	}
+	return runOCI(inv)
+}
+
+func isVersion(arg string) bool {
+	return slices.Contains([]string{"--version", "-version", "-v", "--v"}, arg)
+}
+
+// runOCI carries out a command that engines call.
+func runOCI(inv runtime.Invocation) int {
+	// A supervisor and its short-lived parent share two cores with the
+	// workload's start; collecting garbage of some megabytes is not worth it.
+	debug.SetGCPercent(400)
+	status, err := func() (int, error) {
+		c, err := config.Load("")
+		if err != nil {
+			return 1, err
+		}
+		rt, err := runtime.New(c)
+		if err != nil {
+			return 1, err
+		}
+		return rt.Run(context.Background(), inv)
+	}()
+	if err != nil {
+		runtime.Report(inv, err)
+	}
+	return status
+}
+
+func supervise() int {
+	c, err := config.Load("")
+	if err == nil {
+		err = sandbox.Supervise(c)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "openshell supervise: "+err.Error())
+		return 1
+	}
+	return 0
+}
+
+// printVersion prints openshell's version and, as engines expect of a runtime,
+// that of the low-level runtime's specification.
+func printVersion() int {
+	fmt.Printf("openshell version %s\n", version)
+	c, err := config.Load("")
+	if err != nil {
+		return 0
+	}
+	out, err := exec.Command(c.Runtime, "--version").Output()
+	if err == nil {
+		os.Stdout.Write(out)
+	}
+	return 0
+}

@@ -1,0 +1,67 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"openshell.ai/openshell/cmd/openshell/operator"
+	"openshell.ai/openshell/cmd/openshell/try"
+)
+
+// exitStatus is an error that only carries an exit status.
+type exitStatus interface{ ExitStatus() int }
+
+// operate carries out an operator's command.
+func operate(args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		if text := err.Error(); text != "" {
+			fmt.Fprintln(os.Stderr, "openshell: "+text)
+		}
+		return status.ExitStatus()
+	}
+	fmt.Fprintln(os.Stderr, "openshell: "+err.Error())
+	return 1
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "openshell",
+		Short: "Run containers in a sandbox whose policy is learned in one permissive run",
+		Long: `openshell is an OCI runtime that wraps runc. Engines call it like runc:
+
+  nerdctl run --runtime openshell --annotation openshell.ai/policy=agent --annotation openshell.ai/permissive=true IMAGE
+  podman run --runtime openshell --annotation openshell.ai/policy=agent --annotation openshell.ai/permissive=true IMAGE
+
+A permissive run lets everything through that the policy would have denied and
+proposes rules for it. Review them, approve them, and run again without the
+permissive annotation: what was approved works, anything else is refused.
+
+OCI runtime commands (as in runc): create start run state kill delete exec list
+ps pause resume update events checkpoint restore spec features`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(operator.Commands()...)
+	root.AddCommand(try.Command())
+	return root
+}
+
+// isOperator tells an operator's command from an OCI one by its name.
+func isOperator(name string) bool {
+	if name == "completion" || name == cobra.ShellCompRequestCmd || name == cobra.ShellCompNoDescRequestCmd {
+		return true
+	}
+	return slices.ContainsFunc(newRoot().Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+}

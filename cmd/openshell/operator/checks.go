@@ -1,0 +1,216 @@
+package operator
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/confine/filter"
+	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/sandbox"
+)
+
+func checkRoot(euid int) finding {
+	if euid != 0 {
+		return fail("root", fmt.Sprintf("runs as uid %d", euid), "run it as root: sandboxes need namespaces, and their state is root's")
+	}
+	return ok("root", "runs as root")
+}
+
+// checkLandlock is not required: without Landlock a policy that says best_effort still runs.
+func checkLandlock() finding {
+	abi, err := confine.LandlockABI()
+	if err != nil {
+		return warn("landlock", "no file is protected, and policies with landlock.compatibility hard_requirement are refused",
+			err.Error())
+	}
+	return ok("landlock", fmt.Sprintf("ABI %d", abi))
+}
+
+// seccompActions are what the filter does with system calls, besides allowing them
+// (SECCOMP_GET_ACTION_AVAIL, seccomp(2)).
+var seccompActions = map[string]uint32{
+	"SECCOMP_RET_ERRNO":        unix.SECCOMP_RET_ERRNO,
+	"SECCOMP_RET_KILL_PROCESS": unix.SECCOMP_RET_KILL_PROCESS,
+}
+
+func checkSeccomp() finding {
+	for name, action := range seccompActions {
+		_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+		if errno != 0 {
+			return fail("seccomp", fmt.Sprintf("the kernel lacks %s: %v", name, errno),
+				"use a kernel from 4.14 on with CONFIG_SECCOMP_FILTER")
+		}
+	}
+	code, err := filter.Compile()
+	if err != nil {
+		return fail("seccomp", oneLine(err), "install libseccomp 2.5 or later")
+	}
+	return ok("seccomp", fmt.Sprintf("filters are available, ours has %d bytes", len(code)))
+}
+
+// checkNetwork does what the start of a sandbox does, in a namespace of its own.
+func checkNetwork() finding {
+	ns, err := netns.New()
+	if err != nil {
+		return fail("network", oneLine(err), "run it as root, on a kernel with CONFIG_NET_NS")
+	}
+	defer ns.Close()
+	ipv6, err := netns.Seal(ns, nil)
+	if err != nil {
+		return fail("network", oneLine(err), "run it as root, and let it change addresses and routes (CAP_NET_ADMIN)")
+	}
+	if err := netns.Intercept(ns, nil); err != nil {
+		return fail("network", oneLine(err), "load the kernel modules nf_tables, nft_chain_nat, nft_ct and nft_reject_inet")
+	}
+	if !ipv6 {
+		return warn("network", "nftables works; IPv6 is disabled, so sandboxes have IPv4 only", "boot without ipv6.disable=1 if IPv6 is wanted")
+	}
+	return ok("network", "namespaces and nftables work, IPv4 and IPv6")
+}
+
+// versionTimeout is how long a low-level runtime may take to say what it is.
+const versionTimeout = 10 * time.Second
+
+func checkRuntime(ctx context.Context, name string) finding {
+	const fix = "install it, or name another as runtime in the configuration"
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return fail("runtime", oneLine(err), fix)
+	}
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return fail("runtime", fmt.Sprintf("%s --version: %v", path, err), fix)
+	}
+	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return ok("runtime", fmt.Sprintf("%s (%s)", path, version))
+}
+
+// launcherPlaces is where openshell-init is installed: beside this program, or on PATH.
+func launcherPlaces() []string {
+	var places []string
+	if self, err := os.Executable(); err == nil {
+		places = append(places, filepath.Join(filepath.Dir(self), confine.InitName))
+	}
+	if path, err := exec.LookPath(confine.InitName); err == nil {
+		places = append(places, path)
+	}
+	return places
+}
+
+// checkLauncher looks for openshell-init, and at whether it would run in any image: it cannot if it needs
+// a dynamic loader, which an image may not have.
+func checkLauncher(places []string) finding {
+	const fix = "install openshell-init, built with CGO_ENABLED=0, beside openshell"
+	for _, path := range places {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		switch static, elfErr := isStatic(path); {
+		case err != nil:
+			return fail("launcher", err.Error(), fix)
+		case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0:
+			return fail("launcher", path+" is not an executable file", fix)
+		case elfErr != nil:
+			return fail("launcher", fmt.Sprintf("%s: %v", path, elfErr), fix)
+		case !static:
+			return fail("launcher", path+" is linked dynamically", fix)
+		}
+		return ok("launcher", path)
+	}
+	return fail("launcher", confine.InitName+" is neither beside openshell nor on PATH", fix)
+}
+
+func isStatic(path string) (bool, error) {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// checkPrivate looks at a directory of ours, which is made when it is first needed. Whoever else can
+// write to it can approve rules; whoever can read it sees what the workloads do.
+func checkPrivate(field, dir string) finding {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ok(field, dir+" is made when it is needed")
+	case err != nil:
+		return fail(field, oneLine(err), "name a directory that can be used as "+field)
+	case !info.IsDir():
+		return fail(field, dir+" is not a directory", "name a directory as "+field)
+	}
+	fix := fmt.Sprintf("chown root: %s; chmod 700 %s", dir, dir)
+	mode := info.Mode().Perm()
+	switch stat := info.Sys().(*syscall.Stat_t); {
+	case stat.Uid != 0:
+		return fail(field, fmt.Sprintf("%s belongs to uid %d", dir, stat.Uid), fix)
+	case mode&0o022 != 0:
+		return fail(field, fmt.Sprintf("%s has mode %04o: others can write to it", dir, mode), fix)
+	case mode&0o055 != 0:
+		return warn(field, fmt.Sprintf("%s has mode %04o: others can look into it", dir, mode), fix)
+	}
+	return ok(field, fmt.Sprintf("%s, mode %04o", dir, mode))
+}
+
+// checkPolicies looks at the operator's policies: who can change them, and whether they can be used.
+func checkPolicies(c *config.Config) finding {
+	const name = "policy_dir"
+	if c.DefaultPolicy != "" {
+		if _, err := sandbox.LoadPolicies(c, c.DefaultPolicy); err != nil {
+			return fail(name, oneLine(err), "correct the policy that default_policy names, or name another")
+		}
+	}
+	info, err := os.Stat(c.PolicyDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ok(name, c.PolicyDir+" does not exist: every policy starts from the default")
+	case err != nil:
+		return fail(name, oneLine(err), "name a directory that can be used as "+name)
+	case !info.IsDir():
+		return fail(name, c.PolicyDir+" is not a directory", "name a directory as "+name)
+	}
+	if stat := info.Sys().(*syscall.Stat_t); stat.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
+		return fail(name, fmt.Sprintf("%s has mode %04o and belongs to uid %d: others can write to it", c.PolicyDir, info.Mode().Perm(), stat.Uid),
+			fmt.Sprintf("chown root: %s; chmod go-w %s", c.PolicyDir, c.PolicyDir))
+	}
+	entries, err := os.ReadDir(c.PolicyDir)
+	if err != nil {
+		return fail(name, oneLine(err), "name a directory that can be used as "+name)
+	}
+	policies := 0
+	for _, e := range entries {
+		stem, isPolicy := strings.CutSuffix(e.Name(), ".yaml")
+		if !isPolicy {
+			continue
+		}
+		policies++
+		if _, err := sandbox.LoadPolicies(c, stem); err != nil {
+			return warn(name, oneLine(err), "correct it: openshell policy check "+filepath.Join(c.PolicyDir, e.Name()))
+		}
+	}
+	return ok(name, fmt.Sprintf("%s, %s", c.PolicyDir, count(policies, "policy", "policies")))
+}

@@ -1,0 +1,139 @@
+package operator
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"openshell.ai/openshell/policy"
+)
+
+// maxRequestLine bounds a request line, in bytes.
+const maxRequestLine = 4 << 20
+
+func policyEvalCommand() *cobra.Command {
+	var file string
+	var permissive bool
+	cmd := &cobra.Command{
+		Use:   "eval --policy FILE [--permissive]",
+		Short: "Say what a policy would decide, without running anything",
+		Long: "Read requests from standard input, one JSON object a line, and write a decision for each, in\n" +
+			"order. The decisions are those of a sandbox's proxy. The exit code is 2 if the policy is invalid\n" +
+			"and 1 if a line was malformed; its answer is {\"error\": ...}.",
+		Example: `  echo '{"binary":"/usr/bin/curl","host":"api.github.com","port":443,"http":{"method":"GET","target":"/repos/a/b"}}' |
+    openshell policy eval --policy agent.yaml`,
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return errors.New("name the policy: " + usage(cmd))
+			}
+			engine, err := compileFile(file)
+			if err != nil {
+				writeProblems(cmd.ErrOrStderr(), file, err)
+				return &exitError{exitInvalid}
+			}
+			return evaluate(engine, permissive, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&file, "policy", "", "the policy `FILE` (required)")
+	cmd.Flags().BoolVar(&permissive, "permissive", false, "decide as a permissive sandbox does")
+	return cmd
+}
+
+// compileFile makes a policy file ready to decide. It is not read from standard input, where
+// the requests come from.
+func compileFile(file string) (*policy.Engine, error) {
+	data, err := readPolicy(strings.NewReader(""), file)
+	if err != nil {
+		return nil, err
+	}
+	p, _, err := policy.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Compile(p, policy.Options{})
+}
+
+// evaluate answers each request line. Answers are written at the latest when the next
+// request is not there yet, so that a program can wait for each.
+func evaluate(engine *policy.Engine, permissive bool, in io.Reader, out io.Writer) error {
+	lines := newLineReader(in, maxRequestLine)
+	answers := bufio.NewWriter(out)
+	enc := json.NewEncoder(answers)
+	enc.SetEscapeHTML(false)
+	malformed := false
+	for {
+		line, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && !errors.Is(err, errLineTooLong) {
+			return errors.Join(fmt.Errorf("read requests: %w", err), answers.Flush())
+		}
+		var decision policy.EvalDecision
+		if err == nil {
+			decision, err = answer(engine, permissive, line)
+		}
+		if err != nil {
+			malformed = true
+			err = enc.Encode(struct {
+				Error string `json:"error"`
+			}{plain(err.Error())})
+		} else {
+			err = enc.Encode(decision)
+		}
+		if err == nil && !lines.buffered() {
+			err = answers.Flush()
+		}
+		if err != nil {
+			return fmt.Errorf("write decisions: %w", err)
+		}
+	}
+	if err := answers.Flush(); err != nil {
+		return fmt.Errorf("write decisions: %w", err)
+	}
+	if malformed {
+		return &exitError{exitFailed}
+	}
+	return nil
+}
+
+func answer(engine *policy.Engine, permissive bool, line []byte) (policy.EvalDecision, error) {
+	r, err := parseRequest(line)
+	if err != nil {
+		return policy.EvalDecision{}, err
+	}
+	return engine.Evaluate(r, permissive)
+}
+
+// parseRequest is strict: a field that is misspelt, such as resolved_ips, must not go
+// missing from the decision.
+func parseRequest(line []byte) (policy.EvalRequest, error) {
+	var r policy.EvalRequest
+	if !utf8.Valid(line) {
+		return r, errors.New("request: is not valid UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&r)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return r, fmt.Errorf("%s: %s is not a %s", wrong.Field, wrong.Value, wrong.Type)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return r, errors.New("request: is not a whole JSON object")
+	case err != nil:
+		return r, fmt.Errorf("request: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return r, errors.New("request: text after the JSON object")
+	}
+	return r, nil
+}

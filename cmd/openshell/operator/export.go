@@ -1,0 +1,226 @@
+package operator
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
+	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/state"
+)
+
+func policyExportCommand() *cobra.Command {
+	var output string
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "export NAME [--output FILE] [--strict-openshell]",
+		Short: "Write the effective policy for another node, or for OpenShell",
+		Long: "Write the effective policy of a name as one file, which OpenShell loads too: what it does not\n" +
+			"know is in comments. Equal policies are equal bytes, and the export of an export is the same.",
+		Example: "  openshell policy export agent --output agent.yaml",
+		Args:    args(1, 1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			c, store, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			p, err := named(c, store, given[0])
+			if err != nil {
+				return err
+			}
+			effective := withoutRepeats(p)
+			if strict {
+				if err := onlyOpenShell(effective); err != nil {
+					return fmt.Errorf("policy %s: %w", p.Name, err)
+				}
+			}
+			var data bytes.Buffer
+			fmt.Fprintf(&data, "# The effective policy %s, exported by openshell.\n", p.Name)
+			if err := writeAnnotated(&data, store, p, effective); err != nil {
+				return err
+			}
+			if output == "" || output == "-" {
+				_, err := cmd.OutOrStdout().Write(data.Bytes())
+				return err
+			}
+			return replaceFile(output, data.Bytes())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "the `FILE` to write, atomically (default standard output)")
+	cmd.Flags().BoolVar(&strict, "strict-openshell", false, "refuse what OpenShell itself does not have")
+	return cmd
+}
+
+// replaceFile writes a file whole or not at all. A device or a pipe could only be
+// replaced by a file of its name, which is never meant.
+func replaceFile(path string, data []byte) error {
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--output: %w", err)
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("--output %s: is not a regular file: leave --output out to write to standard output", path)
+	}
+	if err := renameio.WriteFile(path, data, 0o644); err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	return nil
+}
+
+// withoutRepeats is the effective policy without the learned rules that the base has
+// already: those of a policy whose export was made its base.
+func withoutRepeats(p *sandbox.Policies) *policy.Policy {
+	fresh := p.Learned.Clone()
+	for key, r := range fresh.Network {
+		if b := p.Base.Network[key]; b != nil && b.Learned && policy.RuleDigest(b) == policy.RuleDigest(r) {
+			delete(fresh.Network, key)
+		}
+	}
+	return policy.Merge(p.Base, fresh)
+}
+
+// maxOpenShellPaths is how many filesystem paths OpenShell accepts.
+const maxOpenShellPaths = 256
+
+// onlyOpenShell names what OpenShell would refuse.
+func onlyOpenShell(p *policy.Policy) error {
+	var found []string
+	for key, r := range p.Network {
+		for i := range r.Endpoints {
+			if r.Endpoints[i].Protocol == policy.ProtocolUDP {
+				found = append(found, fmt.Sprintf("network_policies.%s.endpoints[%d].protocol: OpenShell has no udp", key, i))
+			}
+		}
+	}
+	slices.Sort(found)
+	files := p.FilesystemRules()
+	if n := len(files.ReadOnly) + len(files.ReadWrite); n > maxOpenShellPaths {
+		found = append(found, fmt.Sprintf("filesystem_policy: has %d paths, OpenShell accepts %d", n, maxOpenShellPaths))
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(found, "; "))
+}
+
+// writeAnnotated writes a policy with the provenance of its learned rules in comments.
+func writeAnnotated(w io.Writer, store *state.Store, p *sandbox.Policies, which *policy.Policy) error {
+	notes, err := provenance(store, p)
+	if err != nil {
+		return err
+	}
+	data, err := policy.Marshal(which)
+	if err != nil {
+		return err
+	}
+	data, err = annotate(data, func(key string) []string {
+		if r := which.Network[key]; r == nil || !r.Learned {
+			return nil
+		}
+		return notes[key]
+	})
+	if err != nil {
+		return fmt.Errorf("policy %s: %w", p.Name, err)
+	}
+	_, err = w.Write(data)
+	return err
+}
+
+// provenance is what is known of where learned rules come from, by their keys: what the
+// base's file says in comments, if it was exported, and the proposals.
+func provenance(store *state.Store, p *sandbox.Policies) (map[string][]string, error) {
+	notes := map[string][]string{}
+	if p.BaseFile != "" {
+		data, err := readPolicy(nil, p.BaseFile)
+		if err != nil {
+			return nil, err
+		}
+		if notes, err = learnedComments(data); err != nil {
+			return nil, fmt.Errorf("policy %s: %w", p.BaseFile, err)
+		}
+	}
+	proposals, err := learn.List(store, p.Name)
+	if err != nil {
+		return nil, err
+	}
+	for i := range proposals {
+		q := &proposals[i]
+		if p.Learned.Network[q.RuleName] != nil {
+			notes[q.RuleName] = []string{"# " + provenanceOf(q)}
+		}
+	}
+	return notes, nil
+}
+
+func provenanceOf(p *learn.Proposal) string {
+	s := fmt.Sprintf("proposal %s, learned in %s mode", p.ID, p.Provenance.Mode)
+	if p.Status == learn.StatusApproved && p.DecidedAt != nil {
+		s += fmt.Sprintf(", approved %s by %s", timestamp(*p.DecidedAt), cmp.Or(p.DecidedBy, "unknown"))
+	}
+	return plain(s)
+}
+
+// learnedComments are the comments that provenance was written in, by the rules' keys.
+func learnedComments(data []byte) (map[string][]string, error) {
+	notes := map[string][]string{}
+	_, err := eachRule(data, func(key *yaml.Node) {
+		for line := range strings.SplitSeq(key.HeadComment, "\n") {
+			if strings.HasPrefix(line, "# proposal ") {
+				notes[key.Value] = append(notes[key.Value], plain(line))
+			}
+		}
+	})
+	return notes, err
+}
+
+// annotate adds comments to the rules of a policy that policy.Marshal wrote, and changes
+// nothing else.
+func annotate(data []byte, notes func(key string) []string) ([]byte, error) {
+	document, err := eachRule(data, func(key *yaml.Node) {
+		for _, note := range notes(key.Value) {
+			key.HeadComment += "\n" + note
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	annotated, err := yaml.Dump(document, yaml.WithV4Defaults(), yaml.WithLineWidth(-1))
+	if err != nil {
+		return nil, fmt.Errorf("annotate policy: %w", err)
+	}
+	return bytes.TrimPrefix(annotated, []byte("---\n")), nil
+}
+
+// eachRule visits the keys of a policy's rules in its YAML.
+func eachRule(data []byte, visit func(key *yaml.Node)) (*yaml.Node, error) {
+	var document yaml.Node
+	if err := yaml.Load(data, &document); err != nil {
+		return nil, fmt.Errorf("annotate policy: %w", err)
+	}
+	if len(document.Content) == 0 {
+		return &document, nil
+	}
+	top := document.Content[0].Content
+	for i := 0; i+1 < len(top); i += 2 {
+		if top[i].Value != "network_policies" {
+			continue
+		}
+		rules := top[i+1].Content
+		for j := 0; j+1 < len(rules); j += 2 {
+			visit(rules[j])
+		}
+	}
+	return &document, nil
+}

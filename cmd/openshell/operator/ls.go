@@ -1,0 +1,149 @@
+package operator
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/sandbox"
+)
+
+func lsCommand() *cobra.Command {
+	var asJSON, quietly bool
+	cmd := &cobra.Command{
+		Use:   "ls [--json | -q]",
+		Short: "List the running sandboxes",
+		Long: "List the sandboxes of the node. One whose supervisor is dead reaches nothing any more: its\n" +
+			"container has to be stopped.",
+		Example: "  openshell ls",
+		Args:    args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			all, err := sandbox.List(c.RunDir)
+			if err != nil {
+				return err
+			}
+			slices.SortFunc(all, func(a, b sandbox.Info) int {
+				return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
+			})
+			list := make([]listed, len(all))
+			for i, info := range all {
+				list[i] = listed{info, info.Alive()}
+			}
+			warnPermissive(cmd.ErrOrStderr(), list)
+			out := cmd.OutOrStdout()
+			switch {
+			case asJSON:
+				return writeJSON(out, list)
+			case quietly:
+				for _, s := range list {
+					fmt.Fprintln(out, plain(s.ID))
+				}
+				return nil
+			}
+			return writeTable(out, sandboxRows(list, time.Now()))
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of sandboxes")
+	cmd.Flags().BoolVarP(&quietly, "quiet", "q", false, "print only the ids, whole")
+	cmd.MarkFlagsMutuallyExclusive("json", "quiet")
+	return cmd
+}
+
+// listed is a sandbox as ls shows it.
+type listed struct {
+	sandbox.Info
+	Alive bool `json:"alive"`
+}
+
+func (l *listed) permissive() bool { return l.Alive && l.Mode == confine.ModePermissive }
+
+// warnPermissive is for whoever has forgotten that a sandbox still lets everything pass.
+func warnPermissive(w io.Writer, list []listed) {
+	n := 0
+	for i := range list {
+		if list[i].permissive() {
+			n++
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(w, "warning: %s permissive: what the policy denies is logged and allowed\n",
+			count(n, "sandbox is", "sandboxes are"))
+	}
+}
+
+func sandboxRows(list []listed, now time.Time) [][]string {
+	rows := [][]string{{"ID", "POLICY", "MODE", "CONTAINERS", "STARTED", "SUPERVISOR"}}
+	for i := range list {
+		s := &list[i]
+		supervisor := "dead"
+		if s.Alive {
+			supervisor = "alive"
+		}
+		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), containers(s.Containers), ago(now.Sub(s.Started)), supervisor})
+	}
+	return rows
+}
+
+func mode(s *listed, now time.Time) string {
+	switch left := s.Deadline.Sub(now); {
+	case !s.permissive() || s.Deadline.IsZero():
+		return plain(s.Mode)
+	case left <= 0:
+		return plain(s.Mode) + " (over)"
+	default:
+		return fmt.Sprintf("%s (%s left)", plain(s.Mode), span(left))
+	}
+}
+
+// maxContainers is how many containers a row names.
+const maxContainers = 2
+
+func containers(all []sandbox.Container) string {
+	var ids []string
+	for _, c := range all {
+		ids = append(ids, shortID(plain(c.ID)))
+	}
+	if more := len(ids) - maxContainers; more > 0 {
+		ids = append(ids[:maxContainers], fmt.Sprintf("+%d", more))
+	}
+	return cmp.Or(strings.Join(ids, " "), "-")
+}
+
+// shortLength is how engines cut their ids, in characters.
+const shortLength = 12
+
+// shortID cuts the long ids that engines draw at random, which their beginning tells apart. Names
+// that people gave stay whole.
+func shortID(id string) string {
+	random := len(id) >= 32 && strings.Trim(id, "0123456789abcdef") == ""
+	if !random {
+		return id
+	}
+	return id[:shortLength]
+}
+
+func ago(d time.Duration) string { return span(d) + " ago" }
+
+// span is a duration in its greatest unit.
+func span(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
+	}
+}

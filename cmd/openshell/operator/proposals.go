@@ -1,0 +1,155 @@
+package operator
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/state"
+)
+
+const allStatuses = "all"
+
+// statuses are in the order in which proposals are listed.
+var statuses = []string{learn.StatusPending, learn.StatusApproved, learn.StatusRejected, learn.StatusSuperseded}
+
+func proposalsCommand() *cobra.Command {
+	var status string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "proposals [POLICY] [--status STATUS] [--json]",
+		Short: "List what permissive and enforcing runs were denied, as rules to review",
+		Long: "List the proposals of a policy, or of all policies: each is one rule that would make a set\n" +
+			"of denials allowed. Pending ones come first, the most plausible ones before the others.",
+		Example: "  openshell proposals agent\n" +
+			"  openshell proposals --status pending --json",
+		Args: args(0, 1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if status != allStatuses && !slices.Contains(statuses, status) {
+				return fmt.Errorf("--status %q: must be one of %s, %s", status, strings.Join(statuses, ", "), allStatuses)
+			}
+			_, store, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			found, err := listProposals(store, given)
+			if err != nil {
+				return err
+			}
+			shown := slices.DeleteFunc(slices.Clone(found), func(p learn.Proposal) bool {
+				return status != allStatuses && p.Status != status
+			})
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), shown)
+			}
+			if len(shown) == 0 {
+				return writeNoProposals(cmd.OutOrStdout(), given, status, len(found))
+			}
+			return writeTable(cmd.OutOrStdout(), proposalRows(shown, len(given) == 0))
+		},
+	}
+	cmd.Flags().StringVar(&status, "status", allStatuses, "only those that are pending, approved, rejected, superseded, or all")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of proposals")
+	return cmd
+}
+
+// listProposals reads the proposals of the policies named, of all if none is. The list
+// is never nil.
+func listProposals(store *state.Store, names []string) ([]learn.Proposal, error) {
+	if len(names) == 0 {
+		var err error
+		if names, err = store.Policies(); err != nil {
+			return nil, err
+		}
+	}
+	all := []learn.Proposal{}
+	for _, name := range names {
+		proposals, err := learn.List(store, name)
+		if err != nil {
+			return nil, err
+		}
+		slices.SortStableFunc(proposals, func(a, b learn.Proposal) int {
+			return cmp.Compare(slices.Index(statuses, a.Status), slices.Index(statuses, b.Status))
+		})
+		all = append(all, proposals...)
+	}
+	return all, nil
+}
+
+func writeNoProposals(w io.Writer, names []string, status string, others int) error {
+	name, of := "NAME", ""
+	if len(names) > 0 {
+		name, of = names[0], " for policy "+names[0]
+	}
+	if others > 0 {
+		_, err := fmt.Fprintf(w, "No %s proposals%s; %d with another status: see --status all.\n", status, of, others)
+		return err
+	}
+	_, err := fmt.Fprintf(w, "No proposals%s. To get some, run a container permissively:\n"+
+		"  nerdctl run --runtime openshell --annotation openshell.ai/policy=%s --annotation openshell.ai/permissive=true IMAGE\n", of, name)
+	return err
+}
+
+// How wide the columns of the table may get, in characters.
+const (
+	maxBinaryColumn   = 28
+	maxEndpointColumn = 40
+	maxWhatColumn     = 32
+)
+
+func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {
+	row := func(policyName string, cells ...string) []string {
+		if !withPolicy {
+			return cells
+		}
+		return append([]string{policyName}, cells...)
+	}
+	rows := [][]string{row("POLICY", "ID", "STATUS", "BINARY", "ENDPOINT", "WHAT", "HITS", "CONFIDENCE", "MODE", "RUNS")}
+	for i := range proposals {
+		p := &proposals[i]
+		rows = append(rows, row(p.Policy, p.ID, plain(p.Status),
+			keepEnd(plain(p.Binary), maxBinaryColumn), keepEnd(endpoint(p), maxEndpointColumn), what(p),
+			strconv.Itoa(p.Evidence.Hits), confidence(p), plain(p.Provenance.Mode), strconv.Itoa(len(p.Provenance.Runs))))
+	}
+	return rows
+}
+
+// endpoint is the destination of a proposal, which has exactly one.
+func endpoint(p *learn.Proposal) string {
+	e := &p.Rule.Endpoints[0]
+	return plain(net.JoinHostPort(e.Host, strconv.Itoa(int(e.PortList()[0]))))
+}
+
+// what says how much a proposal allows, in one cell.
+func what(p *learn.Proposal) string {
+	e := &p.Rule.Endpoints[0]
+	switch {
+	case e.Protocol == policy.ProtocolREST && len(e.Rules) > 0:
+		more := ""
+		if n := len(e.Rules) - 1; n > 0 {
+			more = fmt.Sprintf(" +%d", n)
+		}
+		first := e.Rules[0].Allow
+		return keepStart(plain(first.Method+" "+first.Path), maxWhatColumn-len(more)) + more
+	case e.Protocol == policy.ProtocolUDP:
+		return "any (UDP)"
+	case e.TLS == policy.TLSSkip:
+		return "any (L4, tls: skip)"
+	}
+	return "any (L4)"
+}
+
+func confidence(p *learn.Proposal) string { return strconv.FormatFloat(p.Confidence, 'f', 2, 64) }
+
+// subject is a proposal in a few words.
+func subject(p *learn.Proposal) string {
+	return plain(p.Binary) + " to " + endpoint(p) + ", " + what(p)
+}

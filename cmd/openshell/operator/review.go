@@ -1,0 +1,261 @@
+package operator
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/state"
+)
+
+func approveCommand() *cobra.Command {
+	var all bool
+	var by string
+	cmd := &cobra.Command{
+		Use:   "approve POLICY ID... | POLICY --all",
+		Short: "Allow what proposals propose, also in the sandboxes that run",
+		Long: "Add the rules of proposals to a policy, exactly as shown and each under its own key, and print\n" +
+			"the difference. An ID may be cut short as long as it is unique. ID@DIGEST, as openshell show\n" +
+			"prints it, approves only the rule that was looked at, should the proposal have grown since.",
+		Example: "  openshell approve agent p-3f9a1c2b\n" +
+			"  openshell approve agent --all",
+		Args: args(1, -1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			name, ids := given[0], given[1:]
+			if all == (len(ids) > 0) {
+				return errors.New("name the proposals, or use --all for all that are pending: " + usage(cmd))
+			}
+			c, store, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			if all {
+				ids, err = pendingIDs(store, name)
+			} else {
+				ids, err = matchIDs(store, name, ids)
+			}
+			if err != nil {
+				return err
+			}
+			if len(ids) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "nothing is pending for policy %s\n", name)
+				return nil
+			}
+			return change(cmd, c, name, func() error {
+				result, err := learn.Approve(store, name, ids, by)
+				for i := range result.Approved {
+					p := &result.Approved[i]
+					fmt.Fprintf(cmd.OutOrStdout(), "approved %s: %s\n", p.ID, subject(p))
+				}
+				if err == nil && len(result.Approved) == 0 {
+					fmt.Fprintln(cmd.OutOrStdout(), "approved already")
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "approve all that are pending")
+	byFlag(cmd, &by)
+	return cmd
+}
+
+func rejectCommand() *cobra.Command {
+	var reason, by string
+	cmd := &cobra.Command{
+		Use:   "reject POLICY ID... --reason TEXT",
+		Short: "Put proposals aside, until their rules change",
+		Long: "Mark proposals as not wanted. They stay rejected in later runs unless their rules change.\n" +
+			"What was approved has to be undone first.",
+		Example: "  openshell reject agent p-3f9a1c2b --reason 'the agent has no business there'",
+		Args:    args(2, -1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			name := given[0]
+			if strings.TrimSpace(reason) == "" {
+				return errors.New("say why: --reason TEXT")
+			}
+			_, store, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			ids, err := matchIDs(store, name, given[1:])
+			if err != nil {
+				return err
+			}
+			for _, id := range ids {
+				if err := learn.Reject(store, name, id, reason, by); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "rejected %s\n", bare(id))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who review later (required)")
+	byFlag(cmd, &by)
+	return cmd
+}
+
+func undoCommand() *cobra.Command {
+	var by string
+	cmd := &cobra.Command{
+		Use:     "undo POLICY ID...",
+		Short:   "Take approved proposals back, also in the sandboxes that run",
+		Long:    "Remove exactly the rules of approved proposals from a policy, make the proposals pending\nagain, and print the difference.",
+		Example: "  openshell undo agent p-3f9a1c2b",
+		Args:    args(2, -1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			name := given[0]
+			c, store, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			ids, err := matchIDs(store, name, given[1:])
+			if err != nil {
+				return err
+			}
+			return change(cmd, c, name, func() error {
+				for _, id := range ids {
+					if _, err := learn.Undo(store, name, id, by); err != nil {
+						return err
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "undone %s\n", bare(id))
+				}
+				return nil
+			})
+		},
+	}
+	byFlag(cmd, &by)
+	return cmd
+}
+
+func byFlag(cmd *cobra.Command, by *string) {
+	who := cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("USER"), fmt.Sprintf("uid %d", os.Getuid()))
+	cmd.Flags().StringVar(by, "by", who, "`who` decides, for the record")
+}
+
+// change runs what changes a policy, prints what that made of the effective policy, and
+// brings it to the running sandboxes. A change that was made in part is brought there too.
+func change(cmd *cobra.Command, c *config.Config, name string, apply func() error) error {
+	before, err := sandbox.LoadPolicies(c, name)
+	if err != nil {
+		return err
+	}
+	failed := apply()
+	after, err := sandbox.LoadPolicies(c, name)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	out := cmd.OutOrStdout()
+	difference := policy.Diff(before.Effective, after.Effective)
+	if failed != nil && len(difference) == 0 {
+		return failed
+	}
+	if len(difference) == 0 {
+		fmt.Fprintln(out, "the effective policy allows the same as before")
+	}
+	writeDiff(out, "", difference)
+	return errors.Join(failed, reload(cmd, c, name))
+}
+
+func reload(cmd *cobra.Command, c *config.Config, name string) error {
+	ids, err := sandbox.Reload(cmd.Context(), c.RunDir, name)
+	slices.Sort(ids)
+	switch {
+	case len(ids) > 0:
+		fmt.Fprintf(cmd.OutOrStdout(), "reloaded in: %s\n", plain(strings.Join(ids, ", ")))
+	case err == nil:
+		fmt.Fprintf(cmd.OutOrStdout(), "no running sandbox has the policy %s\n", name)
+	}
+	if err != nil {
+		return fmt.Errorf("the change is made, but not in force everywhere: %w: run the command again", err)
+	}
+	return nil
+}
+
+// pendingIDs are the proposals of a policy that wait for a decision.
+func pendingIDs(store *state.Store, policyName string) ([]string, error) {
+	proposals, err := learn.List(store, policyName)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for i := range proposals {
+		if proposals[i].Status == learn.StatusPending {
+			ids = append(ids, proposals[i].ID)
+		}
+	}
+	return ids, nil
+}
+
+// allIDs are the proposals of all policies.
+func allIDs(store *state.Store) ([]string, error) {
+	names, err := store.Policies()
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, name := range names {
+		ids, err := store.ProposalIDs(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ids...)
+	}
+	return all, nil
+}
+
+// matchIDs completes the ids of a policy's proposals, each once. All of them are checked before any is
+// acted upon.
+func matchIDs(store *state.Store, policyName string, given []string) ([]string, error) {
+	known, err := store.ProposalIDs(policyName)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, arg := range given {
+		id, err := matchID(known, arg)
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: %w: see openshell proposals %s", policyName, err, policyName)
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// matchID completes an id that may be cut short, or lack its "p-". An "@" and a digest
+// after it stay.
+func matchID(known []string, arg string) (string, error) {
+	prefix, digest, pinned := strings.Cut(arg, "@")
+	found := []string{prefix}
+	if !slices.Contains(known, prefix) {
+		found = slices.DeleteFunc(slices.Clone(known), func(id string) bool {
+			return prefix == "" || !strings.HasPrefix(id, prefix) && !strings.HasPrefix(id, "p-"+prefix)
+		})
+	}
+	switch {
+	case len(found) == 0:
+		return "", fmt.Errorf("proposal %q: there is none", plain(arg))
+	case len(found) > 1:
+		return "", fmt.Errorf("proposal %q: is the beginning of %s", plain(arg), strings.Join(found, " and "))
+	case pinned:
+		return found[0] + "@" + digest, nil
+	}
+	return found[0], nil
+}
+
+// bare is an id without the digest.
+func bare(id string) string {
+	id, _, _ = strings.Cut(id, "@")
+	return id
+}

@@ -1,0 +1,162 @@
+// Package try runs a command of the host in a sandbox, with no engine and no
+// image: it makes a bundle whose root is a throw-away overlay over the host's
+// own root, and runs it through the same OCI commands as an engine would.
+package try
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/config"
+)
+
+// options are the command's flags.
+type options struct {
+	policy     string
+	permissive bool
+	ttl        time.Duration
+	bind       bool
+	env        []string
+}
+
+// Command returns the cobra command.
+func Command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "try [flags] -- COMMAND [ARG…]",
+		Short: "Run a command of this host in a sandbox, without an engine or an image",
+		Long: `Run a command of this host in a sandbox. It sees the host's root file system
+through an overlay: what it writes is thrown away when it ends, except below the
+current directory with --bind.
+
+The exit status is the command's own; 125 where the sandbox could not be made.`,
+		Example: `  openshell try --policy agent --permissive -- curl https://example.com
+  openshell proposals agent
+  openshell approve agent --all
+  openshell try --policy agent -- curl https://example.com`,
+		Args:                  cobra.MinimumNArgs(1),
+		DisableFlagsInUseLine: true,
+		RunE:                  func(_ *cobra.Command, args []string) error { return run(o, args) },
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVar(&o.policy, "policy", "", "`name` of the policy (default: a new one for this run)")
+	f.BoolVar(&o.permissive, "permissive", false, "let through what the policy denies, and propose rules for it")
+	f.DurationVar(&o.ttl, "permissive-ttl", 0, "how long permissive mode lasts (default: the node's default_ttl)")
+	f.BoolVar(&o.bind, "bind", false, "writes below the current directory are real")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "`NAME=value` for the command, or NAME to pass this shell's on")
+	return cmd
+}
+
+// statusError carries the exit status of the command.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e statusError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e statusError) Unwrap() error { return e.err }
+
+// ExitStatus is the status that openshell ends with.
+func (e statusError) ExitStatus() int { return e.status }
+
+// failed is the status of docker run for its own failures.
+const failed = 125
+
+func run(o options, args []string) error {
+	status, err := runSandboxed(o, args)
+	if err != nil {
+		return statusError{failed, err}
+	}
+	if status != 0 {
+		return statusError{status: status}
+	}
+	return nil
+}
+
+func runSandboxed(o options, args []string) (status int, err error) {
+	if os.Geteuid() != 0 {
+		return 0, errors.New("openshell try makes namespaces and mounts: run it as root")
+	}
+	c, err := config.Load("")
+	if err != nil {
+		return 0, err
+	}
+	if o.policy != "" {
+		if err := annotations.ValidName(o.policy); err != nil {
+			return 0, fmt.Errorf("--policy: %w", err)
+		}
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return 0, err
+	}
+	id := fmt.Sprintf("try-%d", os.Getpid())
+	if o.policy == "" {
+		fmt.Fprintf(os.Stderr, "openshell: policy %s (name one with --policy to keep what it learns together)\n", id)
+	}
+	b, err := newBundle(filepath.Join(c.RunDir, "try", id))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, b.remove()) }()
+	if err := b.write(newSpec(c, o, b, cwd, args)); err != nil {
+		return 0, err
+	}
+	return runBundle(b.dir, id)
+}
+
+// runBundle runs a bundle through this program's own OCI command.
+func runBundle(dir, id string) (int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(self, "run", "--bundle", dir, id)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// The runtime forwards signals to the workload; this process only waits.
+	signal.Ignore(unix.SIGINT, unix.SIGQUIT)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	stop := forward(cmd.Process)
+	defer stop()
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	if ws, ok := cmd.ProcessState.Sys().(interface {
+		Signaled() bool
+		Signal() unix.Signal
+	}); ok && ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+// forward passes on the signals that ask this process to end.
+func forward(p *os.Process) (stop func()) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		for s := range signals {
+			_ = p.Signal(s)
+		}
+	}()
+	return func() { signal.Stop(signals); close(signals) }
+}

@@ -1,0 +1,37 @@
+// Package confine owns how a workload is confined inside its container: the
+// Landlock ruleset that follows from a policy, and the files that carry it and
+// the seccomp filter to openshell-init.
+//
+// It does not compile the filter (package filter, which needs cgo), apply
+// anything (package launch, inside the container), mount the files or rewrite the
+// bundle (package runtime).
+package confine
+
+import "openshell.ai/openshell/confine/launch"
+
+// The directory below which openshell-init finds its files inside the container,
+// and the names of all of them. It is on the container's own /dev, so that
+// nothing is left in the image's layers.
+const (
+	Dir        = launch.Dir
+	InitName   = "openshell-init"
+	FilterName = launch.FilterName
+	ConfigName = launch.ConfigName
+)
+
+// The modes of a Confinement.
+const (
+	ModeEnforcing  = launch.ModeEnforcing
+	ModePermissive = launch.ModePermissive
+)
+
+// Confinement is what openshell-init is to apply besides the filter.
+type Confinement = launch.Confinement
+
+// Ruleset is what Landlock is to allow.
+type Ruleset = launch.Ruleset
+
+// LandlockABI returns the version of the kernel's Landlock interface, at least 1.
+// The error says why there is none for the calling process, and the version is
+// 0 then.
+func LandlockABI() (int, error) { return launch.LandlockABI() }

@@ -1,0 +1,64 @@
+// Package learn turns denials into proposals, and approved proposals into rules: it is
+// audit2allow for a sandbox. It owns what is evidence and how it adds up, how a rule
+// is built from it, and the review of proposals. It does not decide what is a denial
+// (package policy does), nor where its files are and how they are written (package state).
+package learn
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Kind says how much of a connection was seen.
+type Kind uint8
+
+// The kinds of denial.
+const (
+	KindConnect Kind = iota // a connection, not one byte of its content
+	KindRaw                 // content that is not HTTP, or could not be looked into
+	KindHTTP                // one HTTP request
+)
+
+// Denial is one action that the effective policy does not allow.
+type Denial struct {
+	Time       time.Time
+	Permissive bool   // it succeeded nevertheless
+	Layer      string // what denied it: l4 or l7
+	Host       string // the name the connection was opened for, or an IP address
+	Port       uint16
+	Protocol   string // tcp (also when empty) or udp
+
+	Binary    string // the executable's path, as seen in the container
+	SHA256    string
+	Ancestors []string // executables of the parents, nearest first
+	Reason    string
+
+	Kind   Kind
+	Method string // KindHTTP
+	Path   string // KindHTTP: canonical, without the query string
+	Status int    // KindHTTP: the answer's, 0 where there was none
+
+	TLS     string // terminated, spliced or none; unused for KindConnect
+	TLSSkip bool   // the client rejected the sandbox's CA
+	IPs     []netip.Addr
+}
+
+// Run is one run of a sandbox, where denials come from.
+type Run struct {
+	ID        string
+	Sandbox   string
+	Container string
+	Image     string
+	Policy    string // the policy's name
+	Mode      string // ModePermissive or ModeEnforcing
+
+	BasePolicySHA256 string
+	TTL              string // how long the run may be permissive, a Go duration
+	Started          time.Time
+}
+
+// The modes of a run.
+const (
+	ModePermissive = "permissive"
+	ModeEnforcing  = "enforcing"
+)

@@ -1,0 +1,291 @@
+package learn
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"openshell.ai/openshell/audit"
+)
+
+// Bounds of what a proposal shows. The rule is not affected by them.
+const (
+	maxSamples     = 100
+	maxReasons     = 16
+	maxIPs         = 16
+	maxRuns        = 32
+	maxAncestors   = 64
+	maxShownPath   = 512
+	maxShownReason = 256
+	maxShownName   = 256
+	maxShownMethod = 32
+)
+
+// Evidence is what denials of one connection target add up to. Adding is commutative and associative:
+// the order of denials, flushes, runs and containers does not matter.
+type Evidence struct {
+	policy string
+	target target
+	id     string // the proposal's
+
+	connects bool // connections whose content was not seen
+	raw      bool // content that is not HTTP
+	tlsSkip  bool
+	tls      string
+	requests requests
+
+	encodedSlash bool // a path had a %2F, which an endpoint must allow
+	unspeakable  bool // requests were seen that no rule can name
+	truncated    bool // some evidence was lost
+	replaced     bool // the program's content changed
+
+	permissive bool
+	sha256     string
+	ancestors  []string
+
+	hits    int
+	reasons map[string]int
+	samples map[request]Sample
+	ips     []netip.Addr // sorted
+	runs    map[string]RunEvidence
+	latest  latest
+
+	size int // about how many bytes of memory were asked for
+}
+
+type request struct{ method, path string }
+
+// latest is what the newest denial's run says of itself.
+type latest struct {
+	seen             time.Time
+	basePolicySHA256 string
+	ttl              string
+}
+
+func newEvidence(policyName string, t target) *Evidence {
+	return &Evidence{
+		policy: policyName, target: t, id: shortID(policyName, t),
+		requests: requests{}, reasons: map[string]int{}, samples: map[request]Sample{}, runs: map[string]RunEvidence{},
+	}
+}
+
+// add takes in one denial of the evidence's target.
+func (e *Evidence) add(run Run, d Denial) {
+	e.hits++
+	e.permissive = e.permissive || d.Permissive
+	e.addRun(RunEvidence{
+		Run: run.ID, Sandbox: run.Sandbox, Image: audit.Escape(run.Image, maxShownName),
+		Hits: 1, FirstSeen: d.Time.UTC(), LastSeen: d.Time.UTC(),
+	})
+	e.addLatest(latest{seen: d.Time.UTC(), basePolicySHA256: run.BasePolicySHA256, ttl: run.TTL}, d.SHA256)
+	e.addAncestors(d.Ancestors)
+	for _, ip := range d.IPs {
+		e.addIP(ip.Unmap().WithZone(""))
+	}
+	e.addContent(d)
+	e.addReason(reasonFor(d), 1)
+}
+
+// addContent takes in what was seen of the connection's content.
+func (e *Evidence) addContent(d Denial) {
+	if d.TLSSkip {
+		e.tlsSkip = true
+		e.addTLS("spliced")
+	}
+	switch d.Kind {
+	case KindConnect:
+		e.connects = true
+	case KindRaw:
+		e.raw = true
+		e.addTLS(cmp.Or(d.TLS, "none"))
+	case KindHTTP:
+		e.addRequest(d)
+	}
+}
+
+func (e *Evidence) addRequest(d Denial) {
+	method := strings.ToUpper(d.Method)
+	e.addSample(Sample{
+		Method: audit.Escape(method, maxShownMethod),
+		Path:   audit.Escape(mask(withoutQuery(d.Path)), maxShownPath),
+		Count:  1, Status: d.Status,
+	})
+	path, ok := pattern(d.Path)
+	if !ok || !isMethod(method) {
+		e.unspeakable = true
+		return
+	}
+	e.addTLS(cmp.Or(d.TLS, "none"))
+	e.encodedSlash = e.encodedSlash || strings.Contains(d.Path, "%2F")
+	if e.requests.add(method, path) {
+		e.size += len(method) + len(path) + mapEntry
+	}
+}
+
+// isMethod reports whether a rule can name this method, and by it no other. The tokens of
+// RFC 9110 that are left out, `*` among them, are not in use.
+func isMethod(s string) bool {
+	return s != "" && len(s) <= maxShownMethod && all(s, func(c byte) bool { return isUpper(c) || c == '-' || c == '_' })
+}
+
+func withoutQuery(path string) string {
+	if i := strings.IndexAny(path, "?#"); i >= 0 {
+		return path[:i]
+	}
+	return path
+}
+
+// reasonFor is the denial's reason with the request's path, which may hold a secret, in
+// its general form.
+func reasonFor(d Denial) string {
+	reason := d.Reason
+	if len(d.Path) > 1 {
+		general, ok := pattern(d.Path)
+		if !ok {
+			general = mask(withoutQuery(d.Path))
+		}
+		reason = strings.ReplaceAll(reason, d.Path, general)
+	}
+	return audit.Escape(reason, maxShownReason)
+}
+
+// merge takes in other evidence of the same target.
+func (e *Evidence) merge(o *Evidence) {
+	e.hits += o.hits
+	e.connects = e.connects || o.connects
+	e.raw = e.raw || o.raw
+	e.tlsSkip = e.tlsSkip || o.tlsSkip
+	e.encodedSlash = e.encodedSlash || o.encodedSlash
+	e.unspeakable = e.unspeakable || o.unspeakable
+	e.truncated = e.truncated || o.truncated
+	e.replaced = e.replaced || o.replaced
+	e.permissive = e.permissive || o.permissive
+	e.addTLS(o.tls)
+	e.requests.merge(o.requests)
+	e.addLatest(o.latest, o.sha256)
+	e.addAncestors(o.ancestors)
+	for reason, n := range o.reasons {
+		e.addReason(reason, n)
+	}
+	for _, s := range o.samples {
+		e.addSample(s)
+	}
+	for _, ip := range o.ips {
+		e.addIP(ip)
+	}
+	for _, r := range o.runs {
+		e.addRun(r)
+	}
+	e.size += o.size
+}
+
+// addTLS keeps what says most about how the content was, or could not be, looked into.
+func (e *Evidence) addTLS(tls string) {
+	order := []string{"", "none", "terminated", "spliced"}
+	if slices.Index(order, tls) > slices.Index(order, e.tls) {
+		e.tls = tls
+	}
+}
+
+// addLatest keeps the newest; a program with new content is worth a warning.
+func (e *Evidence) addLatest(l latest, sha256 string) {
+	if sha256 != "" && e.sha256 != "" && sha256 != e.sha256 {
+		e.replaced = true
+	}
+	newer := cmp.Or(
+		l.seen.Compare(e.latest.seen),
+		cmp.Compare(l.basePolicySHA256, e.latest.basePolicySHA256),
+		cmp.Compare(l.ttl, e.latest.ttl),
+		cmp.Compare(sha256, e.sha256),
+	) > 0
+	if newer {
+		e.latest = l
+	}
+	if sha256 != "" && (newer || e.sha256 == "") {
+		e.sha256 = audit.Escape(sha256, maxShownName)
+	}
+}
+
+// addAncestors keeps one of the chains that were seen, always the same one.
+func (e *Evidence) addAncestors(chain []string) {
+	if len(chain) == 0 {
+		return
+	}
+	shown := make([]string, 0, min(len(chain), maxAncestors))
+	for _, a := range chain[:cap(shown)] {
+		shown = append(shown, audit.Escape(a, maxShownName))
+	}
+	if e.ancestors == nil || slices.Compare(shown, e.ancestors) < 0 {
+		e.ancestors = shown
+	}
+}
+
+func (e *Evidence) addIP(ip netip.Addr) {
+	i, found := slices.BinarySearchFunc(e.ips, ip, netip.Addr.Compare)
+	if found || i == maxIPs || !ip.IsValid() {
+		return
+	}
+	e.ips = slices.Insert(e.ips, i, ip)
+	e.ips = e.ips[:min(len(e.ips), maxIPs)]
+}
+
+func (e *Evidence) addReason(reason string, n int) {
+	if reason == "" {
+		return
+	}
+	if _, ok := e.reasons[reason]; !ok {
+		e.size += len(reason) + mapEntry
+	}
+	e.reasons[reason] += n
+	keepSmallest(e.reasons, maxReasons, cmp.Compare)
+}
+
+func (e *Evidence) addSample(s Sample) {
+	key := request{s.Method, s.Path}
+	old, ok := e.samples[key]
+	if !ok {
+		e.size += len(s.Method) + len(s.Path) + mapEntry
+	}
+	s.Count += old.Count
+	// The lowest status shows whether the request has ever worked.
+	if old.Status != 0 && (s.Status == 0 || old.Status < s.Status) {
+		s.Status = old.Status
+	}
+	e.samples[key] = s
+	keepSmallest(e.samples, maxSamples, request.compare)
+}
+
+func (r request) compare(o request) int {
+	return cmp.Or(cmp.Compare(r.path, o.path), cmp.Compare(r.method, o.method))
+}
+
+func (e *Evidence) addRun(r RunEvidence) {
+	if old, ok := e.runs[r.Run]; ok {
+		r.Hits += old.Hits
+		r.Sandbox, r.Image = max(r.Sandbox, old.Sandbox), max(r.Image, old.Image)
+		if old.FirstSeen.Before(r.FirstSeen) {
+			r.FirstSeen = old.FirstSeen
+		}
+		if old.LastSeen.After(r.LastSeen) {
+			r.LastSeen = old.LastSeen
+		}
+	}
+	e.runs[r.Run] = r
+	keepSmallest(e.runs, maxRuns, func(a, b string) int { // the newest
+		return cmp.Or(e.runs[b].LastSeen.Compare(e.runs[a].LastSeen), cmp.Compare(a, b))
+	})
+}
+
+// mapEntry is about what an entry of a map costs besides its text.
+const mapEntry = 128
+
+// keepSmallest bounds a map by its keys' order rather than by their order of arrival, so
+// that what is kept does not depend on the latter.
+func keepSmallest[K comparable, V any](m map[K]V, limit int, compare func(a, b K) int) {
+	for len(m) > limit {
+		delete(m, slices.MaxFunc(slices.Collect(maps.Keys(m)), compare))
+	}
+}

@@ -1,0 +1,79 @@
+package learn
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/state"
+)
+
+// LearnedPolicy reads the approved rules of a policy. Without any it is an empty policy, not nil.
+func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error) {
+	if err := state.CheckName(policyName); err != nil {
+		return nil, fmt.Errorf("learned policy: %w", err)
+	}
+	empty := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
+	path := store.LearnedPath(policyName)
+	data, err := state.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("learned policy %s: %w", policyName, err)
+	}
+	p, _, err := policy.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if p.Network == nil {
+		p.Network = empty.Network
+	}
+	return p, nil
+}
+
+// saveLearned writes the approved rules, and as comments, which OpenShell accepts too, where they
+// come from. Of the proposals in fresh the approval is not on disk yet. The caller
+// holds the policy's lock.
+func saveLearned(store *state.Store, policyName string, p *policy.Policy, fresh []Proposal) error {
+	body, err := policy.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("learned policy %s: %w", policyName, err)
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "# What was approved for the policy %q. To change it use openshell approve, reject and undo.\n", policyName)
+	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
+		if origin := originOf(store, policyName, key, fresh); origin != "" {
+			fmt.Fprintf(&text, "# %s: %s\n", key, origin)
+		}
+	}
+	text.Write(body)
+	if _, _, err := policy.Parse([]byte(text.String())); err != nil {
+		return fmt.Errorf("learned policy %s: would not be readable: %w", policyName, err)
+	}
+	return state.WriteFile(store.LearnedPath(policyName), []byte(text.String()), 0o600)
+}
+
+// originOf says which proposal a rule comes from, or nothing where it comes from none.
+func originOf(store *state.Store, policyName, key string, fresh []Proposal) string {
+	i := slices.IndexFunc(fresh, func(p Proposal) bool { return p.RuleName == key })
+	var p Proposal
+	if i >= 0 {
+		p = fresh[i]
+	} else {
+		var err error
+		if p, err = loadProposal(store, policyName, idOfRule(key)); err != nil || p.RuleName != key {
+			return ""
+		}
+	}
+	origin := fmt.Sprintf("proposal %s, learned in %s mode", p.ID, p.Provenance.Mode)
+	if p.Status == StatusApproved && p.DecidedAt != nil {
+		origin += fmt.Sprintf(", approved %s by %s", p.DecidedAt.Format(time.RFC3339), p.DecidedBy)
+	}
+	return origin
+}

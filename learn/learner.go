@@ -1,0 +1,344 @@
+package learn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/state"
+)
+
+const (
+	// flushInterval is how long evidence is gathered before it is written.
+	flushInterval = 500 * time.Millisecond
+	// maxTargets bounds the evidence that waits, and maxWaiting its size in bytes.
+	maxTargets = 4096
+	maxWaiting = 16 << 20
+	// maxProposals bounds a policy's proposals on disk.
+	maxProposals = 4096
+	// lockedWrites is how many proposals are written before others get the policy's lock.
+	lockedWrites = 64
+)
+
+// Options of a Learner.
+type Options struct {
+	// FlushInterval is how long evidence is gathered before it is written; 0: half a
+	// second. A crash loses no more than that.
+	FlushInterval time.Duration
+	// Record takes an event for each proposal that is new or has a new rule; nil: none.
+	Record func(audit.Event)
+}
+
+// Learner keeps the proposals of one policy up to date with the denials of one run. Several
+// learners, in several processes, may work on one policy.
+type Learner struct {
+	store   *state.Store
+	run     Run
+	options Options
+
+	wake    chan struct{}
+	done    chan struct{} // closed: the last flush is wanted
+	stopped chan struct{} // closed: it has happened
+
+	mu      sync.Mutex
+	waiting map[target]*Evidence
+	size    int
+	record  runRecord
+	closed  bool
+
+	// The rest belongs to the writing goroutine.
+	proposed map[string]struct{} // ids this run has evidence for
+	swept    bool
+	failing  bool
+	lastErr  error
+}
+
+// Start starts a learner. It does no I/O itself: files appear when there is something to
+// write, away from the caller.
+func Start(store *state.Store, run Run, o Options) *Learner {
+	if o.FlushInterval <= 0 {
+		o.FlushInterval = flushInterval
+	}
+	l := &Learner{
+		store: store, run: run, options: o,
+		wake:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		waiting:  map[target]*Evidence{},
+		record:   newRunRecord(run),
+		proposed: map[string]struct{}{},
+	}
+	if l.permissive() {
+		l.signal() // that it ran permissively is on record, whatever comes
+	}
+	go l.loop()
+	return l
+}
+
+func (l *Learner) permissive() bool { return l.run.Mode == ModePermissive }
+
+// Observe takes in a denial. It does not wait for a disk, and its memory is bounded: when
+// denials come faster than they can be written, details, and then denials, are left
+// out, and the proposals and the run's record say so. After Close it does nothing.
+func (l *Learner) Observe(d Denial) {
+	if d.Time.IsZero() {
+		d.Time = time.Now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.record.Denials++
+	t, ok := targetOf(d)
+	if !ok {
+		l.record.Unproposed++
+		l.signal()
+		return
+	}
+	e, ok := l.waiting[t]
+	switch {
+	case !ok && (len(l.waiting) >= maxTargets || l.size >= maxWaiting):
+		l.record.Lost++
+	case !ok:
+		e = newEvidence(l.run.Policy, t)
+		l.waiting[t] = e
+		l.size += evidenceSize
+		fallthrough
+	case l.size < maxWaiting:
+		before := e.size
+		e.add(l.run, d)
+		l.size += e.size - before
+	default:
+		e.hits++
+		e.truncated = true
+	}
+	l.signal()
+}
+
+// evidenceSize is about how many bytes evidence takes without its requests and samples.
+const evidenceSize = 2 << 10
+
+func (l *Learner) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// Close writes what waits and, for a permissive run, the run's record. It returns early
+// with the context's error when that takes too long; the writing goes on.
+func (l *Learner) Close(ctx context.Context) error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.done)
+	}
+	l.mu.Unlock()
+	select {
+	case <-l.stopped:
+		return l.lastErr
+	case <-ctx.Done():
+		return fmt.Errorf("closing the learner of policy %s: %w", l.run.Policy, ctx.Err())
+	}
+}
+
+// loop flushes an interval after something changed; while nothing does, it sleeps.
+func (l *Learner) loop() {
+	defer close(l.stopped)
+	for {
+		select {
+		case <-l.wake:
+		case <-l.done:
+			l.finish()
+			return
+		}
+		select {
+		case <-time.After(l.options.FlushInterval):
+			l.report(l.flush(time.Time{}))
+		case <-l.done:
+			l.finish()
+			return
+		}
+	}
+}
+
+func (l *Learner) finish() {
+	l.lastErr = l.flush(time.Now())
+	l.report(l.lastErr)
+}
+
+// report logs the first of a series of failures, whose evidence waits for the next flush.
+func (l *Learner) report(err error) {
+	if err != nil && !l.failing {
+		slog.Error("proposals cannot be written", "policy", l.run.Policy, "run", l.run.ID, "error", err)
+	}
+	l.failing = err != nil
+	if err != nil {
+		l.signal()
+	}
+}
+
+// flush writes what waits. Ended is zero while the run goes on.
+func (l *Learner) flush(ended time.Time) error {
+	l.mu.Lock()
+	batch := l.waiting
+	l.waiting, l.size = map[target]*Evidence{}, 0
+	l.mu.Unlock()
+
+	var errs []error
+	for targets := range slices.Chunk(slices.SortedFunc(maps.Keys(batch), target.compare), lockedWrites) {
+		errs = append(errs, l.locked(func() error { return l.write(batch, targets) }))
+	}
+	l.putBack(batch)
+	if l.permissive() {
+		errs = append(errs, l.locked(func() error { return l.writeRecord(ended) }))
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Learner) locked(f func() error) error {
+	unlock, err := l.store.Lock(l.run.Policy)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !l.swept {
+		l.swept = true
+		if err := l.store.RemoveLeftovers(l.run.Policy); err != nil {
+			slog.Warn("leftover files cannot be removed", "policy", l.run.Policy, "error", err)
+		}
+	}
+	return f()
+}
+
+// write takes out of the batch what has been written, and what never can be.
+func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
+	known, err := l.store.ProposalIDs(l.run.Policy)
+	if err != nil {
+		return err
+	}
+	room := maxProposals - len(known)
+	var errs []error
+	for _, t := range targets {
+		p, what, err := l.update(batch[t], room > 0)
+		var unusable *unusableError
+		switch {
+		case errors.As(err, &unusable):
+			errs = append(errs, err)
+			l.count(&l.record.Lost, batch[t].hits)
+		case err != nil:
+			errs = append(errs, err)
+			continue // it is tried again
+		case what == impossible:
+			l.count(&l.record.Unproposed, batch[t].hits)
+		case what == crowded:
+			l.count(&l.record.Lost, batch[t].hits)
+		default:
+			l.proposed[p.ID] = struct{}{}
+			if what == created {
+				room--
+			}
+			l.announce(&p, what)
+		}
+		delete(batch, t)
+	}
+	return errors.Join(errs...)
+}
+
+// outcome is what evidence did to a proposal.
+type outcome uint8
+
+const (
+	unchanged  outcome = iota // more evidence for the same rule
+	created                   // there was none
+	grown                     // it has another rule now
+	impossible                // there is no rule for it
+	crowded                   // there are too many proposals
+)
+
+// unusableError is about a proposal on disk that evidence cannot be added to.
+type unusableError struct{ error }
+
+func (e *unusableError) Unwrap() error { return e.error }
+
+// update adds evidence to the proposal on disk, or makes one.
+func (l *Learner) update(e *Evidence, room bool) (Proposal, outcome, error) {
+	what := unchanged
+	p, err := findProposal(l.store, e)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fresh, ok := newProposal(e)
+		if !ok {
+			return p, impossible, nil
+		}
+		if !room {
+			return p, crowded, nil
+		}
+		p, what = fresh, created
+	case err != nil:
+		return p, unchanged, &unusableError{err}
+	default:
+		changed, err := p.grow(e)
+		if err != nil {
+			return p, unchanged, &unusableError{err}
+		}
+		if changed {
+			what = grown
+		}
+	}
+	return p, what, saveProposal(l.store, &p)
+}
+
+// findProposal reads the proposal that evidence belongs to. Where another target's proposal has
+// the short id, the evidence gets the long one.
+func findProposal(store *state.Store, e *Evidence) (Proposal, error) {
+	e.id = shortID(e.policy, e.target)
+	p, err := loadProposal(store, e.policy, e.id)
+	if err != nil || p.target() == e.target {
+		return p, err
+	}
+	e.id = longID(e.policy, e.target)
+	return loadProposal(store, e.policy, e.id)
+}
+
+func (l *Learner) announce(p *Proposal, what outcome) {
+	if what == unchanged || l.options.Record == nil {
+		return
+	}
+	l.options.Record(audit.Event{
+		Sandbox: l.run.Sandbox, Container: l.run.Container, Mode: l.run.Mode,
+		Class: audit.ClassConfig, Activity: "PROPOSED", Action: audit.ActionObserved,
+		Policy: p.RuleName, Engine: "learn",
+		Message: fmt.Sprintf("proposal %s of policy %s: %s", p.ID, p.Policy, p.Rationale),
+	})
+}
+
+func (l *Learner) count(n *int, hits int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	*n += hits
+}
+
+// putBack keeps what could not be written for the next flush.
+func (l *Learner) putBack(batch map[target]*Evidence) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for t, e := range batch {
+		if newer, ok := l.waiting[t]; ok {
+			e.merge(newer)
+			l.size -= newer.size
+		} else {
+			l.size += evidenceSize
+		}
+		l.waiting[t] = e
+		l.size += e.size
+	}
+}

@@ -1,0 +1,205 @@
+package learn
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/state"
+)
+
+// Result is what a review changed.
+type Result struct {
+	Approved []Proposal
+	Diff     []string // of the learned policy, one line a difference
+}
+
+// List returns a policy's proposals, the most plausible first. A policy without state has none.
+func List(store *state.Store, policyName string) ([]Proposal, error) {
+	ids, err := store.ProposalIDs(policyName)
+	if err != nil {
+		return nil, err
+	}
+	proposals := make([]Proposal, 0, len(ids))
+	for _, id := range ids {
+		p, err := loadProposal(store, policyName, id)
+		if err != nil {
+			return nil, err
+		}
+		proposals = append(proposals, p)
+	}
+	sortProposals(proposals)
+	return proposals, nil
+}
+
+// Get finds a proposal by its id, whatever its policy. The error for an unknown id is
+// fs.ErrNotExist.
+func Get(store *state.Store, id string) (Proposal, error) {
+	if err := state.CheckName(id); err != nil {
+		return Proposal{}, fmt.Errorf("proposal: %w", err)
+	}
+	policies, err := store.Policies()
+	if err != nil {
+		return Proposal{}, err
+	}
+	for _, name := range policies {
+		p, err := loadProposal(store, name, id)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return p, err
+		}
+	}
+	return Proposal{}, fmt.Errorf("proposal %s: %w", id, fs.ErrNotExist)
+}
+
+// Approve puts the rules of the proposals into the learned policy, each under its own key, all
+// or none. An id may be followed by "@" and the digest of the rule that was looked at; the
+// approval fails if the proposal has another one by now. Approving again what is
+// approved changes nothing.
+func Approve(store *state.Store, policyName string, ids []string, by string) (Result, error) {
+	unlock, err := store.Lock(policyName)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+
+	learned, err := LearnedPolicy(store, policyName)
+	if err != nil {
+		return Result{}, err
+	}
+	before := learned.Clone()
+	var approved []Proposal
+	for _, id := range ids {
+		p, err := reviewed(store, policyName, id)
+		if err != nil {
+			return Result{}, err
+		}
+		if p.Status == StatusApproved && sameRule(learned.Network[p.RuleName], p.Rule) ||
+			slices.ContainsFunc(approved, func(o Proposal) bool { return o.ID == p.ID }) {
+			continue
+		}
+		learned.Network[p.RuleName] = p.Rule
+		p.decide(StatusApproved, by)
+		p.RejectionReason = ""
+		approved = append(approved, p)
+	}
+	if len(approved) == 0 {
+		return Result{}, nil
+	}
+	// The rule comes first: if this is cut short, the proposal is still pending and
+	// can be approved again, while an approval without its rule would be a lie.
+	if err := saveLearned(store, policyName, learned, approved); err != nil {
+		return Result{}, err
+	}
+	for i := range approved {
+		if err := saveProposal(store, &approved[i]); err != nil {
+			return Result{}, err
+		}
+	}
+	return Result{Approved: approved, Diff: policy.Diff(before, learned)}, nil
+}
+
+// reviewed reads the proposal that an argument of a review names: an id, or id@digest.
+func reviewed(store *state.Store, policyName, arg string) (Proposal, error) {
+	id, digest, pinned := strings.Cut(arg, "@")
+	p, err := loadProposal(store, policyName, id)
+	if err != nil {
+		return p, err
+	}
+	if pinned && digest != p.Digest {
+		return p, fmt.Errorf("proposal %s: its rule has changed: look at it again", id)
+	}
+	return p, nil
+}
+
+func sameRule(a, b *policy.Rule) bool {
+	return a != nil && b != nil && policy.RuleDigest(a) == policy.RuleDigest(b)
+}
+
+// decide puts down a decision, and whose it is.
+func (p *Proposal) decide(status, by string) {
+	now := time.Now().UTC().Truncate(time.Second)
+	p.Status, p.DecidedAt, p.DecidedBy = status, &now, audit.Escape(by, maxShownName)
+}
+
+// Reject marks a proposal as not wanted, which it stays unless its rule changes. An approved one
+// has to be undone first. Where an earlier rule of the proposal was approved, that one stays.
+func Reject(store *state.Store, policyName, id, reason, by string) error {
+	unlock, err := store.Lock(policyName)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := reviewed(store, policyName, id)
+	if err != nil {
+		return err
+	}
+	if p.Status == StatusApproved {
+		return fmt.Errorf("proposal %s: is approved: undo that first", p.ID)
+	}
+	p.decide(StatusRejected, by)
+	p.RejectionReason = audit.Escape(reason, maxShownReason)
+	return saveProposal(store, &p)
+}
+
+// Undo takes exactly the proposal's rule out of the learned policy again, and makes the
+// proposal pending. It returns the difference of the learned policy.
+func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
+	unlock, err := store.Lock(policyName)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	p, err := reviewed(store, policyName, id)
+	if err != nil {
+		return nil, err
+	}
+	learned, err := LearnedPolicy(store, policyName)
+	if err != nil {
+		return nil, err
+	}
+	before := learned.Clone()
+	if _, ok := learned.Network[p.RuleName]; !ok && p.Status != StatusApproved {
+		return nil, fmt.Errorf("proposal %s: is not approved", p.ID)
+	}
+	// The rule goes first: cut short, this leaves an approval that can be undone again.
+	delete(learned.Network, p.RuleName)
+	if err := saveLearned(store, policyName, learned, nil); err != nil {
+		return nil, err
+	}
+	p.decide(StatusPending, by)
+	if err := saveProposal(store, &p); err != nil {
+		return nil, err
+	}
+	return policy.Diff(before, learned), nil
+}
+
+// loadProposal reads and checks a proposal.
+func loadProposal(store *state.Store, policyName, id string) (Proposal, error) {
+	for _, name := range []string{policyName, id} {
+		if err := state.CheckName(name); err != nil {
+			return Proposal{}, fmt.Errorf("proposal: %w", err)
+		}
+	}
+	var p Proposal
+	err := state.ReadJSON(store.ProposalPath(policyName, id), &p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Proposal{}, fmt.Errorf("policy %s: proposal %s: %w", policyName, id, fs.ErrNotExist)
+	}
+	if err != nil {
+		return Proposal{}, err
+	}
+	if p.ID != id || p.Policy != policyName {
+		return Proposal{}, fmt.Errorf("proposal %s of policy %s: the file says %.140q of policy %.140q", id, policyName, p.ID, p.Policy)
+	}
+	return p, p.check()
+}
+
+// saveProposal writes a proposal; the caller holds the policy's lock.
+func saveProposal(store *state.Store, p *Proposal) error {
+	return state.WriteJSON(store.ProposalPath(p.Policy, p.ID), p)
+}

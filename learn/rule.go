@@ -1,0 +1,82 @@
+package learn
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"openshell.ai/openshell/policy"
+)
+
+// BuildRule returns the narrowest rule that allows what was seen, or nil where no rule
+// can. It names one program, one host and one port.
+//
+// Requests make a rule for these requests. Content that is not HTTP, or that cannot be looked into because the
+// client rejects the sandbox's CA, makes a rule for the whole connection, as do
+// connections that nothing was seen of.
+func BuildRule(e *Evidence) *policy.Rule {
+	endpoint := policy.Endpoint{
+		Host:     e.target.host,
+		Ports:    []uint16{e.target.port},
+		Protocol: e.target.protocol,
+	}
+	switch {
+	case e.tlsSkip:
+		endpoint.TLS = policy.TLSSkip
+	case e.raw:
+	case len(e.requests) > 0:
+		endpoint.Protocol = policy.ProtocolREST
+		endpoint.Enforcement = policy.EnforcementEnforce
+		endpoint.Rules = allows(e.requests)
+		endpoint.AllowEncodedSlash = e.encodedSlash
+	case e.connects:
+	default:
+		return nil
+	}
+	return &policy.Rule{
+		Name:      e.ruleName(),
+		Endpoints: []policy.Endpoint{endpoint},
+		Binaries:  []policy.Binary{{Path: e.target.binary}},
+	}
+}
+
+// allows lists the requests by path, then method.
+func allows(r requests) []policy.L7Allow {
+	var list []request
+	for method, set := range r {
+		for p := range set.patterns {
+			list = append(list, request{method, p})
+		}
+	}
+	slices.SortFunc(list, request.compare)
+	rules := make([]policy.L7Allow, len(list))
+	for i, q := range list {
+		rules[i].Allow = policy.L7Match{Method: q.method, Path: q.path}
+	}
+	return rules
+}
+
+// ruleName is readable, and through the id the proposal's own.
+func (e *Evidence) ruleName() string {
+	parts := []string{word(e.target.host, 64), fmt.Sprint(e.target.port)}
+	if e.target.protocol != "" {
+		parts = append(parts, e.target.protocol)
+	}
+	parts = append(parts, word(path.Base(e.target.binary), 32), strings.TrimPrefix(e.id, "p-"))
+	return strings.Join(parts, "_")
+}
+
+// idOfRule is the id of the proposal that a rule of that name was made for.
+func idOfRule(name string) string { return "p-" + name[strings.LastIndexByte(name, '_')+1:] }
+
+// word keeps a name's letters and digits.
+func word(s string, limit int) string {
+	w := strings.Map(func(r rune) rune {
+		if r < 0x80 && (isLower(byte(r)) || isUpper(byte(r)) || isDigit(byte(r))) {
+			return r
+		}
+		return '_'
+	}, s)
+	return w[:min(len(w), limit)]
+}

@@ -1,0 +1,134 @@
+package policy
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestBlockedAndInternal(t *testing.T) {
+	tests := map[string]string{ // "" public, "internal", or what is always blocked
+		"0.0.0.0": "unspecified", "0.1.2.3": "unspecified", "127.0.0.1": "loopback", "127.255.0.1": "loopback",
+		"169.254.169.254": "link-local", "224.0.0.1": "multicast", "239.1.1.1": "multicast",
+		"240.0.0.1": "reserved", "255.255.255.255": "reserved", "100.100.100.200": "cloud metadata",
+		"::": "unspecified", "::1": "loopback", "fe80::1": "link-local", "fe80::1%eth0": "link-local",
+		"ff02::1": "multicast", "fd00:ec2::254": "cloud metadata",
+		"::ffff:127.0.0.1": "loopback", "::ffff:169.254.169.254": "link-local",
+		"::127.0.0.1": "loopback", "64:ff9b::127.0.0.1": "loopback", "64:ff9b::a9fe:a9fe": "link-local",
+		"2002:7f00:1::": "loopback", "2002:a9fe:a9fe::1": "link-local", "64:ff9b::100.100.100.200": "cloud metadata",
+		"10.0.0.1": "internal", "172.16.0.1": "internal", "172.31.255.255": "internal", "192.168.0.1": "internal",
+		"100.64.0.1": "internal", "192.0.0.8": "internal", "192.0.2.1": "internal", "198.18.0.1": "internal",
+		"198.19.255.255": "internal", "198.51.100.1": "internal", "203.0.113.1": "internal",
+		"fc00::1": "internal", "fd12::1": "internal", "fec0::1": "internal", "::ffff:10.0.0.1": "internal",
+		"64:ff9b::10.0.0.1": "internal", "2002:a00:1::": "internal", "::10.0.0.1": "internal",
+		"64:ff9b:1::8.8.8.8": "internal", "2001::1": "internal", "2001:db8::1": "internal", "100::1": "internal",
+		"8.8.8.8": "", "172.15.0.1": "", "172.32.0.1": "", "100.63.0.1": "", "100.128.0.1": "", "198.20.0.1": "",
+		"223.255.255.255": "", "2606:4700::1111": "", "64:ff9b::8.8.8.8": "", "2002:808:808::1": "", "::ffff:1.1.1.1": "",
+	}
+	for text, want := range tests {
+		a := plain(netip.MustParseAddr(text))
+		got := blocked(a)
+		if got == "" && isInternal(a) {
+			got = "internal"
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCheckAddress(t *testing.T) {
+	base := network(t, `
+exact:
+  endpoints: [{ host: exact.corp.example, ports: [443, 6443] }]
+literal:
+  endpoints: [{ host: 10.9.9.9, port: 443 }]
+wild:
+  endpoints: [{ host: "*.wild.example", ports: [443, 6443] }]
+listed:
+  endpoints: [{ host: listed.corp.example, ports: [443, 2379], allowed_ips: [10.20.0.0/16, "fd12::/32"] }]
+listed_wild:
+  endpoints: [{ host: "*.corp.example", port: 8443, allowed_ips: [10.20.0.0/16] }]
+hostless:
+  endpoints: [{ port: 9100, allowed_ips: [10.40.0.0/16] }]
+named_too:
+  endpoints: [{ host: public.example, port: 9100 }]
+meta:
+  endpoints: [{ host: metadata.google.internal, port: 80 }]
+`)
+	learned := network(t, `
+l_exact:
+  endpoints: [{ host: learned.corp.example, port: 443 }, { host: 10.9.9.8, port: 443 }]
+  binaries: [{ path: /b }]
+l_listed:
+  endpoints: [{ host: both.corp.example, port: 443, allowed_ips: [10.50.0.0/16] }]
+  binaries: [{ path: /b }]
+l_over_wild:
+  endpoints: [{ host: api.corp.example, port: 8443 }]
+  binaries: [{ path: /b }]
+l_over_listed:
+  endpoints: [{ host: listed.corp.example, port: 443 }]
+  binaries: [{ path: /b }]
+`)
+	e := mustCompile(t, Merge(base, learned))
+	tests := []struct {
+		host   string
+		port   uint16
+		addr   string
+		reason string // "" passes
+	}{
+		{"exact.corp.example", 443, "10.0.0.1", ""}, // the operator named it
+		{"exact.corp.example", 443, "8.8.8.8", ""},
+		{"exact.corp.example", 443, "127.0.0.1", "internal address: 127.0.0.1 is always blocked (loopback)"},
+		{"exact.corp.example", 443, "::ffff:169.254.169.254", "is always blocked (link-local)"},
+		{"exact.corp.example", 6443, "10.0.0.1", "port 6443 is a blocked control-plane port, connection rejected"},
+		{"10.9.9.9", 443, "10.9.9.9", ""},
+		{"x.wild.example", 443, "8.8.8.8", ""},
+		{"x.wild.example", 6443, "8.8.8.8", ""}, // public only: no port is special
+		{"x.wild.example", 443, "10.0.0.1", "internal address: 10.0.0.1 is not public"},
+		{"listed.corp.example", 443, "10.20.1.1", ""},
+		{"listed.corp.example", 443, "::ffff:10.20.1.1", ""},
+		{"listed.corp.example", 443, "fd12::1", ""},
+		{"listed.corp.example", 443, "10.21.1.1", "allowed_ips check failed: 10.21.1.1 is not within the endpoint's allowed_ips"},
+		{"listed.corp.example", 443, "8.8.8.8", "allowed_ips check failed"}, // the learned rule does not loosen the list
+		{"listed.corp.example", 2379, "10.20.1.1", "port 2379 is a blocked control-plane port"},
+		{"y.corp.example", 8443, "10.20.1.1", ""},
+		{"y.corp.example", 8443, "8.8.8.8", "allowed_ips check failed"},
+		{"api.corp.example", 8443, "10.20.1.1", ""}, // approving a rule takes nothing away
+		{"api.corp.example", 8443, "10.21.1.1", "allowed_ips check failed"},
+		{"any.test", 9100, "10.40.0.1", ""},
+		{"any.test", 9100, "8.8.8.8", "allowed_ips check failed"},
+		{"public.example", 9100, "8.8.8.8", ""}, // its own rule grants it
+		{"learned.corp.example", 443, "8.8.8.8", ""},
+		{"learned.corp.example", 443, "10.0.0.1", "internal address: 10.0.0.1 is not public; allow it with allowed_ips"},
+		{"10.9.9.8", 443, "10.9.9.8", "internal address"},
+		{"both.corp.example", 443, "10.50.0.1", ""},
+		{"both.corp.example", 443, "10.51.0.1", "allowed_ips check failed"},
+		{"metadata.google.internal", 80, "8.8.8.8", "the host is a cloud metadata service"},
+		{"denied.example", 443, "8.8.8.8", ""}, // permissive: public only
+		{"denied.example", 443, "10.0.0.1", "is not public"},
+		{"denied.example", 443, "::1", "is always blocked (loopback)"},
+	}
+	for _, tt := range tests {
+		m := e.Connect(Connection{Binary: "/b", Host: tt.host, Port: tt.port})
+		if m.Allowed == strings.HasPrefix(tt.host, "denied.") {
+			t.Fatalf("%s:%d: allowed %v", tt.host, tt.port, m.Allowed)
+		}
+		addr := netip.MustParseAddr(tt.addr)
+		err := m.CheckAddress(addr, tt.port)
+		if tt.reason == "" {
+			if err != nil {
+				t.Errorf("%s:%d at %s: %v", tt.host, tt.port, tt.addr, err)
+			}
+			continue
+		}
+		var refused *AddressError
+		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, tt.reason) || refused.Addr != addr {
+			t.Errorf("%s:%d at %s: %v, want %s", tt.host, tt.port, tt.addr, err, tt.reason)
+		}
+	}
+	if err := (Match{}).CheckAddress(netip.Addr{}, 443); err == nil {
+		t.Error("the zero address passed")
+	}
+}

@@ -1,0 +1,133 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// rulesFor makes a policy of n rules: exact hosts, wildcards and binaries, and
+// as many request rules for one host.
+func benchEngine(tb testing.TB, n int) *Engine {
+	tb.Helper()
+	p := &Policy{Version: 1, Network: map[string]*Rule{}}
+	paths := make([]L7Allow, 0, n)
+	for i := range n {
+		p.Network[fmt.Sprintf("exact%d", i)] = &Rule{
+			Endpoints: []Endpoint{{Host: fmt.Sprintf("h%d.example.com", i), Port: 443}},
+			Binaries:  []Binary{{"/usr/bin/curl"}},
+		}
+		p.Network[fmt.Sprintf("wild%d", i)] = &Rule{
+			Endpoints: []Endpoint{{Host: fmt.Sprintf("*.w%d.example.com", i), Port: 443}},
+			Binaries:  []Binary{{"/usr/bin/curl"}},
+		}
+		p.Network[fmt.Sprintf("binary%d", i)] = &Rule{
+			Endpoints: []Endpoint{{Host: "shared.example.com", Port: 443}},
+			Binaries:  []Binary{{fmt.Sprintf("/opt/b%d", i)}},
+		}
+		paths = append(paths, L7Allow{L7Match{Method: "GET", Path: fmt.Sprintf("/p%d/*/x", i)}})
+	}
+	p.Network["requests"] = &Rule{
+		Endpoints: []Endpoint{{Host: "rest.example.com", Port: 443, Protocol: "rest", Enforcement: "enforce", Rules: paths}},
+		Binaries:  []Binary{{"/usr/bin/curl"}},
+	}
+	return mustCompile(tb, p)
+}
+
+var benchConnections = map[string]Connection{
+	"exact":    {Binary: "/usr/bin/curl", Ancestors: []string{"/bin/bash", "/sbin/init"}, Host: "h7.example.com", Port: 443},
+	"wildcard": {Binary: "/usr/bin/curl", Host: "api.w7.example.com", Port: 443},
+	"binary":   {Binary: "/opt/b7", Host: "shared.example.com", Port: 443},
+	"ancestor": {Binary: "/bin/sh", Ancestors: []string{"/opt/b7"}, Host: "shared.example.com", Port: 443},
+}
+
+func BenchmarkConnect(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		e := benchEngine(b, n)
+		for name, c := range benchConnections {
+			b.Run(fmt.Sprintf("%s/rules=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if m := e.Connect(c); !m.Allowed {
+						b.Fatal(m.Reason)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkRequest(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		m := benchEngine(b, n).Connect(Connection{Binary: "/usr/bin/curl", Host: "rest.example.com", Port: 443})
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if v := m.Request(Request{"GET", "/p7/abc/x", "a=b"}); v.Decision != Allow {
+					b.Fatal(v.Reason)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkCanonicalTarget(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := CanonicalTarget("/repos/owner/name/issues?state=open", false); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheckAddress(b *testing.B) {
+	m := benchEngine(b, 10).Connect(benchConnections["exact"])
+	a := netip.MustParseAddr("140.82.112.6")
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := m.CheckAddress(a, 443); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	var rules strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&rules, "r%d:\n  endpoints: [{ host: h%d.example.com, port: 443 }]\n  binaries: [{ path: /usr/bin/curl }]\n", i, i)
+	}
+	data := []byte("version: 1\nnetwork_policies:\n" + indent(rules.String()))
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, _, err := Parse(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// The benchmarks' claims that must not be lost unseen.
+func TestDecisionsDoNotAllocate(t *testing.T) {
+	e := benchEngine(t, 100)
+	for name, c := range benchConnections {
+		if n := testing.AllocsPerRun(100, func() {
+			if m := e.Connect(c); !m.Allowed {
+				t.Fatal(m.Reason)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+	m := e.Connect(Connection{Binary: "/usr/bin/curl", Host: "rest.example.com", Port: 443})
+	if n := testing.AllocsPerRun(100, func() { m.Request(Request{"GET", "/p7/abc/x", "a=b"}) }); n != 0 {
+		t.Errorf("request: %v allocations", n)
+	}
+	known := 0
+	if n := testing.AllocsPerRun(100, func() {
+		if e.NameKnown("api.w7.example.com") {
+			known++
+		}
+	}); n != 0 || known == 0 {
+		t.Errorf("name: %v allocations", n)
+	}
+}

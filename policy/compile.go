@@ -1,0 +1,254 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Options are the facts about a sandbox that compiling needs.
+type Options struct {
+	// ResolveBinary maps a binary's path in the policy to what it is a
+	// symbolic link to inside the container, since processes are known by the
+	// path the kernel resolved. It returns "" or the same path where the path
+	// is no link. Nil: nothing is resolved.
+	ResolveBinary func(path string) string
+}
+
+// Engine is a policy compiled for deciding. It is immutable and safe for
+// concurrent use; the time of a decision depends on the rules that name the
+// same host and port, not on how many others there are.
+type Engine struct {
+	names     map[nameKey]*bucket
+	addrs     map[addrKey]*bucket
+	hostless  map[service]*bucket
+	wildcards map[nameKey][]*wildcardHost // by the pattern's literal suffix
+
+	// NameKnown's view of the same names, whatever the port.
+	knownNames    map[string]bool
+	knownSuffixes map[string][]hostPattern
+
+	empty bool // no rules at all, which has a reason of its own
+}
+
+// service is a port of one transport protocol.
+type service struct {
+	port uint16
+	udp  bool
+}
+
+type nameKey struct {
+	name string
+	service
+}
+
+type addrKey struct {
+	addr netip.Addr
+	service
+}
+
+type wildcardHost struct {
+	text    string
+	pattern hostPattern
+	bucket  *bucket
+}
+
+// bucket holds the endpoints for one host and service, by binary.
+type bucket struct {
+	any   []*endpoint            // of rules for any binary
+	exact map[string][]*endpoint // by the binary's path
+	globs []binaryGlob
+	keys  []string // the rules', sorted
+}
+
+type binaryGlob struct {
+	glob     glob
+	endpoint *endpoint
+}
+
+// rule is a compiled rule.
+type rule struct {
+	key     string
+	learned bool
+}
+
+// hostKind is the way an endpoint names its host, the most specific first.
+type hostKind int
+
+const (
+	exactHost hostKind = iota
+	wildcardedHost
+	hostless
+)
+
+// endpoint is a compiled endpoint.
+type endpoint struct {
+	rule              *rule
+	kind              hostKind
+	tlsSkip           bool
+	inspect           bool // has an L7 protocol
+	enforce           bool
+	allowEncodedSlash bool
+	allowedIPs        []netip.Prefix
+	path              endpointPath
+	allow, deny       requestSet
+}
+
+// Compile validates a policy and builds its index. The policy must not change
+// afterwards.
+func Compile(p *Policy, o Options) (*Engine, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		names:         map[nameKey]*bucket{},
+		addrs:         map[addrKey]*bucket{},
+		hostless:      map[service]*bucket{},
+		wildcards:     map[nameKey][]*wildcardHost{},
+		knownNames:    map[string]bool{},
+		knownSuffixes: map[string][]hostPattern{},
+		empty:         len(p.Network) == 0,
+	}
+	// In key order, so that equal policies compile equally.
+	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
+		if err := e.add(key, p.Network[key], o); err != nil {
+			return nil, fmt.Errorf("compile rule %s: %w", printable(key), err)
+		}
+	}
+	return e, nil
+}
+
+func (e *Engine) add(key string, r *Rule, o Options) error {
+	compiled := &rule{key: key, learned: r.Learned}
+	exact, globs, err := compileBinaries(r, o)
+	if err != nil {
+		return err
+	}
+	for i := range r.Endpoints {
+		source := &r.Endpoints[i]
+		ep, err := compileEndpoint(compiled, source)
+		if err != nil {
+			return err
+		}
+		for _, port := range source.PortList() {
+			b := e.bucket(source.Host, service{port, source.Protocol == ProtocolUDP})
+			b.add(ep, exact, globs, r.Binaries == nil)
+		}
+	}
+	return nil
+}
+
+// compileBinaries splits a rule's binaries into exact paths and globs, with
+// what symbolic links lead to added to the former.
+func compileBinaries(r *Rule, o Options) (exact []string, globs []glob, err error) {
+	for _, b := range r.Binaries {
+		if strings.Contains(b.Path, "*") {
+			g, err := compileGlob(b.Path, '/')
+			if err != nil {
+				return nil, nil, err
+			}
+			globs = append(globs, g)
+			continue
+		}
+		exact = append(exact, b.Path)
+		if o.ResolveBinary != nil {
+			if target := o.ResolveBinary(b.Path); target != "" {
+				exact = append(exact, target)
+			}
+		}
+	}
+	slices.Sort(exact)
+	return slices.Compact(exact), globs, nil
+}
+
+func compileEndpoint(r *rule, source *Endpoint) (*endpoint, error) {
+	ep := &endpoint{
+		rule:              r,
+		tlsSkip:           source.TLS == TLSSkip,
+		inspect:           source.Protocol == ProtocolREST,
+		enforce:           source.Enforcement == EnforcementEnforce,
+		allowEncodedSlash: source.AllowEncodedSlash,
+	}
+	switch {
+	case source.Host == "":
+		ep.kind = hostless
+	case strings.Contains(source.Host, "*"):
+		ep.kind = wildcardedHost
+	}
+	for _, s := range source.AllowedIPs {
+		prefix, err := parsePrefix(s)
+		if err != nil {
+			return nil, err
+		}
+		ep.allowedIPs = append(ep.allowedIPs, prefix)
+	}
+	var err error
+	if ep.path, err = compileEndpointPath(source.Path); err != nil {
+		return nil, err
+	}
+	allowed := presets[source.Access]
+	for i := range source.Rules {
+		allowed = append(slices.Clip(allowed), source.Rules[i].Allow)
+	}
+	if ep.allow, err = compileRequests(allowed); err != nil {
+		return nil, err
+	}
+	ep.deny, err = compileRequests(source.DenyRules)
+	return ep, err
+}
+
+// bucket returns the bucket for a host, which it indexes if it is new.
+func (e *Engine) bucket(host string, s service) *bucket {
+	host = canonicalHost(host)
+	addr, literal := hostAddr(host)
+	switch {
+	case host == "":
+		return entry(e.hostless, s)
+	case literal:
+		return entry(e.addrs, addrKey{plain(addr), s})
+	case !strings.Contains(host, "*"):
+		e.knownNames[host] = true
+		return entry(e.names, nameKey{host, s})
+	}
+	pattern := compileHostPattern(host)
+	suffix := pattern.suffix()
+	key := nameKey{suffix, s}
+	for _, w := range e.wildcards[key] {
+		if w.text == host {
+			return w.bucket
+		}
+	}
+	w := &wildcardHost{text: host, pattern: pattern, bucket: &bucket{}}
+	e.wildcards[key] = append(e.wildcards[key], w)
+	e.knownSuffixes[suffix] = append(e.knownSuffixes[suffix], pattern)
+	return w.bucket
+}
+
+func entry[K comparable](m map[K]*bucket, key K) *bucket {
+	b := m[key]
+	if b == nil {
+		b = &bucket{}
+		m[key] = b
+	}
+	return b
+}
+
+func (b *bucket) add(ep *endpoint, exact []string, globs []glob, anyBinary bool) {
+	if i, found := slices.BinarySearch(b.keys, ep.rule.key); !found {
+		b.keys = slices.Insert(b.keys, i, ep.rule.key)
+	}
+	if anyBinary {
+		b.any = append(b.any, ep)
+	}
+	if b.exact == nil && len(exact) > 0 {
+		b.exact = map[string][]*endpoint{}
+	}
+	for _, path := range exact {
+		b.exact[path] = append(b.exact[path], ep)
+	}
+	for _, g := range globs {
+		b.globs = append(b.globs, binaryGlob{g, ep})
+	}
+}

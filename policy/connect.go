@@ -1,0 +1,184 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Connection is what is known of a connection before its first byte.
+type Connection struct {
+	// Binary is the path of the connecting process's executable.
+	Binary string
+	// Ancestors are its ancestors' executables, the nearest first. A rule for
+	// an ancestor's binary covers the process.
+	Ancestors []string
+	// Host is the name the connection was opened for, or an address.
+	Host     string
+	Port     uint16
+	Protocol string // "" and "tcp", or "udp"
+}
+
+// Match is the decision on a connection, and what later decisions on its
+// addresses and requests are made by. The zero value allows nothing.
+type Match struct {
+	Allowed bool
+	// Policy is the smallest key of the rules that match; "" when denied.
+	Policy string
+	// Reason says in OpenShell's words why the connection is denied.
+	Reason string
+	// TLSSkip: TLS must be spliced, not terminated.
+	TLSSkip bool
+	// Inspect: an endpoint has an L7 protocol, so that every HTTP request has
+	// to be decided by Request, and what is not HTTP refused.
+	Inspect bool
+	// AllowEncodedSlash is CanonicalTarget's argument for requests.
+	AllowEncodedSlash bool
+
+	metadata bool // the host is a cloud's metadata service
+	// The matched endpoints. The first few are held in place: a decision on a
+	// connection does not allocate.
+	few   [4]*endpoint
+	more  []*endpoint
+	count int
+}
+
+// Connect decides a connection: it is allowed if one rule has both the
+// endpoint and the binary (or an ancestor's).
+func (e *Engine) Connect(c Connection) Match {
+	var m Match
+	host := canonicalHost(c.Host)
+	m.metadata = metadataHost(host)
+	s := service{c.Port, c.Protocol == ProtocolUDP}
+	if c.Protocol != "" && c.Protocol != ProtocolTCP && c.Protocol != ProtocolUDP {
+		m.Reason = fmt.Sprintf("protocol %s is not allowed by any policy", printable(c.Protocol))
+		return m
+	}
+	named := false // a rule names the endpoint, if not for this binary
+	if addr, literal := hostAddr(host); literal {
+		named = m.collect(e.addrs[addrKey{plain(addr), s}], &c)
+	} else {
+		named = m.collect(e.names[nameKey{host, s}], &c)
+		for suffix, more := parent(host); more; suffix, more = parent(suffix) {
+			for _, w := range e.wildcards[nameKey{suffix, s}] {
+				if w.pattern.match(host) {
+					named = m.collect(w.bucket, &c) || named
+				}
+			}
+		}
+	}
+	named = m.collect(e.hostless[s], &c) || named
+	switch {
+	case m.count > 0:
+		m.conclude()
+	case named:
+		m.Reason = e.binaryReason(host, s, &c)
+	case e.empty:
+		m.Reason = "network connections not allowed by policy"
+	default:
+		m.Reason = fmt.Sprintf("endpoint %s:%d is not allowed by any policy", printable(c.Host), c.Port)
+	}
+	return m
+}
+
+// parent strips a name's first label.
+func parent(name string) (string, bool) {
+	_, rest, found := strings.Cut(name, ".")
+	return rest, found
+}
+
+// collect adds the bucket's endpoints for the connection's binaries. It
+// reports whether there is a bucket.
+func (m *Match) collect(b *bucket, c *Connection) bool {
+	if b == nil {
+		return false
+	}
+	m.addAll(b.any)
+	m.addAll(b.exact[c.Binary])
+	for _, ancestor := range c.Ancestors {
+		m.addAll(b.exact[ancestor])
+	}
+	for i := range b.globs {
+		if b.globs[i].covers(c) {
+			m.add(b.globs[i].endpoint)
+		}
+	}
+	return true
+}
+
+func (g *binaryGlob) covers(c *Connection) bool {
+	if g.glob.match(c.Binary) {
+		return true
+	}
+	for _, ancestor := range c.Ancestors {
+		if g.glob.match(ancestor) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Match) addAll(endpoints []*endpoint) {
+	for _, ep := range endpoints {
+		m.add(ep)
+	}
+}
+
+// add adds an endpoint once, though it may be found by several paths.
+func (m *Match) add(ep *endpoint) {
+	for i := range m.count {
+		if m.at(i) == ep {
+			return
+		}
+	}
+	if m.count < len(m.few) {
+		m.few[m.count] = ep
+	} else {
+		m.more = append(m.more, ep)
+	}
+	m.count++
+}
+
+// at returns the i-th matched endpoint.
+func (m *Match) at(i int) *endpoint {
+	if i < len(m.few) {
+		return m.few[i]
+	}
+	return m.more[i-len(m.few)]
+}
+
+// conclude derives what is exported from the matched endpoints.
+func (m *Match) conclude() {
+	m.Allowed = true
+	m.Policy = m.few[0].rule.key
+	for i := range m.count {
+		ep := m.at(i)
+		m.Policy = min(m.Policy, ep.rule.key)
+		m.Inspect = m.Inspect || ep.inspect
+		m.TLSSkip = m.TLSSkip || ep.tlsSkip
+		m.AllowEncodedSlash = m.AllowEncodedSlash || ep.allowEncodedSlash
+	}
+	// What has to be inspected cannot be spliced, whoever else asks for it.
+	m.TLSSkip = m.TLSSkip && !m.Inspect
+}
+
+// reasonRules bounds how many rules a reason names.
+const reasonRules = 3
+
+// binaryReason says which rules name the endpoint for other binaries.
+func (e *Engine) binaryReason(host string, s service, c *Connection) string {
+	var reasons []string
+	more := 0
+	for _, key := range e.rulesFor(host, s) {
+		if len(reasons) == reasonRules {
+			more++
+			continue
+		}
+		reasons = append(reasons, fmt.Sprintf("binary '%s' not allowed in policy '%s' (ancestors: [%s])",
+			printable(c.Binary), printable(key), printable(strings.Join(c.Ancestors, " -> "))))
+	}
+	reason := strings.Join(reasons, "; ")
+	if more > 0 {
+		reason += fmt.Sprintf("; nor in %d more", more)
+	}
+	return reason + ". SYMLINK HINT: the binary is the path the kernel resolved, not a symbolic link's"
+}

@@ -1,0 +1,140 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Diff says for people, one line for each, what one policy allows and the
+// other does not: "+ /usr/bin/curl GET https://api.github.com:443/repos/*".
+// Rules that are only named or grouped differently do not show. Additions come
+// last; the order is stable.
+func Diff(before, after *Policy) []string {
+	old, now := statements(before), statements(after)
+	var lines []string
+	for _, s := range slices.Sorted(maps.Keys(old)) {
+		if !now[s] {
+			lines = append(lines, "- "+s)
+		}
+	}
+	for _, s := range slices.Sorted(maps.Keys(now)) {
+		if !old[s] {
+			lines = append(lines, "+ "+s)
+		}
+	}
+	return lines
+}
+
+// statements is a policy as the set of its smallest parts.
+func statements(p *Policy) map[string]bool {
+	set := map[string]bool{}
+	if p == nil {
+		return set
+	}
+	files := p.FilesystemRules()
+	if files.IncludeWorkdir {
+		set["read-write the working directory"] = true
+	}
+	for _, path := range files.ReadOnly {
+		set["read-only "+printable(path)] = true
+	}
+	for _, path := range files.ReadWrite {
+		set["read-write "+printable(path)] = true
+	}
+	if p.Landlock != nil && p.Landlock.Compatibility == CompatibilityHardRequirement {
+		set["landlock hard_requirement"] = true
+	}
+	if p.Process != nil {
+		set[fmt.Sprintf("process user %q group %q", p.Process.RunAsUser, p.Process.RunAsGroup)] = true
+	}
+	for _, r := range p.Network {
+		if r != nil {
+			r.statements(set)
+		}
+	}
+	return set
+}
+
+func (r *Rule) statements(set map[string]bool) {
+	binaries := r.Binaries
+	if binaries == nil {
+		binaries = []Binary{{"any program"}}
+	}
+	for i := range r.Endpoints {
+		e := &r.Endpoints[i]
+		for _, port := range e.PortList() {
+			for _, b := range binaries {
+				for _, what := range e.statements(port) {
+					set[printable(b.Path)+" "+what] = true
+				}
+			}
+		}
+	}
+}
+
+// statements describes what an endpoint allows on one of its ports.
+func (e *Endpoint) statements(port uint16) []string {
+	host := net.JoinHostPort(cmp.Or(canonicalHost(e.Host), "any host"), strconv.Itoa(int(port)))
+	var suffix string
+	if len(e.AllowedIPs) > 0 {
+		suffix = " (addresses " + strings.Join(e.AllowedIPs, ", ") + ")"
+	}
+	if e.Protocol != ProtocolREST {
+		line := host + " (" + cmp.Or(e.Protocol, ProtocolTCP)
+		if e.TLS != "" {
+			line += ", tls: " + e.TLS
+		}
+		return []string{printable(line + ")" + suffix)}
+	}
+	url := scheme(port) + host
+	if e.Path != "" {
+		suffix += " (under " + e.Path + ")"
+	}
+	if e.AllowEncodedSlash {
+		suffix += " (encoded slashes)"
+	}
+	if e.Enforcement != EnforcementEnforce {
+		suffix += " (audit: the rest is only logged)"
+	}
+	var lines []string
+	for _, m := range presets[e.Access] {
+		lines = append(lines, printable(m.describe(url)+suffix))
+	}
+	for i := range e.Rules {
+		lines = append(lines, printable(e.Rules[i].Allow.describe(url)+suffix))
+	}
+	for i := range e.DenyRules {
+		lines = append(lines, printable("never "+e.DenyRules[i].describe(url)+suffix))
+	}
+	return lines
+}
+
+// scheme is what the well-known ports say; TLS on others is not known before
+// the first byte.
+func scheme(port uint16) string {
+	switch port {
+	case 80:
+		return "http://"
+	case 443:
+		return "https://"
+	default:
+		return ""
+	}
+}
+
+func (m *L7Match) describe(url string) string {
+	path := m.Path
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	line := m.Method + " " + url + path
+	for i, key := range slices.Sorted(maps.Keys(m.Query)) {
+		line += string("?&"[min(i, 1)]) + key + "=" + strings.Join(m.Query[key].Any, "|")
+	}
+	return line
+}

@@ -1,0 +1,122 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// EvalRequest is one line of `openshell policy eval`: an action to decide on
+// without performing it. All but Binary, Host and Port are optional.
+type EvalRequest struct {
+	Binary    string   `json:"binary"`
+	Ancestors []string `json:"ancestors,omitempty"`
+	Host      string   `json:"host"`
+	Port      uint16   `json:"port"`
+	Protocol  string   `json:"protocol,omitempty"` // "tcp" or "udp"
+	// ResolvedIPs is what Host resolved to; the address guard is applied to it.
+	ResolvedIPs []string  `json:"resolved_ips,omitempty"`
+	HTTP        *EvalHTTP `json:"http,omitempty"`
+	// WebSocketText is a client's text message after the upgrade in HTTP;
+	// GraphQL and JSONRPC are the JSON value of HTTP's body.
+	WebSocketText *string         `json:"websocket_text,omitempty"`
+	GraphQL       json.RawMessage `json:"graphql,omitempty"`
+	JSONRPC       json.RawMessage `json:"jsonrpc,omitempty"`
+}
+
+// EvalHTTP is a request's first line; Target is as it was sent.
+type EvalHTTP struct {
+	Method string `json:"method"`
+	Target string `json:"target"`
+}
+
+// EvalDecision is the answer to an EvalRequest.
+type EvalDecision struct {
+	Decision string `json:"decision"` // "allow", "deny", "audit"
+	Layer    string `json:"layer"`    // "l4", "ssrf", "l7": what decided
+	Policy   string `json:"policy"`
+	Reason   string `json:"reason"`
+}
+
+// Evaluate decides an action in the order in which the proxy does: the
+// connection, the addresses, the request. Permissive turns the policy's "no"
+// into "audit", but never the address guard's, nor malformed traffic's. The
+// error is for a request that is itself malformed.
+func (e *Engine) Evaluate(r EvalRequest, permissive bool) (EvalDecision, error) {
+	addrs, err := r.check()
+	if err != nil {
+		return EvalDecision{}, err
+	}
+	m := e.Connect(Connection{r.Binary, r.Ancestors, r.Host, r.Port, r.Protocol})
+	if !m.Allowed && !permissive {
+		return answer(Deny, "l4", "", m.Reason), nil
+	}
+	if m.metadata && len(addrs) == 0 {
+		addrs = []netip.Addr{{}} // refused by its name, whatever it resolves to
+	}
+	for _, a := range addrs {
+		if err := m.CheckAddress(a, r.Port); err != nil {
+			return answer(Deny, "ssrf", m.Policy, err.Error()), nil
+		}
+	}
+	inspected := m.Inspect || !m.Allowed
+	if r.HTTP != nil && inspected {
+		path, query, err := CanonicalTarget(r.HTTP.Target, m.AllowEncodedSlash)
+		if err != nil {
+			return answer(Deny, "l7", m.Policy, err.Error()), nil
+		}
+		if m.Allowed {
+			return m.evaluateRequest(Request{r.HTTP.Method, path, query}, permissive), nil
+		}
+	}
+	if !m.Allowed {
+		return answer(Audit, "l4", "", m.Reason), nil
+	}
+	return answer(Allow, "l4", m.Policy, ""), nil
+}
+
+func (m Match) evaluateRequest(r Request, permissive bool) EvalDecision {
+	v := m.Request(r)
+	if v.Decision == Deny && permissive {
+		v.Decision = Audit
+	}
+	return answer(v.Decision, "l7", v.Policy, v.Reason)
+}
+
+func answer(d Decision, layer, policy, reason string) EvalDecision {
+	return EvalDecision{d.String(), layer, policy, reason}
+}
+
+// check validates the request, and returns the addresses that the guard has to
+// pass: an address as the host resolves to itself.
+func (r *EvalRequest) check() ([]netip.Addr, error) {
+	switch {
+	case r.Binary == "":
+		return nil, errors.New("binary is required")
+	case r.Host == "":
+		return nil, errors.New("host is required")
+	case r.Port == 0:
+		return nil, errors.New("port is required: a number from 1 to 65535")
+	case !oneOf(r.Protocol, ProtocolTCP, ProtocolUDP):
+		return nil, fmt.Errorf("protocol must be tcp or udp, not %q", r.Protocol)
+	case r.HTTP != nil && (r.HTTP.Method == "" || r.HTTP.Target == ""):
+		return nil, errors.New("http needs a method and a target")
+	case r.HTTP != nil && r.Protocol == ProtocolUDP:
+		return nil, errors.New("http needs protocol tcp")
+	case r.HTTP == nil && (r.WebSocketText != nil || r.GraphQL != nil || r.JSONRPC != nil):
+		return nil, errors.New("websocket_text, graphql and jsonrpc need http: the request they belong to")
+	}
+	var addrs []netip.Addr
+	for _, s := range r.ResolvedIPs {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("resolved_ips: %q is not an address", s)
+		}
+		addrs = append(addrs, a)
+	}
+	if a, literal := hostAddr(canonicalHost(r.Host)); literal {
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
+}

@@ -1,0 +1,208 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// glob is a compiled pattern in the dialect that OpenShell's matcher has (the
+// globset crate with a literal separator): `*` and `?` stay within a
+// component, `**` as a whole component crosses, `[a-z]` and `[!a-z]` are
+// classes, `{a,b}` alternatives, `\` escapes.
+//
+// It runs on the regexp package, whose time is linear in the input whatever
+// the pattern: the text it is matched against is the workload's.
+type glob struct {
+	prefix string         // literal text every match starts with
+	expr   *regexp.Regexp // nil where prefix is the whole pattern
+}
+
+// maxGlob bounds a pattern's length in bytes.
+const maxGlob = 4096
+
+// globMeta are the characters that are not literal in a glob.
+const globMeta = `*?[]{}\`
+
+func isGlob(pattern string) bool { return strings.ContainsAny(pattern, globMeta) }
+
+// compileGlob compiles a pattern whose components are divided by separator.
+func compileGlob(pattern string, separator byte) (glob, error) {
+	if len(pattern) > maxGlob {
+		return glob{}, fmt.Errorf("glob is longer than %d bytes", maxGlob)
+	}
+	if !isGlob(pattern) {
+		return glob{prefix: pattern}, nil
+	}
+	t := globTranslator{rest: pattern, separator: separator}
+	if err := t.translate(); err != nil {
+		return glob{}, fmt.Errorf("glob %q: %w", pattern, err)
+	}
+	expr, err := regexp.Compile(`(?s)\A(?:` + t.out.String() + `)\z`)
+	if err != nil {
+		// Classes are the only text taken over from the pattern.
+		var cause *syntax.Error
+		if errors.As(err, &cause) {
+			return glob{}, fmt.Errorf("glob %q: %s", pattern, cause.Code)
+		}
+		return glob{}, fmt.Errorf("glob %q: %w", pattern, err)
+	}
+	return glob{prefix: literalPrefix(pattern, separator), expr: expr}, nil
+}
+
+func (g glob) match(s string) bool {
+	if g.expr == nil {
+		return s == g.prefix
+	}
+	return strings.HasPrefix(s, g.prefix) && g.expr.MatchString(s)
+}
+
+// literalPrefix returns the whole literal components a pattern starts with,
+// without the separator after them, which a following `**` may stand for.
+func literalPrefix(pattern string, separator byte) string {
+	literal := pattern[:strings.IndexAny(pattern, globMeta)]
+	return literal[:max(strings.LastIndexByte(literal, separator), 0)]
+}
+
+// globTranslator turns a glob into the body of a regular expression.
+type globTranslator struct {
+	rest      string
+	separator byte
+	out       strings.Builder
+	depth     int  // open braces
+	component bool // something stands in the current component already
+}
+
+func (t *globTranslator) translate() error {
+	within := `[^` + regexp.QuoteMeta(string(t.separator)) + `]`
+	for t.rest != "" {
+		switch c := t.rest[0]; c {
+		case '*':
+			t.star(within)
+			continue
+		case '?':
+			t.out.WriteString(within)
+		case '[':
+			if err := t.class(); err != nil {
+				return err
+			}
+			continue
+		case '{':
+			t.depth++
+			t.out.WriteString("(?:")
+		case '}':
+			if t.depth--; t.depth < 0 {
+				return errors.New("unopened '}'")
+			}
+			t.out.WriteByte(')')
+		case ',':
+			if t.depth > 0 {
+				t.out.WriteByte('|')
+			} else {
+				t.out.WriteByte(',')
+			}
+		case '\\':
+			if t.rest = t.rest[1:]; t.rest == "" {
+				return errors.New("dangling '\\'")
+			}
+			t.literal()
+			continue
+		default:
+			t.literal()
+			continue
+		}
+		t.component = true
+		t.rest = t.rest[1:]
+	}
+	if t.depth > 0 {
+		return errors.New("unclosed '{'")
+	}
+	return nil
+}
+
+// literal takes over one character.
+func (t *globTranslator) literal() {
+	_, size := utf8.DecodeRuneInString(t.rest)
+	t.out.WriteString(regexp.QuoteMeta(t.rest[:size]))
+	t.component = t.rest[0] != t.separator
+	t.rest = t.rest[size:]
+}
+
+// star translates a run of stars: `**` that is a whole component crosses
+// separators, anything else stays within its component.
+func (t *globTranslator) star(within string) {
+	stars := len(t.rest) - len(strings.TrimLeft(t.rest, "*"))
+	after := t.rest[stars:]
+	sep := regexp.QuoteMeta(string(t.separator))
+	whole := stars == 2 && !t.component && (after == "" || after[0] == t.separator)
+	t.rest = after
+	switch {
+	case !whole:
+		t.out.WriteString(within + "*")
+		t.component = true
+	case after == "":
+		t.out.WriteString(".*")
+	case t.separator == '/':
+		// "/**/" and a leading "**/" also stand for no component at all.
+		t.out.WriteString("(?:.*" + sep + ")?")
+		t.rest = after[1:]
+	default:
+		// With another delimiter, OpenShell wants at least one component.
+		t.out.WriteString(".+" + sep)
+		t.rest = after[1:]
+	}
+}
+
+// class translates "[...]". A class never matches the separator.
+func (t *globTranslator) class() error {
+	body := t.rest[1:]
+	negated := strings.HasPrefix(body, "!") || strings.HasPrefix(body, "^")
+	if negated {
+		body = body[1:]
+	}
+	end := strings.IndexByte(body[min(1, len(body)):], ']')
+	if end < 0 {
+		return errors.New("unclosed '['")
+	}
+	members := body[:end+1]
+	t.rest = body[end+2:]
+	t.component = true
+	// Only a range's '-' keeps a meaning.
+	var quoted strings.Builder
+	for i, r := range members {
+		switch {
+		case r == '-' && i > 0 && i < len(members)-1:
+			quoted.WriteByte('-')
+		case r == rune(t.separator):
+			return fmt.Errorf("a class cannot hold %q", t.separator)
+		case strings.ContainsRune(`\]^-[&~`, r):
+			quoted.WriteString(`\` + string(r))
+		default:
+			quoted.WriteRune(r)
+		}
+	}
+	if negated {
+		t.out.WriteString("[^" + quoted.String() + regexp.QuoteMeta(string(t.separator)) + "]")
+		return nil
+	}
+	if spansSeparator(members, rune(t.separator)) {
+		return fmt.Errorf("a class cannot hold %q", t.separator)
+	}
+	t.out.WriteString("[" + quoted.String() + "]")
+	return nil
+}
+
+// spansSeparator reports whether a range of a class includes the separator.
+func spansSeparator(members string, separator rune) bool {
+	runes := []rune(members)
+	for i := 1; i+1 < len(runes); i++ {
+		if runes[i] == '-' && runes[i-1] <= separator && separator <= runes[i+1] {
+			return true
+		}
+	}
+	return slices.Contains(runes, separator)
+}

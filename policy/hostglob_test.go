@@ -1,0 +1,115 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestHostPattern(t *testing.T) {
+	tests := []struct {
+		pattern, suffix string
+		match, differ   []string
+	}{
+		{"*.example.com", "example.com",
+			[]string{"api.example.com"},
+			[]string{"example.com", "a.b.example.com", "apiexample.com", "api.example.com.evil.net", ".example.com"}},
+		{"**.example.com", "example.com",
+			[]string{"a.example.com", "a.b.example.com"},
+			[]string{"example.com", "xexample.com", ".example.com"}},
+		{"*-aiplatform.googleapis.com", "googleapis.com",
+			[]string{"us-east1-aiplatform.googleapis.com", "-aiplatform.googleapis.com"},
+			[]string{"aiplatform.googleapis.com", "a.b-aiplatform.googleapis.com"}},
+		{"*.s3.*.amazonaws.com", "amazonaws.com",
+			[]string{"bucket.s3.eu-west-1.amazonaws.com"},
+			[]string{"s3.eu-west-1.amazonaws.com", "bucket.s3.amazonaws.com", "a.bucket.s3.eu.amazonaws.com"}},
+		{"**.s3.*.amazonaws.com", "amazonaws.com",
+			[]string{"a.b.s3.eu.amazonaws.com"}, []string{"s3.eu.amazonaws.com"}},
+		{"a*b*c.example.com", "example.com",
+			[]string{"abc.example.com", "axxbxbxc.example.com"}, []string{"ab.example.com", "abcx.example.com"}},
+	}
+	for _, tt := range tests {
+		p := compileHostPattern(tt.pattern)
+		if p.suffix() != tt.suffix {
+			t.Errorf("%s: suffix %s, want %s", tt.pattern, p.suffix(), tt.suffix)
+		}
+		for _, host := range tt.match {
+			if !p.match(host) {
+				t.Errorf("%s should match %s", tt.pattern, host)
+			}
+		}
+		for _, host := range tt.differ {
+			if p.match(host) {
+				t.Errorf("%s should not match %s", tt.pattern, host)
+			}
+		}
+	}
+}
+
+func TestCheckHost(t *testing.T) {
+	for _, host := range []string{
+		"example.com", "EXAMPLE.com.", "localhost", "a_b.example.com", "10.0.0.1", "::1", "[2001:db8::1]",
+		"*.example.com", "**.example.com", "*-x.example.com", "*.s3.*.amazonaws.com", "xn--bcher-kva.example",
+	} {
+		if err := checkHost(host); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	tests := map[string]string{
+		"*":                                   "invalid host wildcard '*'",
+		"**":                                  "invalid host wildcard '**'",
+		"*.com":                               "TLD wildcard '*.com' is not allowed; use subdomain wildcards like '*.example.com' instead",
+		"**.com":                              "TLD wildcard '**.com' is not allowed",
+		"api-*.com":                           "TLD wildcard",
+		"example.*":                           "the last label must not have a wildcard",
+		"a.**.example.com":                    "'**' must be the whole first label",
+		"x**.example.com":                     "'**' must be the whole first label",
+		"foo.us-*.example.com":                "'*' must be a whole label except in the first one",
+		"https://example.com":                 "must not have a scheme",
+		"example.com:443":                     "ports go in port",
+		"example.com/x":                       "paths in path",
+		"a..b":                                "empty label",
+		".":                                   "empty label",
+		"a b.example":                         "invalid character ' '",
+		"a\nb.example":                        "invalid character '\\n'",
+		"{a,b}.example.com":                   "invalid character '{'",
+		"bücher.example":                      "xn-- form",
+		"127.1":                               "not a valid address",
+		"010.0.0.1":                           "not a valid address",
+		"1.2.3.4.5":                           "not a valid address",
+		strings.Repeat("a", 64) + ".example":  "label longer than 63",
+		strings.Repeat("a.", 127) + "example": "longer than 253",
+	}
+	for host, want := range tests {
+		if err := checkHost(host); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: error %v, want %s", host, err, want)
+		}
+	}
+}
+
+// FuzzHostPattern compares the label matcher with the glob one, which splits
+// and matches in another way.
+func FuzzHostPattern(f *testing.F) {
+	f.Add("*.example.com", "a.example.com")
+	f.Add("**.s3.*.amazonaws.com", "a.b.s3.eu.amazonaws.com")
+	f.Add("*a*-b.example.com", "aa-b.example.com")
+	f.Fuzz(func(t *testing.T, pattern, host string) {
+		pattern, host = canonicalHost(pattern), canonicalHost(host)
+		if !strings.Contains(pattern, "*") || checkHost(pattern) != nil || checkHost(host) != nil || strings.Contains(host, "*") {
+			return
+		}
+		if _, literal := hostAddr(host); literal {
+			return
+		}
+		g, err := compileGlob(pattern, '.')
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := compileHostPattern(pattern)
+		if got, want := p.match(host), g.match(host); got != want {
+			t.Errorf("%q on %q: %v, glob says %v", pattern, host, got, want)
+		}
+		if p.match(host) && !strings.HasSuffix(host, "."+p.suffix()) {
+			t.Errorf("%q matches %q outside its suffix %q", pattern, host, p.suffix())
+		}
+	})
+}

@@ -1,0 +1,51 @@
+package policy
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// load parses a policy of testdata.
+func load(t testing.TB, name string) *Policy {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustParse(t, string(data))
+}
+
+func mustParse(t testing.TB, text string) *Policy {
+	t.Helper()
+	p, _, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// network makes a policy from the text of network_policies' entries.
+func network(t testing.TB, rules string) *Policy {
+	t.Helper()
+	return mustParse(t, "version: 1\nnetwork_policies:\n"+indent(rules))
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
+}
+
+func mustCompile(t testing.TB, p *Policy) *Engine {
+	t.Helper()
+	e, err := Compile(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func engine(t testing.TB, rules string) *Engine {
+	t.Helper()
+	return mustCompile(t, network(t, rules))
+}

@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Problem is one thing wrong with a policy.
+type Problem struct {
+	// Line and Column count from 1. They are 0 where the policy did not come
+	// from a file.
+	Line, Column int
+	// Field is the path to the value, such as
+	// "network_policies.github.endpoints[0].host". It is empty for a problem
+	// of the file as a whole.
+	Field  string
+	Reason string
+}
+
+// Error renders "line:col: field: reason", without the parts that are unknown.
+func (p Problem) Error() string {
+	var b strings.Builder
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "%d:%d: ", p.Line, p.Column)
+	}
+	if p.Field != "" {
+		b.WriteString(p.Field + ": ")
+	}
+	b.WriteString(p.Reason)
+	return b.String()
+}
+
+// Warning is something a policy's author should know, though it is valid.
+type Warning Problem
+
+// String renders a warning like a problem.
+func (w Warning) String() string { return Problem(w).Error() }
+
+// Errors is everything wrong with a policy. It is never empty as an error.
+type Errors []Problem
+
+// Error joins the problems into one line; print the elements for one a line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, p := range e {
+		lines[i] = p.Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// asError keeps an empty list from becoming a non-nil error.
+func (e Errors) asError() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
+
+// deceptive reports whether a character could make a policy, a log line or a
+// terminal show something else than what is matched.
+func deceptive(r rune) bool {
+	return unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)
+}
+
+// printable returns s as it may be shown on one line: unchanged where nothing
+// in it could deceive, quoted otherwise.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, deceptive) {
+		return s
+	}
+	return fmt.Sprintf("%+q", s)
+}
+
+// child appends a map key to a field's path.
+func child(path, key string) string {
+	simple := key != "" && !strings.ContainsFunc(key, func(r rune) bool {
+		return !(r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+	})
+	switch {
+	case !simple:
+		return fmt.Sprintf("%s[%+q]", path, key)
+	case path == "":
+		return key
+	default:
+		return path + "." + key
+	}
+}
+
+// element appends a list index to a field's path.
+func element(path string, i int) string {
+	return fmt.Sprintf("%s[%d]", path, i)
+}

@@ -1,0 +1,111 @@
+// Package identity finds out which process of a sandbox opened a connection:
+// its executable, that executable's hash, and its ancestors. The answer comes
+// from the kernel (sock_diag and /proc), never from the workload's word. What
+// an identity may do is the policy's question.
+package identity
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"openshell.ai/openshell/netns"
+)
+
+// Process is the identity of the process at the workload's end of a
+// connection.
+type Process struct {
+	PID       int
+	Path      string   // of the executable, as the container sees it
+	SHA256    string   // of the executable, in lower-case hexadecimal
+	Ancestors []string // executables of the ancestors inside the sandbox, nearest first
+}
+
+// Finder identifies the owners of one sandbox's connections. It is safe for
+// concurrent use.
+type Finder struct {
+	diag    *netns.Diag
+	members procs
+	hashes  *hashes
+}
+
+// NewFinder returns a Finder for the connections of the inner namespace.
+func NewFinder(inner *netns.Namespace) (*Finder, error) {
+	diag, err := netns.NewDiag(inner)
+	if err != nil {
+		return nil, err
+	}
+	return &Finder{diag: diag, members: procs{root: "/proc", netns: inner.ID()}, hashes: newHashes()}, nil
+}
+
+// Close frees the Finder's socket.
+func (f *Finder) Close() error { return f.diag.Close() }
+
+// Identify returns the identity of the process that has the TCP connection
+// from local to remote, as its own end names them. Where several processes
+// hold the socket, they must all be the same program with the same ancestry:
+// otherwise nobody can tell which of them is speaking.
+func (f *Finder) Identify(local, remote netip.AddrPort) (Process, error) {
+	inode, err := f.diag.TCPInode(local, remote)
+	if err != nil {
+		return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
+	}
+	owners, err := f.members.owners(inode)
+	if err != nil {
+		return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
+	}
+	if len(owners) == 0 {
+		return Process{}, fmt.Errorf("failed to resolve peer binary: no process of the sandbox holds socket %d", inode)
+	}
+	slices.Sort(owners)
+	first, err := f.identity(owners[0])
+	if err != nil {
+		return Process{}, err
+	}
+	for _, pid := range owners[1:] {
+		other, err := f.identity(pid)
+		if err != nil {
+			return Process{}, err
+		}
+		if !first.sameProgram(other) {
+			return Process{}, fmt.Errorf("ambiguous shared socket ownership: inode %d is held by %s (%d) and %s (%d)",
+				inode, first.Path, first.PID, other.Path, other.PID)
+		}
+	}
+	return first, nil
+}
+
+// sameProgram tells whether p and q would be decided alike. A child forked
+// without an exec has its parent as one more ancestor, of the same executable.
+func (p Process) sameProgram(q Process) bool {
+	return p.Path == q.Path && p.SHA256 == q.SHA256 &&
+		slices.Equal(slices.Compact(append([]string{p.Path}, p.Ancestors...)),
+			slices.Compact(append([]string{q.Path}, q.Ancestors...)))
+}
+
+func (f *Finder) identity(pid int) (Process, error) {
+	exe, err := f.hashes.executable(f.members.root, pid)
+	if err != nil {
+		return Process{}, err
+	}
+	p := Process{PID: pid, Path: exe.path, SHA256: exe.sha256}
+	for _, ancestor := range f.members.ancestors(pid) {
+		exe, err := f.hashes.executable(f.members.root, ancestor)
+		if err != nil {
+			return Process{}, err
+		}
+		p.Ancestors = append(p.Ancestors, exe.path)
+	}
+	return p, nil
+}
+
+// cleanDeleted strips the mark that proc_pid_exe(5) puts behind the name of an
+// executable whose file is gone. Only a file that is really gone earns it: a
+// program may be named "x (deleted)".
+func cleanDeleted(link string, exists bool) string {
+	if exists {
+		return link
+	}
+	return strings.TrimSuffix(link, " (deleted)")
+}

@@ -1,0 +1,219 @@
+package identity
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"openshell.ai/openshell/netns"
+)
+
+func TestParseParent(t *testing.T) {
+	for _, tt := range []struct {
+		stat string
+		want int
+		ok   bool
+	}{
+		{"12 (sh) S 7 12 12 0", 7, true},
+		{"12 (a) b) (c) R 1 2", 1, true},
+		{"12 (new\nline) S 44 1", 44, true},
+		{"12 (sh) S", 0, false},
+		{"", 0, false},
+	} {
+		got, err := parseParent([]byte(tt.stat))
+		if got != tt.want || (err == nil) != tt.ok {
+			t.Errorf("parseParent(%q) = %d, %v", tt.stat, got, err)
+		}
+	}
+}
+
+func FuzzParseParent(f *testing.F) {
+	f.Add([]byte("12 (sh) S 7 12 12 0"))
+	f.Fuzz(func(t *testing.T, b []byte) { parseParent(b) })
+}
+
+func TestCleanDeleted(t *testing.T) {
+	if got := cleanDeleted("/bin/x (deleted)", false); got != "/bin/x" {
+		t.Errorf("a deleted file's name: %q", got)
+	}
+	if got := cleanDeleted("/bin/x (deleted)", true); got != "/bin/x (deleted)" {
+		t.Errorf("an existing file's name: %q", got)
+	}
+}
+
+func TestSameProgramAcrossAFork(t *testing.T) {
+	parent := Process{Path: "/bin/py", SHA256: "1", Ancestors: []string{"/bin/sh"}}
+	child := Process{Path: "/bin/py", SHA256: "1", Ancestors: []string{"/bin/py", "/bin/sh"}}
+	if !parent.sameProgram(child) {
+		t.Error("a forked child is another program")
+	}
+	other := Process{Path: "/bin/py", SHA256: "1", Ancestors: []string{"/bin/bash"}}
+	if parent.sameProgram(other) {
+		t.Error("other ancestors are the same program")
+	}
+}
+
+// world is a sealed namespace with a listener and a Finder.
+func world(t *testing.T) (*netns.Namespace, *net.TCPListener, *Finder) {
+	t.Helper()
+	n, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	if _, err := netns.Seal(n, nil); err != nil {
+		t.Fatal(err)
+	}
+	l, err := n.Listen(netip.MustParseAddrPort("127.0.0.1:8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	f, err := NewFinder(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return n, l, f
+}
+
+// connectAs runs a copy of bash at path inside the namespace, which connects
+// to the listener and waits.
+func connectAs(t *testing.T, n *netns.Namespace, l *net.TCPListener, path, script string) *net.TCPConn {
+	t.Helper()
+	cmd := exec.Command(path, "-c", script)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	conn, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func copyBash(t *testing.T, name, suffix string) string {
+	t.Helper()
+	b, err := os.ReadFile("/bin/bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, append(b, suffix...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func identify(f *Finder, conn *net.TCPConn) (Process, error) {
+	return f.Identify(conn.RemoteAddr().(*net.TCPAddr).AddrPort(), conn.LocalAddr().(*net.TCPAddr).AddrPort())
+}
+
+const dial = "exec 9<>/dev/tcp/127.0.0.1/8080; "
+
+func TestIdentifyNamesBinaryAndAncestors(t *testing.T) {
+	n, l, f := world(t)
+	outer, inner := copyBash(t, "outer", ""), copyBash(t, "inner", "")
+	conn := connectAs(t, n, l, outer, inner+" -c '"+dial+"read x'; true")
+	p, err := identify(f, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Path != inner || len(p.SHA256) != 64 || len(p.Ancestors) != 1 || p.Ancestors[0] != outer {
+		t.Errorf("identity %+v, want %s under %s", p, inner, outer)
+	}
+}
+
+func TestSharedSocketOfTwoProgramsIsAmbiguous(t *testing.T) {
+	n, l, f := world(t)
+	one, two := copyBash(t, "one", ""), copyBash(t, "two", "")
+	conn := connectAs(t, n, l, one, dial+two+" -c 'echo ready >&9; read x'; true")
+	if _, err := conn.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := identify(f, conn); err == nil || !strings.Contains(err.Error(), "ambiguous shared socket ownership") {
+		t.Errorf("error %v, want ambiguous ownership", err)
+	}
+}
+
+func TestReplacedBinaryLosesItsIdentity(t *testing.T) {
+	n, l, f := world(t)
+	path := copyBash(t, "tool", "")
+	if _, err := identify(f, connectAs(t, n, l, path, dial+"read x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(copyBash(t, "other", "changed"), path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := identify(f, connectAs(t, n, l, path, dial+"read x"))
+	if err == nil || !strings.Contains(err.Error(), "hash changed") {
+		t.Errorf("error %v, want a changed hash", err)
+	}
+}
+
+func TestProcessesOfOtherNamespacesAreNoOwners(t *testing.T) {
+	n, l, f := world(t)
+	// This test process holds the socket, but lives in another namespace.
+	c, err := n.Dial(t.Context(), "tcp", netip.MustParseAddrPort("127.0.0.1:8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	conn, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if p, err := identify(f, conn); err == nil {
+		t.Errorf("identified %+v", p)
+	}
+}
+
+func BenchmarkIdentify(b *testing.B) {
+	n, err := netns.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.Close()
+	if _, err := netns.Seal(n, nil); err != nil {
+		b.Fatal(err)
+	}
+	l, err := n.Listen(netip.MustParseAddrPort("127.0.0.1:8080"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	f, err := NewFinder(n)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("/bin/bash", "-c", dial+"read x")
+	stdin, _ := cmd.StdinPipe()
+	if err := n.Do(cmd.Start); err != nil {
+		b.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer stdin.Close()
+	conn, err := l.AcceptTCP()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := identify(f, conn); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package names
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// answerTTL is the time to live, in seconds, of synthetic answers. The address
+// of a name never changes, but whether the name exists may.
+const answerTTL = 30
+
+// Gate decides which names may be asked for upstream.
+type Gate interface {
+	// MayResolve reports whether the name may leave the sandbox, and records
+	// the refusal where it may not.
+	MayResolve(name string) bool
+}
+
+// Asker looks questions up outside; *Upstream is one.
+type Asker interface {
+	Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error)
+}
+
+// Server answers the workload's DNS queries.
+type Server struct {
+	Table    *Table
+	Upstream Asker
+	Gate     Gate
+	Search   []string // search domains of the container, lower case, no trailing dot
+	IPv6     bool     // the sandbox has IPv6
+}
+
+// Serve answers on the socket and listener of each pair until ctx ends.
+func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []*net.TCPListener) {
+	var servers []*dns.Server
+	for _, p := range packets {
+		servers = append(servers, &dns.Server{PacketConn: p, Handler: s})
+	}
+	for _, l := range listeners {
+		servers = append(servers, &dns.Server{Listener: l, Handler: s, MaxTCPQueries: 128})
+	}
+	for _, srv := range servers {
+		// The only errors are those of a socket closed at shutdown.
+		go func() { _ = srv.ActivateAndServe() }()
+	}
+	<-ctx.Done()
+	for _, p := range packets {
+		p.Close()
+	}
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
+// ServeDNS answers one query.
+func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
+	defer cancel()
+	answer := s.Answer(ctx, query)
+	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
+		answer.Truncate(udpSize(query))
+	}
+	_ = w.WriteMsg(answer) // The workload may be gone.
+}
+
+func udpSize(query *dns.Msg) int {
+	if opt := query.IsEdns0(); opt != nil {
+		return int(max(opt.UDPSize(), dns.MinMsgSize))
+	}
+	return dns.MinMsgSize
+}
+
+// Answer returns the reply to one query.
+func (s *Server) Answer(ctx context.Context, query *dns.Msg) *dns.Msg {
+	reply := new(dns.Msg)
+	reply.SetReply(query)
+	reply.RecursionAvailable = true
+	if query.IsEdns0() != nil {
+		reply.SetEdns0(4096, false)
+	}
+	if query.Opcode != dns.OpcodeQuery || len(query.Question) != 1 {
+		return reply.SetRcode(query, dns.RcodeNotImplemented)
+	}
+	q := query.Question[0]
+	if q.Qclass != dns.ClassINET {
+		return reply.SetRcode(query, dns.RcodeRefused)
+	}
+	name := strings.TrimSuffix(dns.CanonicalName(q.Name), ".")
+	switch {
+	case name == "localhost" || strings.HasSuffix(name, ".localhost"):
+		s.localhost(reply, q)
+	case q.Qtype == dns.TypePTR && s.pointer(reply, q):
+	case q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA:
+		s.address(ctx, reply, q, name)
+	default:
+		s.other(ctx, reply, q, name)
+	}
+	return reply
+}
+
+// localhost answers as RFC 6761 section 6.3 asks of resolvers.
+func (s *Server) localhost(reply *dns.Msg, q dns.Question) {
+	switch q.Qtype {
+	case dns.TypeA:
+		add(reply, q, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	case dns.TypeAAAA:
+		if s.IPv6 {
+			add(reply, q, netip.IPv6Loopback())
+		}
+	}
+}
+
+// pointer answers for a synthetic address with the name it stands for.
+func (s *Server) pointer(reply *dns.Msg, q dns.Question) bool {
+	a, ok := parseReverse(q.Name)
+	if !ok || !IsSynthetic(a) {
+		return false
+	}
+	name, ok := s.Table.Name(a)
+	if !ok {
+		reply.Rcode = dns.RcodeNameError
+		return true
+	}
+	reply.Answer = append(reply.Answer, &dns.PTR{Hdr: header(q), Ptr: dns.Fqdn(name)})
+	return true
+}
+
+// address answers with the name's synthetic address. A name that may leave is
+// asked for first, so that one that does not exist stays so. One that may not
+// gets an address all the same, so that the connection can be refused with a
+// reason; except a name that a search domain made, whose refusal would keep
+// the resolver from trying the name the workload meant.
+func (s *Server) address(ctx context.Context, reply *dns.Msg, q dns.Question, name string) {
+	if !s.Gate.MayResolve(name) {
+		if s.searched(name) {
+			reply.Rcode = dns.RcodeNameError
+			return
+		}
+		s.synthesise(reply, q, name)
+		return
+	}
+	real, err := s.Upstream.Ask(ctx, name, q.Qtype)
+	switch {
+	case err != nil:
+		reply.Rcode = dns.RcodeServerFailure
+	case real.Rcode != dns.RcodeSuccess:
+		reply.Rcode = real.Rcode
+	case len(addresses(real)) > 0:
+		s.synthesise(reply, q, name)
+	}
+}
+
+func (s *Server) synthesise(reply *dns.Msg, q dns.Question, name string) {
+	v4, v6, ok := s.Table.Addresses(name)
+	switch {
+	case !ok:
+		reply.Rcode = dns.RcodeServerFailure
+	case q.Qtype == dns.TypeA:
+		add(reply, q, v4)
+	case s.IPv6:
+		add(reply, q, v6)
+	}
+}
+
+// other answers for types that carry no address. Service bindings (RFC 9460)
+// do carry them, and keys for encrypted ClientHellos besides; no answer makes
+// clients fall back to A and AAAA.
+func (s *Server) other(ctx context.Context, reply *dns.Msg, q dns.Question, name string) {
+	if q.Qtype == dns.TypeHTTPS || q.Qtype == dns.TypeSVCB || q.Qtype == dns.TypeANY {
+		return
+	}
+	if !s.Gate.MayResolve(name) {
+		reply.Rcode = dns.RcodeNameError
+		return
+	}
+	real, err := s.Upstream.Ask(ctx, name, q.Qtype)
+	if err != nil {
+		reply.Rcode = dns.RcodeServerFailure
+		return
+	}
+	reply.Rcode = real.Rcode
+	reply.Answer = real.Answer
+	// The additional section would carry real addresses of the targets.
+	reply.Ns = nil
+}
+
+func (s *Server) searched(name string) bool {
+	for _, domain := range s.Search {
+		if strings.HasSuffix(name, "."+domain) {
+			return true
+		}
+	}
+	return false
+}
+
+func add(reply *dns.Msg, q dns.Question, a netip.Addr) {
+	if a.Is4() {
+		reply.Answer = append(reply.Answer, &dns.A{Hdr: header(q), A: a.AsSlice()})
+	} else {
+		reply.Answer = append(reply.Answer, &dns.AAAA{Hdr: header(q), AAAA: a.AsSlice()})
+	}
+}
+
+func header(q dns.Question) dns.RR_Header {
+	return dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: uint32(answerTTL)}
+}
+
+// parseReverse reads an address from a name under in-addr.arpa or ip6.arpa.
+func parseReverse(name string) (netip.Addr, bool) {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
+		labels := strings.Split(rest, ".")
+		slices.Reverse(labels)
+		a, err := netip.ParseAddr(strings.Join(labels, "."))
+		return a, err == nil && a.Is4()
+	}
+	rest, ok := strings.CutSuffix(name, ".ip6.arpa")
+	if !ok || len(rest) != 63 {
+		return netip.Addr{}, false
+	}
+	labels := strings.Split(rest, ".")
+	if len(labels) != 32 {
+		return netip.Addr{}, false
+	}
+	slices.Reverse(labels)
+	var b strings.Builder
+	for i, l := range labels {
+		if i > 0 && i%4 == 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(l)
+	}
+	a, err := netip.ParseAddr(b.String())
+	return a, err == nil
+}

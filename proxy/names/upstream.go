@@ -1,0 +1,200 @@
+package names
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"openshell.ai/openshell/netns"
+)
+
+const (
+	queryTimeout = 5 * time.Second
+	attempts     = 2
+	maxCached    = 4096
+	maxCacheTime = 60 * time.Second
+)
+
+// ErrNoAddress says that a name exists but has no address.
+var ErrNoAddress = errors.New("no address")
+
+// Upstream asks real DNS servers, from the outer namespace. It is safe for
+// concurrent use.
+type Upstream struct {
+	outer   *netns.Namespace
+	servers []netip.AddrPort
+
+	mu    sync.Mutex
+	cache map[question]cached
+}
+
+type question struct {
+	name  string
+	qtype uint16
+}
+
+type cached struct {
+	msg     *dns.Msg
+	expires time.Time
+}
+
+// NewUpstream returns a resolver that asks the servers in turn.
+func NewUpstream(outer *netns.Namespace, servers []netip.AddrPort) *Upstream {
+	return &Upstream{outer: outer, servers: servers, cache: make(map[question]cached)}
+}
+
+// Resolve returns the real addresses of host, which may be an IP literal, in
+// the order they are to be tried: IPv4 first, because a host without IPv6
+// connectivity is commoner than one without IPv4.
+func (u *Upstream) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	type result struct {
+		addrs []netip.Addr
+		err   error
+	}
+	lookup := func(qtype uint16) chan result {
+		c := make(chan result, 1)
+		go func() {
+			msg, err := u.Ask(ctx, host, qtype)
+			if err != nil {
+				c <- result{err: err}
+				return
+			}
+			c <- result{addresses(msg), rcodeError(host, msg)}
+		}()
+		return c
+	}
+	c4, c6 := lookup(dns.TypeA), lookup(dns.TypeAAAA)
+	r4, r6 := <-c4, <-c6
+	addrs := append(r4.addrs, r6.addrs...)
+	switch {
+	case len(addrs) > 0:
+		return addrs, nil
+	case r4.err != nil:
+		return nil, r4.err
+	case r6.err != nil:
+		return nil, r6.err
+	}
+	return nil, fmt.Errorf("%s: %w", host, ErrNoAddress)
+}
+
+// Ask returns the servers' answer to one question. Answers are kept for their
+// time to live, at most a minute.
+func (u *Upstream) Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
+	q := question{dns.CanonicalName(name), qtype}
+	if msg := u.cached(q); msg != nil {
+		return msg, nil
+	}
+	if len(u.servers) == 0 {
+		return nil, errors.New("no DNS server is configured (dns.upstream)")
+	}
+	msg := new(dns.Msg)
+	msg.SetQuestion(q.name, qtype)
+	msg.SetEdns0(1232, false) // the size of DNS flag day 2020
+	var lastErr error
+	for range attempts {
+		for _, server := range u.servers {
+			answer, err := u.exchange(ctx, msg, server)
+			if err == nil {
+				u.store(q, answer)
+				return answer, nil
+			}
+			lastErr = err
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+		}
+	}
+	return nil, fmt.Errorf("resolve %s: %w", name, lastErr)
+}
+
+func (u *Upstream) exchange(ctx context.Context, msg *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
+	answer, err := u.exchangeOver(ctx, "udp", msg, server)
+	if err == nil && answer.Truncated {
+		answer, err = u.exchangeOver(ctx, "tcp", msg, server)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if answer.Rcode == dns.RcodeServerFailure || answer.Rcode == dns.RcodeRefused {
+		return nil, fmt.Errorf("%s answered %s", server, dns.RcodeToString[answer.Rcode])
+	}
+	return answer, nil
+}
+
+func (u *Upstream) exchangeOver(ctx context.Context, network string, msg *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	conn, err := u.outer.Dial(ctx, network, server)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	client := dns.Client{Net: network, Timeout: queryTimeout}
+	answer, _, err := client.ExchangeWithConnContext(ctx, msg, &dns.Conn{Conn: conn, UDPSize: 4096})
+	return answer, err
+}
+
+func (u *Upstream) cached(q question) *dns.Msg {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	c, ok := u.cache[q]
+	if !ok {
+		return nil
+	}
+	if time.Now().After(c.expires) {
+		delete(u.cache, q)
+		return nil
+	}
+	return c.msg.Copy()
+}
+
+func (u *Upstream) store(q question, msg *dns.Msg) {
+	keep := maxCacheTime
+	for _, rr := range msg.Answer {
+		keep = min(keep, time.Duration(rr.Header().Ttl)*time.Second)
+	}
+	if len(msg.Answer) == 0 {
+		keep = time.Second
+	}
+	if keep <= 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.cache) >= maxCached {
+		clear(u.cache)
+	}
+	u.cache[q] = cached{msg.Copy(), time.Now().Add(keep)}
+}
+
+func addresses(msg *dns.Msg) []netip.Addr {
+	var out []netip.Addr
+	for _, rr := range msg.Answer {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
+
+func rcodeError(host string, msg *dns.Msg) error {
+	if msg.Rcode == dns.RcodeSuccess {
+		return nil
+	}
+	return fmt.Errorf("resolve %s: %s", host, dns.RcodeToString[msg.Rcode])
+}

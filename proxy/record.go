@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"openshell.ai/openshell/proxy/identity"
+)
+
+// Kind says how much was seen of an action.
+type Kind int
+
+const (
+	Connect Kind = iota // a connection, nothing of what it carries
+	Raw                 // a connection that carries something other than HTTP
+	Request             // an HTTP request
+)
+
+// Outcome is what became of an action.
+type Outcome int
+
+const (
+	Denied  Outcome = iota
+	Allowed         // the policy allows it
+	Audited         // the policy's rules deny it, but its endpoint only audits
+	Logged          // the policy denies it; permissive mode let it through
+)
+
+// Layers name who took a decision.
+const (
+	LayerIdentity   = "identity"    // process identity
+	LayerL4         = "l4"          // host, port, binary
+	LayerL7         = "l7"          // HTTP method and path
+	LayerSSRF       = "ssrf"        // the guard on resolved addresses
+	LayerTLS        = "tls"         // certificates and server names
+	LayerHTTP       = "http-parser" // malformed requests
+	LayerAuthority  = "request-authority"
+	LayerUpstream   = "upstream" // names and connections that failed
+	LayerLimit      = "limit"
+	LayerConnection = "connection"
+)
+
+// TLS handling of a connection.
+const (
+	TLSNone       = "none"
+	TLSTerminated = "terminated"
+	TLSSpliced    = "spliced"
+)
+
+// Record is one thing the proxy decided or saw.
+type Record struct {
+	Time    time.Time
+	Kind    Kind
+	Outcome Outcome
+	// Evidence marks what a policy may be learned from. Each action is
+	// evidence once, however many records speak of it.
+	Evidence bool
+
+	Process identity.Process
+	Host    string
+	Port    uint16
+	Addrs   []netip.Addr // that Host resolved to and the guard let pass
+
+	Method, Scheme, Path string // Path is canonical and without its query
+	Status               int    // of the response; 0 for none
+
+	Layer, Policy, Reason string
+	TLS                   string
+	TLSSkip               bool // the client does not trust the sandbox's CA
+}

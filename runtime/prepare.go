@@ -1,0 +1,195 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/sandbox"
+)
+
+// Prepare opens the sandbox of a container that is about to be created and
+// rewrites its bundle for it. root is the low-level runtime's state directory.
+// Where it fails, nothing is left behind.
+func Prepare(ctx context.Context, c *config.Config, root, bundle, id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	file := filepath.Join(bundle, "config.json")
+	doc, spec, err := loadSpec(file)
+	if err != nil {
+		return err
+	}
+	restore(spec)
+	init, err := findLauncher()
+	if err != nil {
+		return err
+	}
+	if err := check(spec, thisHost(c.StateDir, c.RunDir)); err != nil {
+		return err
+	}
+	files := newTree(bundle, spec)
+	if err := files.checkProgram(spec.Process); err != nil {
+		return err
+	}
+	request, err := newRequest(c, spec, files, root, bundle, id)
+	if err != nil {
+		return err
+	}
+	ready, err := sandbox.Open(ctx, c, request)
+	if err != nil {
+		return err
+	}
+	p := preparation{ready: ready, launcher: init, bundles: files.bundles(), seccomp: c.Seccomp.DefaultProfile}
+	if err := writeSpec(file, doc, spec, p); err != nil {
+		return errors.Join(err, sandbox.Close(ctx, c, root, id))
+	}
+	return nil
+}
+
+func writeSpec(file string, doc document, spec *specs.Spec, p preparation) error {
+	if err := rewrite(doc, spec, p); err != nil {
+		return err
+	}
+	data, err := doc.bytes()
+	if err != nil {
+		return fmt.Errorf("rewrite config.json: %w", err)
+	}
+	if err := replaceFile(file, data); err != nil {
+		return fmt.Errorf("rewrite config.json: %w", err)
+	}
+	return nil
+}
+
+func loadSpec(file string) (document, *specs.Spec, error) {
+	data, err := readBounded(file, maxSpec)
+	if err != nil {
+		return document{}, nil, fmt.Errorf("read bundle: %w", err)
+	}
+	doc, err := parseDocument(data)
+	if err != nil {
+		return document{}, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return document{}, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if spec.Process == nil || spec.Linux == nil || spec.Root == nil {
+		return document{}, nil, fmt.Errorf("%s: a Linux container needs process, root and linux", file)
+	}
+	return doc, &spec, nil
+}
+
+// checkID refuses ids that would name something outside the directories made
+// for them. runc takes [\w+-.]+ only.
+func checkID(id string) error {
+	if id == "" {
+		return errors.New("no container id given")
+	}
+	if len(id) > 1024 || id == "." || id == ".." || strings.ContainsFunc(id, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_+-.", r))
+	}) {
+		return fmt.Errorf("container id %q: only letters, digits and _+-. are allowed", id)
+	}
+	return nil
+}
+
+func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id string) (sandbox.Request, error) {
+	asked, err := annotations.Parse(spec.Annotations)
+	if err != nil {
+		return sandbox.Request{}, err
+	}
+	ttl, onExpiry, err := c.Resolve(asked)
+	if err != nil {
+		return sandbox.Request{}, err
+	}
+	r := sandbox.Request{
+		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
+		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
+		Outer: outerOf(spec), DNS: resolverOf(files), Rootfs: files.rootfs, Creator: os.Getpid(),
+		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations),
+			Stubs: slices.Concat(files.stubs(confine.Dir), files.stubs(tlsDir))},
+	}
+	if r.Policy == "" {
+		r.Policy = policyNameFor(id)
+	}
+	return r, nil
+}
+
+// policyNameFor is the name of a container's own policy: its id, as far as
+// policy names allow.
+func policyNameFor(id string) string {
+	name := strings.ReplaceAll(id, "+", "_")
+	name = strings.TrimLeft(name, "_-.")
+	if len(name) > 128 {
+		name = name[:128]
+	}
+	if annotations.ValidName(name) != nil {
+		return "container"
+	}
+	return name
+}
+
+// outerOf reads from a spec where the engine wants the container's network to
+// be.
+func outerOf(spec *specs.Spec) sandbox.Outer {
+	i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork)
+	switch {
+	case i < 0:
+		return sandbox.Outer{Kind: sandbox.OuterHost}
+	case spec.Linux.Namespaces[i].Path != "":
+		return sandbox.Outer{Kind: sandbox.OuterPath, Path: spec.Linux.Namespaces[i].Path}
+	case hooked(spec.Hooks):
+		// A hook is going to plumb the container's own namespace. Its devices
+		// stay outside the sandbox and carry nothing.
+		return sandbox.Outer{Kind: sandbox.OuterEmpty}
+	}
+	return sandbox.Outer{Kind: sandbox.OuterHost}
+}
+
+// hooked tells whether hooks may set up the network before the workload runs.
+func hooked(h *specs.Hooks) bool {
+	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0) //nolint:staticcheck // engines still write prestart hooks
+}
+
+// imageOf finds the image's name in what engines annotate.
+func imageOf(a map[string]string) string {
+	for _, key := range []string{
+		"io.kubernetes.cri.image-name", "org.opencontainers.image.ref.name", "io.podman.annotations.image-name",
+		"nerdctl/image-name", "io.kubernetes.cri-o.ImageName",
+	} {
+		if a[key] != "" {
+			return a[key]
+		}
+	}
+	return ""
+}
+
+// findLauncher returns openshell-init's path: beside this program, or in the
+// directory for programs that only programs call.
+func findLauncher() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", confine.InitName, err)
+	}
+	dir := filepath.Dir(self)
+	for _, p := range []string{
+		filepath.Join(dir, confine.InitName),
+		filepath.Join(dir, "..", "libexec", "openshell", confine.InitName),
+		filepath.Join("/usr/libexec/openshell", confine.InitName),
+	} {
+		if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
+			return filepath.Clean(p), nil
+		}
+	}
+	return "", fmt.Errorf("%s is neither beside %s nor in /usr/libexec/openshell: install it there", confine.InitName, self)
+}

@@ -1,0 +1,64 @@
+package runtime
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/miekg/dns"
+	"openshell.ai/openshell/sandbox"
+)
+
+// hostResolvConf is the host's own; resolvUpstream is what systemd-resolved
+// keeps for those who cannot reach its stub on loopback.
+const (
+	hostResolvConf = "/etc/resolv.conf"
+	resolvUpstream = "/run/systemd/resolve/resolv.conf"
+)
+
+// resolverOf reads the container's resolv.conf. Servers on loopback are the
+// engine's or host's own business and cannot be reached by that address from
+// elsewhere; without others, the host's are asked.
+func resolverOf(t tree) sandbox.Resolver {
+	var r sandbox.Resolver
+	if p, err := t.host(hostResolvConf); err == nil {
+		r = parseResolvConf(readText(p))
+	}
+	for _, p := range []string{hostResolvConf, resolvUpstream} {
+		if len(r.Servers) > 0 {
+			break
+		}
+		r.Servers = parseResolvConf(readText(p)).Servers
+	}
+	return r
+}
+
+// maxResolvConf bounds what is read of a resolv.conf, in bytes.
+const maxResolvConf = 64 << 10
+
+func readText(path string) string {
+	data, err := readBounded(path, maxResolvConf)
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+// parseResolvConf reads resolv.conf(5).
+func parseResolvConf(text string) sandbox.Resolver {
+	c, err := dns.ClientConfigFromReader(strings.NewReader(text))
+	if err != nil {
+		return sandbox.Resolver{}
+	}
+	var r sandbox.Resolver
+	for _, s := range c.Servers {
+		if a, err := netip.ParseAddr(s); err == nil && !a.IsLoopback() && !a.IsUnspecified() {
+			r.Servers = append(r.Servers, s)
+		}
+	}
+	for _, domain := range c.Search {
+		if domain = strings.ToLower(strings.Trim(domain, ".")); domain != "" {
+			r.Search = append(r.Search, domain)
+		}
+	}
+	return r
+}

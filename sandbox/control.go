@@ -1,0 +1,147 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The control socket speaks HTTP: POST /METHOD with a JSON body. Only root can
+// reach it, by the mode of the sandbox's directory.
+const (
+	controlSocket = "control.sock"
+	maxMessage    = 1 << 20
+	callTimeout   = 15 * time.Second
+)
+
+// joinRequest asks a running sandbox to take one more container.
+type joinRequest struct {
+	Container Container `json:"container"`
+	Creator   int       `json:"creator"`
+}
+
+// leaveRequest tells a sandbox that a container was deleted.
+type leaveRequest struct {
+	Root string `json:"root"`
+	ID   string `json:"id"`
+}
+
+func (s *Sandbox) serveControl() error {
+	l, err := listenUnix(filepath.Join(s.dir, controlSocket))
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /attach", handle(func(r joinRequest) (Ready, error) {
+		return s.Ready(), s.Attach(r.Container, r.Creator)
+	}))
+	mux.HandleFunc("POST /detach", handle(func(r leaveRequest) (struct{}, error) {
+		s.Detach(r.Root, r.ID)
+		return struct{}{}, nil
+	}))
+	mux.HandleFunc("POST /reload", handle(func(struct{}) (struct{}, error) {
+		return struct{}{}, s.Reload()
+	}))
+	server := &http.Server{Handler: mux, ReadTimeout: callTimeout}
+	go func() { _ = server.Serve(l) }()
+	context.AfterFunc(s.ctx, func() { server.Close() })
+	return nil
+}
+
+// handle decodes a request, answers it, and encodes the answer or the error.
+func handle[Req, Resp any](f func(Req) (Resp, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req Req
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxMessage)).Decode(&req); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		resp, err := f(req)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(resp)
+	}
+}
+
+// call asks the supervisor of a sandbox. in and out may be nil.
+func call(ctx context.Context, runDir, id, method string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if in == nil {
+		in = struct{}{}
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sandbox/"+method, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(sandboxesDir(runDir), id, controlSocket)
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialUnix(ctx, socket)
+	}}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("ask the supervisor: %w", err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+	if err != nil {
+		return fmt.Errorf("ask the supervisor: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(strings.TrimSpace(string(data)))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(data, out)
+}
+
+// sun_path holds 108 bytes (unix(7)), which a run directory and a container's
+// id may exceed; so the directory is opened and the socket named through it.
+
+func listenUnix(path string) (*net.UnixListener, error) {
+	dir, short, err := shorten(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
+	if err == nil {
+		l.SetUnlinkOnClose(false) // the whole directory is removed
+	}
+	return l, err
+}
+
+func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	dir, short, err := shorten(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", short)
+}
+
+func shorten(path string) (*os.File, string, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, "", err
+	}
+	return dir, fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)), nil
+}

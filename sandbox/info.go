@@ -1,0 +1,169 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer/system"
+	"openshell.ai/openshell/netns"
+)
+
+// Info is what a running sandbox says of itself in sandbox.json.
+type Info struct {
+	ID         string      `json:"id"`
+	Policy     string      `json:"policy"`
+	Mode       string      `json:"mode"`               // confine.ModePermissive or ModeEnforcing
+	Deadline   time.Time   `json:"deadline,omitzero"`  // when permissive mode ends
+	OnExpiry   string      `json:"on_expiry,omitzero"` // what happens then
+	TTL        string      `json:"ttl,omitzero"`
+	Started    time.Time   `json:"started"`
+	Supervisor Supervisor  `json:"supervisor"`
+	Outer      netns.ID    `json:"outer"`           // where upstream connections start
+	Shared     bool        `json:"shared,omitzero"` // other containers of that namespace join
+	Inner      string      `json:"inner"`           // a path that opens the inner namespace
+	Containers []Container `json:"containers"`
+}
+
+// Supervisor is the process that runs a sandbox's proxy.
+type Supervisor struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // in clock ticks since boot, proc_pid_stat(5)
+}
+
+// Container is one container of a sandbox.
+type Container struct {
+	ID     string `json:"id"`
+	Root   string `json:"root"` // the low-level runtime's state directory
+	Bundle string `json:"bundle"`
+	Image  string `json:"image,omitzero"`
+	PID    int    `json:"pid,omitzero"` // of the first process, once known
+	// Stubs are the mount points made in the container's root file system,
+	// which are removed again.
+	Stubs []string `json:"stubs,omitempty"`
+}
+
+// Alive tells whether the supervisor still runs: the process with its pid is
+// the one it was.
+func (i Info) Alive() bool {
+	stat, err := system.Stat(i.Supervisor.PID)
+	return err == nil && stat.StartTime == i.Supervisor.StartTime &&
+		stat.State != system.Zombie && stat.State != system.Dead
+}
+
+func sandboxesDir(runDir string) string { return filepath.Join(runDir, "sandboxes") }
+
+// List returns the sandboxes that have a directory in the run directory, those
+// whose supervisor died included.
+func List(runDir string) ([]Info, error) {
+	entries, err := os.ReadDir(sandboxesDir(runDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	var out []Info
+	for _, e := range entries {
+		info, err := readInfo(filepath.Join(sandboxesDir(runDir), e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // being made, or being removed
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, info)
+	}
+	return out, nil
+}
+
+// ErrNotFound says that no sandbox has the id asked for.
+var ErrNotFound = errors.New("no such sandbox")
+
+// Find returns the one sandbox whose id, or a container's id in it, is or
+// begins with what is given.
+func Find(runDir, id string) (Info, error) {
+	all, err := List(runDir)
+	if err != nil {
+		return Info{}, err
+	}
+	var found []Info
+	for _, info := range all {
+		if info.ID == id {
+			return info, nil
+		}
+		if info.named(id) {
+			found = append(found, info)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Info{}, fmt.Errorf("%s: %w", id, ErrNotFound)
+	case 1:
+		return found[0], nil
+	}
+	return Info{}, fmt.Errorf("%s: the beginning of more than one sandbox's id", id)
+}
+
+func (i Info) named(prefix string) bool {
+	if strings.HasPrefix(i.ID, prefix) {
+		return true
+	}
+	for _, c := range i.Containers {
+		if strings.HasPrefix(c.ID, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Reload makes the running sandboxes of a policy use what its files say now.
+// It returns their ids.
+func Reload(ctx context.Context, runDir, policyName string) ([]string, error) {
+	all, err := List(runDir)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	var errs []error
+	for _, info := range all {
+		if info.Policy != policyName || !info.Alive() {
+			continue
+		}
+		if err := call(ctx, runDir, info.ID, "reload", nil, nil); err != nil {
+			errs = append(errs, fmt.Errorf("sandbox %s: %w", info.ID, err))
+			continue
+		}
+		ids = append(ids, info.ID)
+	}
+	return ids, errors.Join(errs...)
+}
+
+const infoFile = "sandbox.json"
+
+func readInfo(dir string) (Info, error) {
+	data, err := os.ReadFile(filepath.Join(dir, infoFile))
+	if err != nil {
+		return Info{}, fmt.Errorf("read sandbox: %w", err)
+	}
+	var info Info
+	if err := json.Unmarshal(data, &info); err != nil {
+		return Info{}, fmt.Errorf("read %s: %w", filepath.Join(dir, infoFile), err)
+	}
+	return info, nil
+}
+
+// IDFor returns a sandbox's id: that of its first container, made unique among
+// the state directories of low-level runtimes.
+func IDFor(root, containerID string) string {
+	sum := sha256.Sum256([]byte(root))
+	return containerID + "-" + hex.EncodeToString(sum[:3])
+}

@@ -1,0 +1,181 @@
+package sandbox
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/proxy/names"
+)
+
+// makeNetwork opens the outer namespace and makes the sealed inner one.
+func (s *Sandbox) makeNetwork() (err error) {
+	switch s.request.Outer.Kind {
+	case OuterHost:
+		s.outer, err = netns.Home()
+	case OuterPath:
+		s.outer, err = netns.Open(s.request.Outer.Path)
+	case OuterEmpty:
+		s.outer, err = netns.New()
+	default:
+		err = fmt.Errorf("outer namespace kind %q", s.request.Outer.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	s.inner, err = netns.New()
+	return err
+}
+
+// ownAddresses are the outer namespace's, which the workload sees as its own.
+// The host's are not lent to it.
+func (s *Sandbox) ownAddresses() ([]netip.Addr, error) {
+	if s.request.Outer.Kind != OuterPath {
+		return nil, nil
+	}
+	return netns.Addresses(s.outer)
+}
+
+// serveNetwork seals the inner namespace and starts the servers in it. The
+// rules come last: until then nothing listens that they could lead to.
+func (s *Sandbox) serveNetwork() error {
+	own, err := s.ownAddresses()
+	if err != nil {
+		return err
+	}
+	ipv6, err := netns.Seal(s.inner, own)
+	if err != nil {
+		return err
+	}
+	transparent, resolvers, packets, err := s.listen(ipv6)
+	if err != nil {
+		return err
+	}
+	finder, err := identity.NewFinder(s.inner)
+	if err != nil {
+		closeAll(transparent)
+		closeAll(resolvers)
+		return err
+	}
+	upstream, err := s.upstream()
+	if err != nil {
+		closeAll(transparent)
+		closeAll(resolvers)
+		return err
+	}
+	table := names.NewTable()
+	roots, err := s.roots()
+	if err != nil {
+		closeAll(transparent)
+		closeAll(resolvers)
+		return err
+	}
+	s.proxy = proxy.New(proxy.Config{
+		Outer:          s.outer,
+		View:           func() proxy.View { return *s.view.Load() },
+		Names:          table,
+		Resolve:        upstream.Resolve,
+		Identify:       finder.Identify,
+		CA:             s.authority,
+		Roots:          roots,
+		Record:         s.observe,
+		MaxConnections: s.config.Limits.Connections,
+		IdleTimeout:    s.config.Limits.IdleTimeout,
+		HeaderBytes:    s.config.Limits.HeaderBytes,
+	})
+	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6}
+	s.wg.Go(func() { s.proxy.Serve(s.ctx, transparent); finder.Close() })
+	s.wg.Go(func() { server.Serve(s.ctx, packets, resolvers) })
+	return netns.Intercept(s.inner, own)
+}
+
+// listen opens the sandbox's listeners inside the inner namespace.
+func (s *Sandbox) listen(ipv6 bool) (transparent, resolvers []*net.TCPListener, packets []*net.UDPConn, err error) {
+	addrs := []netip.Addr{netns.ProxyAddr4}
+	if ipv6 {
+		addrs = append(addrs, netns.ProxyAddr6)
+	}
+	err = s.inner.Do(func() error {
+		for _, a := range addrs {
+			t, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, netns.TransparentPort)))
+			if err != nil {
+				return err
+			}
+			transparent = append(transparent, t)
+			r, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, netns.DNSPort)))
+			if err != nil {
+				return err
+			}
+			resolvers = append(resolvers, r)
+			p, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, netns.DNSPort)))
+			if err != nil {
+				return err
+			}
+			packets = append(packets, p)
+		}
+		return nil
+	})
+	return transparent, resolvers, packets, err
+}
+
+// upstream returns the resolver: the node's servers, or the container's.
+func (s *Sandbox) upstream() (*names.Upstream, error) {
+	list := s.config.DNS.Upstream
+	if len(list) == 0 {
+		list = s.request.DNS.Servers
+	}
+	var servers []netip.AddrPort
+	for _, text := range list {
+		server, err := parseServer(text)
+		if err != nil {
+			return nil, fmt.Errorf("dns.upstream: %w", err)
+		}
+		servers = append(servers, server)
+	}
+	return names.NewUpstream(s.outer, servers), nil
+}
+
+// parseServer reads an address with or without a port; DNS's is 53.
+func parseServer(text string) (netip.AddrPort, error) {
+	if ap, err := netip.ParseAddrPort(text); err == nil {
+		return ap, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%q is neither an address nor address:port", text)
+	}
+	return netip.AddrPortFrom(a, 53), nil
+}
+
+// MayResolve implements names.Gate: in enforcing mode only names that a rule
+// knows are sent to a DNS server, since names carry data.
+func (s *Sandbox) MayResolve(name string) bool {
+	view := s.view.Load()
+	if view.Permissive || view.Engine.NameKnown(name) {
+		return true
+	}
+	s.recordName(name)
+	return false
+}
+
+// reconsider closes what the view no longer allows.
+func (s *Sandbox) reconsider() {
+	if s.proxy != nil {
+		s.proxy.Reconsider()
+	}
+}
+
+// stopWorkload ends every container's first process.
+func (s *Sandbox) stopWorkload() {
+	s.mu.Lock()
+	containers := append([]Container(nil), s.info.Containers...)
+	s.mu.Unlock()
+	for _, c := range containers {
+		if err := c.kill(); err != nil {
+			s.recordError("container "+c.ID+" could not be stopped", err)
+		}
+	}
+}

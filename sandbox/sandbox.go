@@ -1,0 +1,308 @@
+// Package sandbox owns one sandbox's lifetime: it ties the sealed network
+// namespace, the proxy, the DNS server, the learner and the files on disk
+// together, changes the mode when a permissive time is over, and takes
+// everything down when the last container is gone. Rewriting bundles and
+// calling the low-level runtime is package runtime's; hosting a sandbox in a
+// process (a detached supervisor or the containerd shim) is its caller's.
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer/system"
+	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/confine/filter"
+	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/state"
+)
+
+// Request is what a sandbox is started with. It crosses a process boundary as
+// JSON.
+type Request struct {
+	ID     string `json:"id"`
+	Policy string `json:"policy"`
+	// PolicyNamed is true where the container asked for the policy by name,
+	// so that it must exist.
+	PolicyNamed bool          `json:"policy_named"`
+	Permissive  bool          `json:"permissive"`
+	TTL         time.Duration `json:"ttl"` // of permissive mode
+	OnExpiry    string        `json:"on_expiry"`
+
+	Outer  Outer    `json:"outer"`
+	DNS    Resolver `json:"dns"`
+	Rootfs string   `json:"rootfs"` // of the first container, on the host
+
+	Container Container `json:"container"`
+	// Creator is the process that makes the first container: it becomes the
+	// low-level runtime.
+	Creator int `json:"creator"`
+}
+
+// Outer says where upstream connections start.
+type Outer struct {
+	Kind OuterKind `json:"kind"`
+	Path string    `json:"path,omitzero"` // for OuterPath
+}
+
+// OuterKind is how the engine prepared the network.
+type OuterKind string
+
+const (
+	OuterHost  OuterKind = "host"  // it prepared none, or chose the host's
+	OuterPath  OuterKind = "path"  // a namespace with a path
+	OuterEmpty OuterKind = "empty" // a namespace in which nothing is reachable
+)
+
+// Resolver is a container's resolv.conf(5).
+type Resolver struct {
+	Servers []string `json:"servers"`
+	Search  []string `json:"search"`
+}
+
+// Ready is what a container's bundle needs to know of its sandbox.
+type Ready struct {
+	Inner   string `json:"inner"`   // a path that opens the inner namespace
+	Confine string `json:"confine"` // the directory for confine.Dir
+	TLS     string `json:"tls"`     // the directory with the CA files
+}
+
+// Sandbox is a running sandbox.
+type Sandbox struct {
+	config  *config.Config
+	request Request
+	dir     string
+	store   *state.Store
+	log     *audit.Logger
+	learner *learn.Learner
+
+	inner, outer *netns.Namespace
+	proxy        *proxy.Proxy
+	authority    *proxy.CA
+	mode         mode
+	view         atomic.Pointer[proxy.View]
+
+	ctx    context.Context // ends with the sandbox
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	done   chan struct{}
+	once   sync.Once
+
+	mu   sync.Mutex // guards info
+	info Info
+}
+
+// Start makes a sandbox and puts it to work. Where it fails, nothing is left.
+func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
+	policies, err := LoadPolicies(c, r.Policy)
+	if err != nil {
+		return nil, err
+	}
+	if r.PolicyNamed && !policies.Named && !r.Permissive {
+		return nil, fmt.Errorf("policy %q does not exist: write %s, or run once with openshell.ai/permissive=true and approve what it proposes",
+			r.Policy, filepath.Join(c.PolicyDir, r.Policy+".yaml"))
+	}
+	if err := checkLandlock(policies); err != nil {
+		return nil, err
+	}
+	s := &Sandbox{
+		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
+		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.makeDir(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
+	if err := s.prepare(policies); err != nil {
+		return nil, err
+	}
+	return s, s.serve(policies)
+}
+
+// checkLandlock refuses a policy that must have Landlock where the kernel has
+// none, before anything starts.
+func checkLandlock(p *Policies) error {
+	if l := p.Effective.Landlock; l == nil || l.Compatibility != "hard_requirement" {
+		return nil
+	}
+	if _, err := confine.LandlockABI(); err != nil {
+		return fmt.Errorf("policy %q: landlock.compatibility is hard_requirement: %w", p.Name, err)
+	}
+	return nil
+}
+
+func (s *Sandbox) makeDir() error {
+	if err := os.MkdirAll(sandboxesDir(s.config.RunDir), 0o700); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make sandbox directory: %w", err)
+	}
+	for _, d := range []string{s.confineDir(), s.tlsDir()} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			s.cancel()
+			os.RemoveAll(s.dir)
+			return fmt.Errorf("make sandbox directory: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Sandbox) confineDir() string { return filepath.Join(s.dir, "confine") }
+func (s *Sandbox) tlsDir() string     { return filepath.Join(s.dir, "tls") }
+
+// prepare makes what the first container's bundle refers to. The network, the
+// CA and the filter do not depend on each other.
+func (s *Sandbox) prepare(p *Policies) error {
+	s.mode.begin(s.request)
+	tasks := []func() error{
+		s.makeNetwork,
+		s.makeAuthority,
+		func() error { return s.makeConfinement(p) },
+		func() error { return s.setView(p) },
+	}
+	errs := make([]error, len(tasks))
+	var wg sync.WaitGroup
+	for i, task := range tasks {
+		wg.Go(func() { errs[i] = task() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Sandbox) makeConfinement(p *Policies) error {
+	program, err := filter.Compile()
+	if err != nil {
+		return fmt.Errorf("compile seccomp filter: %w", err)
+	}
+	if err := confine.WriteDir(s.confineDir(), program, s.confinement(p)); err != nil {
+		return err
+	}
+	// The launcher is mounted onto this file: the directory's own mount is
+	// read-only by then, so that no mount point can be made.
+	if err := os.WriteFile(filepath.Join(s.confineDir(), confine.InitName), nil, 0o755); err != nil {
+		return fmt.Errorf("make the launcher's mount point: %w", err)
+	}
+	return nil
+}
+
+func (s *Sandbox) confinement(p *Policies) confine.Confinement {
+	if s.mode.permissive() {
+		return confine.Confinement{Mode: confine.ModePermissive}
+	}
+	return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Effective)}
+}
+
+// serve starts everything that runs.
+func (s *Sandbox) serve(p *Policies) error {
+	var err error
+	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF})
+	if err != nil {
+		return err
+	}
+	s.learner = learn.Start(s.store, s.run(p), learn.Options{Record: s.record})
+	if err := s.serveNetwork(); err != nil {
+		return err
+	}
+	self, err := system.Stat(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("read own start time: %w", err)
+	}
+	s.info = Info{
+		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
+		Deadline: s.mode.deadline, OnExpiry: s.mode.onExpiry,
+		Supervisor: Supervisor{PID: os.Getpid(), StartTime: self.StartTime},
+		Outer:      s.outer.ID(), Shared: s.request.Outer.Kind == OuterPath, Inner: s.inner.Path(),
+	}
+	if s.mode.permissive() {
+		s.info.TTL = s.request.TTL.String()
+	}
+	if err := s.serveControl(); err != nil {
+		return err
+	}
+	s.recordStart(p)
+	s.startTimer()
+	return s.Attach(s.request.Container, s.request.Creator)
+}
+
+func (s *Sandbox) run(p *Policies) learn.Run {
+	r := learn.Run{
+		ID:      fmt.Sprintf("%s-%d", time.Now().UTC().Format("20060102T150405.000"), os.Getpid()),
+		Sandbox: s.request.ID, Container: s.request.Container.ID, Image: s.request.Container.Image,
+		Policy: s.request.Policy, Mode: s.mode.name(), BasePolicySHA256: p.Base.Digest(), Started: time.Now(),
+	}
+	if s.mode.permissive() {
+		r.TTL = s.request.TTL.String()
+	}
+	return r
+}
+
+// Ready returns what bundles of the sandbox's containers need.
+func (s *Sandbox) Ready() Ready {
+	return Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir()}
+}
+
+// Done is closed when the sandbox has ended and left nothing in the run
+// directory.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// closeWait bounds the last write of what was learned.
+const closeWait = 10 * time.Second
+
+// Stop ends the sandbox: no connection lives on, what was learned is written,
+// and the run directory is cleared. It may be called any number of times.
+func (s *Sandbox) Stop() {
+	s.once.Do(func() {
+		s.cancel()
+		s.wg.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		defer cancel()
+		if s.learner != nil {
+			if err := s.learner.Close(ctx); err != nil {
+				s.recordError("the last evidence could not be written", err)
+			}
+		}
+		if s.log != nil {
+			s.recordStop()
+			s.log.Close()
+		}
+		for _, ns := range []*netns.Namespace{s.inner, s.foreignOuter()} {
+			if ns != nil {
+				ns.Close()
+			}
+		}
+		s.removeStubs()
+		os.RemoveAll(s.dir)
+		close(s.done)
+	})
+}
+
+// foreignOuter is the outer namespace where it is not the process's own.
+func (s *Sandbox) foreignOuter() *netns.Namespace {
+	if home, err := netns.Home(); err != nil || home == s.outer {
+		return nil
+	}
+	return s.outer
+}
+
+func closeAll[T net.Listener](list []T) {
+	for _, l := range list {
+		l.Close()
+	}
+}

@@ -1,0 +1,86 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock takes the exclusive lock of a policy's state and waits for it as long as that
+// takes. It excludes other processes and other callers in this one, and it is gone when
+// its holder dies. Everything that changes a file of a policy holds it.
+func (s *Store) Lock(policyName string) (unlock func(), err error) {
+	if err := CheckName(policyName); err != nil {
+		return nil, fmt.Errorf("locking a policy: %w", err)
+	}
+	path := filepath.Join(s.PolicyDir(policyName), "lock")
+	for {
+		f, err := lockFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("locking policy %s: %w", policyName, err)
+		}
+		// Whoever held the lock may have removed the policy and its lock file with it:
+		// then this lock excludes nobody.
+		if current(f, path) {
+			return func() { f.Close() }, nil
+		}
+		f.Close()
+	}
+}
+
+func lockFile(path string) (*os.File, error) {
+	if err := mkdirDurable(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// flock is flock(2), restarted when a signal interrupts it. The lock belongs to the open
+// file, so two calls in one process exclude each other as well.
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func current(f *os.File, path string) bool {
+	held, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(held, named)
+}
+
+// RemoveLeftovers deletes the temporary files that writers who were killed left in a
+// policy's directories. The caller holds the policy's lock, so no writer is at work.
+func (s *Store) RemoveLeftovers(policyName string) error {
+	var errs []error
+	for _, dir := range []string{s.PolicyDir(policyName), s.proposalsDir(policyName), s.runsDir(policyName)} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), tempPrefix) {
+				errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

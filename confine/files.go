@@ -6,9 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
-
 	"openshell.ai/openshell/confine/launch"
+	"openshell.ai/openshell/state"
 )
 
 // WriteDir writes the filter, as filter.Compile returns it, and the confinement
@@ -26,7 +25,7 @@ func WriteDir(dir string, filter []byte, c Confinement) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return fmt.Errorf("write confinement: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, FilterName), filter); err != nil {
+	if err := state.ReplaceFile(filepath.Join(dir, FilterName), filter, 0o644); err != nil {
 		return fmt.Errorf("write confinement: %w", err)
 	}
 	return WriteConfinement(dir, c)
@@ -46,22 +45,8 @@ func WriteConfinement(dir string, c Confinement) error {
 		return fmt.Errorf("write confinement: the filesystem rules take %d bytes, at most %d fit: name fewer paths",
 			len(data), launch.MaxConfigSize)
 	}
-	if err := writeFile(filepath.Join(dir, ConfigName), data); err != nil {
+	if err := state.ReplaceFile(filepath.Join(dir, ConfigName), data, 0o644); err != nil {
 		return fmt.Errorf("write confinement: %w", err)
 	}
 	return nil
-}
-
-// writeFile replaces a file atomically and durably: renameio syncs the file
-// before the rename, the directory is synced here.
-func writeFile(name string, data []byte) error {
-	if err := renameio.WriteFile(name, data, 0o644, renameio.IgnoreUmask()); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

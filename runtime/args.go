@@ -50,6 +50,9 @@ var (
 		"pause", "ps", "restore", "resume", "run", "spec", "start", "state", "update", "help", "h")
 )
 
+// IsCommand tells whether a name is one of the OCI runtime's commands.
+func IsCommand(name string) bool { return commands[name] && name != "help" && name != "h" }
+
 // ParseArgs takes the arguments behind the program's name apart.
 func ParseArgs(args []string) Invocation {
 	inv := Invocation{Args: args, commandAt: -1, idAt: -1, processAt: -1}

@@ -77,12 +77,18 @@ func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
 func (r *Runtime) root(inv Invocation) string {
 	root := inv.Root
 	if root == "" {
-		root = filepath.Join("/run", filepath.Base(r.lowPath))
+		root = DefaultRoot(r.config)
 	}
 	if abs, err := filepath.Abs(root); err == nil {
 		return abs
 	}
 	return root
+}
+
+// DefaultRoot is the state directory that the node's low-level runtime has when
+// it is given no --root.
+func DefaultRoot(c *config.Config) string {
+	return filepath.Join("/run", filepath.Base(c.Runtime))
 }
 
 // exec confines a process that joins a running container like its first one.

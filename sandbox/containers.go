@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/state"
 )
 
 // Attach makes a container part of the sandbox for as long as its first
@@ -185,7 +186,7 @@ func (s *Sandbox) updateInfo(change func(*Info)) error {
 	if err != nil {
 		return fmt.Errorf("write sandbox.json: %w", err)
 	}
-	if err := writeRun(filepath.Join(s.dir, infoFile), data); err != nil {
+	if err := state.ReplaceFile(filepath.Join(s.dir, infoFile), data, 0o600); err != nil {
 		return fmt.Errorf("write sandbox.json: %w", err)
 	}
 	return nil

@@ -161,9 +161,18 @@ func readInfo(dir string) (Info, error) {
 	return info, nil
 }
 
-// IDFor returns a sandbox's id: that of its first container, made unique among
-// the state directories of low-level runtimes.
+// maxIDPart is how much of a container's id is kept in its sandbox's.
+const maxIDPart = 100
+
+// IDFor returns a sandbox's id: that of its first container, as far as names
+// in the state directory allow, made unique among the state directories of
+// low-level runtimes.
 func IDFor(root, containerID string) string {
-	sum := sha256.Sum256([]byte(root))
-	return containerID + "-" + hex.EncodeToString(sum[:3])
+	name := strings.TrimLeft(strings.ReplaceAll(containerID, "+", "_"), "_-.")
+	name = name[:min(len(name), maxIDPart)]
+	if name == "" {
+		name = "sandbox"
+	}
+	sum := sha256.Sum256([]byte(root + "\x00" + containerID))
+	return name + "-" + hex.EncodeToString(sum[:3])
 }

@@ -33,6 +33,9 @@ func Open(ctx context.Context, c *config.Config, r Request) (Ready, error) {
 	if err := Sweep(c.RunDir); err != nil {
 		return Ready{}, err
 	}
+	if err := vacate(ctx, c.RunDir, r); err != nil {
+		return Ready{}, err
+	}
 	if r.Outer.Kind != OuterPath {
 		return spawn(r)
 	}
@@ -51,6 +54,22 @@ func Open(ctx context.Context, c *config.Config, r Request) (Ready, error) {
 		return spawn(r)
 	}
 	return join(ctx, c, info, r)
+}
+
+// vacate waits for the sandbox that an earlier container of the same id still
+// has: its supervisor writes down what was learned after the container's end.
+func vacate(ctx context.Context, runDir string, r Request) error {
+	info, err := readInfo(filepath.Join(sandboxesDir(runDir), r.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.populated() {
+		return fmt.Errorf("container with id %s exists already", r.Container.ID)
+	}
+	return awaitEnd(ctx, runDir, info, r.Container.Root, r.Container.ID)
 }
 
 // sharing finds the running sandbox of an outer namespace.
@@ -146,6 +165,7 @@ func Supervise(c *config.Config) error {
 		return fmt.Errorf("read request: %w", err)
 	}
 	closeInherited()
+	unix.Umask(0o022) // the engine's may keep a workload from its own files
 	s, err := Start(c, r)
 	o := outcome{}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cyphar/filepath-securejoin"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/state"
 	"software.sslmate.com/src/go-pkcs12"
 )
 
@@ -77,20 +78,22 @@ func systemRoots(rootfs string) []byte {
 	return nil
 }
 
-// writeTrustStore writes the bundle for Java, which reads no PEM.
+// writeTrustStore writes the bundle for Java, which reads no PEM. The
+// certificates are passed on unread: parsing a hundred of them takes longer
+// than starting a container.
 func writeTrustStore(path string, bundle []byte, own *x509.Certificate) error {
-	certs := []*x509.Certificate{own}
+	entries := []pkcs12.TrustStoreEntry{{Cert: own, FriendlyName: "openshell"}}
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		// One certificate that Go cannot read must not cost the others.
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
-			certs = append(certs, c)
-		}
+		entries = append(entries, pkcs12.TrustStoreEntry{
+			Cert:         &x509.Certificate{Raw: block.Bytes},
+			FriendlyName: fmt.Sprintf("root-%d", len(entries)),
+		})
 	}
-	data, err := pkcs12.Modern2023.EncodeTrustStore(certs, TrustStorePassword)
+	data, err := pkcs12.Modern2023.EncodeTrustStoreEntries(entries, TrustStorePassword)
 	if err != nil {
 		return err
 	}
-	return writeRun(path, data)
+	return state.ReplaceFile(path, data, 0o644)
 }
 
 // roots returns what upstream certificates must chain to: the host's roots and
@@ -110,27 +113,4 @@ func (s *Sandbox) roots() (*x509.CertPool, error) {
 		}
 	}
 	return pool, nil
-}
-
-// writeRun replaces a file of the run directory atomically; everybody may read
-// what lies below a directory that only root may enter.
-func writeRun(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-	}
-	return err
 }

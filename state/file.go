@@ -22,20 +22,39 @@ const tempPrefix = ".tmp-"
 // WriteFile replaces path with data. When it returns nil the new content has reached
 // the disk; a reader, or a crash at any instant, sees the old content or the new,
 // never a part. Missing directories are created with mode 0700.
-func WriteFile(path string, data []byte, mode os.FileMode) (err error) {
+func WriteFile(path string, data []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
 	if err := mkdirDurable(dir); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(dir, tempPrefix+filepath.Base(path)+"-*")
-	if err != nil {
+	if err := replace(path, data, mode, (*os.File).Sync); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+// ReplaceFile is WriteFile for files that need not outlive the machine's boot, such
+// as those of the run directory: a reader sees the old content or the new, but
+// nothing waits for a disk. The directory must exist.
+func ReplaceFile(path string, data []byte, mode os.FileMode) error {
+	if err := replace(path, data, mode, func(*os.File) error { return nil }); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func replace(path string, data []byte, mode os.FileMode, settle func(*os.File) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
 			f.Close()
 			os.Remove(f.Name())
-			err = fmt.Errorf("writing %s: %w", path, err)
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
@@ -44,16 +63,13 @@ func WriteFile(path string, data []byte, mode os.FileMode) (err error) {
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	if err := settle(f); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return os.Rename(f.Name(), path)
 }
 
 // ReadFile reads a regular file of at most MaxFileSize bytes. It does not follow a

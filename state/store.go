@@ -9,9 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/annotations"
 )
 
 // Store is a state directory. Its methods may be called at the same time, and by
@@ -22,13 +23,11 @@ type Store struct{ dir string }
 // appear (mode 0700) with the first file in them.
 func Open(stateDir string) *Store { return &Store{dir: stateDir} }
 
-var nameSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-
-// CheckName reports whether name can name a policy, a proposal, a run or a sandbox: 1 to
-// 128 letters, digits, '_', '.' and '-', and a letter or digit first.
+// CheckName reports whether name can name a policy, a proposal, a run or a sandbox, as
+// annotations.ValidName has it.
 func CheckName(name string) error {
-	if !nameSyntax.MatchString(name) {
-		return fmt.Errorf("name %.140q: must be 1 to 128 letters, digits, '_', '.' or '-', starting with a letter or digit", name)
+	if err := annotations.ValidName(name); err != nil {
+		return fmt.Errorf("name %.140q: %w", name, err)
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ func Run(args []string) int {
 		return supervise()
 	case inv.Command == "" && slices.ContainsFunc(args, isVersion):
 		return printVersion()
+	case runtime.IsCommand(inv.Command):
+		return runOCI(inv)
 	case inv.Command == "" || inv.Command == "help" || isOperator(inv.Command):
 		return operate(args)
 	}

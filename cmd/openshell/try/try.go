@@ -4,18 +4,22 @@
 package try
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/runtime"
+	"openshell.ai/openshell/sandbox"
 )
 
 // options are the command's flags.
@@ -117,7 +121,9 @@ func runSandboxed(o options, args []string) (status int, err error) {
 	if err := b.write(newSpec(c, o, b, cwd, args)); err != nil {
 		return 0, err
 	}
-	return runBundle(b.dir, id)
+	status, err = runBundle(b.dir, id)
+	// The run is over when what it taught is on disk.
+	return status, errors.Join(err, sandbox.Close(context.Background(), c, runtime.DefaultRoot(c), id))
 }
 
 // runBundle runs a bundle through this program's own OCI command.
@@ -140,10 +146,7 @@ func runBundle(dir, id string) (int, error) {
 	if err != nil && !errors.As(err, &exit) {
 		return 0, err
 	}
-	if ws, ok := cmd.ProcessState.Sys().(interface {
-		Signaled() bool
-		Signal() unix.Signal
-	}); ok && ws.Signaled() {
+	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
 		return 128 + int(ws.Signal()), nil
 	}
 	return cmd.ProcessState.ExitCode(), nil

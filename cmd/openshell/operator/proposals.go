@@ -100,9 +100,9 @@ func writeNoProposals(w io.Writer, names []string, status string, others int) er
 
 // How wide the columns of the table may get, in characters.
 const (
-	maxBinaryColumn   = 28
-	maxEndpointColumn = 40
-	maxWhatColumn     = 32
+	maxBinaryColumn   = 20
+	maxEndpointColumn = 28
+	maxWhatColumn     = 20
 )
 
 func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {

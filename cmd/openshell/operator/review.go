@@ -48,7 +48,7 @@ func approveCommand() *cobra.Command {
 			}
 			if len(ids) == 0 {
 				fmt.Fprintf(cmd.OutOrStdout(), "nothing is pending for policy %s\n", name)
-				return nil
+				return reload(cmd, c, name) // should that have failed the last time
 			}
 			return change(cmd, c, name, func() error {
 				result, err := learn.Approve(store, name, ids, by)
@@ -107,9 +107,10 @@ func rejectCommand() *cobra.Command {
 func undoCommand() *cobra.Command {
 	var by string
 	cmd := &cobra.Command{
-		Use:     "undo POLICY ID...",
-		Short:   "Take approved proposals back, also in the sandboxes that run",
-		Long:    "Remove exactly the rules of approved proposals from a policy, make the proposals pending\nagain, and print the difference.",
+		Use:   "undo POLICY ID...",
+		Short: "Take approved proposals back, also in the sandboxes that run",
+		Long: "Remove exactly the rules of approved proposals from a policy, make the proposals pending again,\n" +
+			"and print the difference. What is not approved is left as it is.",
 		Example: "  openshell undo agent p-3f9a1c2b",
 		Args:    args(2, -1),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -124,10 +125,11 @@ func undoCommand() *cobra.Command {
 			}
 			return change(cmd, c, name, func() error {
 				for _, id := range ids {
-					if _, err := learn.Undo(store, name, id, by); err != nil {
+					done, err := undo(store, name, id, by)
+					if err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "undone %s\n", bare(id))
+					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", done, bare(id))
 				}
 				return nil
 			})
@@ -135,6 +137,24 @@ func undoCommand() *cobra.Command {
 	}
 	byFlag(cmd, &by)
 	return cmd
+}
+
+// undo takes a proposal back and says what became of it. To undo again changes nothing, but
+// brings the policy to sandboxes that were not reached the first time.
+func undo(store *state.Store, policyName, id, by string) (string, error) {
+	p, err := learn.Get(store, bare(id))
+	if err != nil {
+		return "", err
+	}
+	learned, err := learn.LearnedPolicy(store, policyName)
+	if err != nil {
+		return "", err
+	}
+	if p.Status != learn.StatusApproved && learned.Network[p.RuleName] == nil {
+		return "not approved:", nil
+	}
+	_, err = learn.Undo(store, policyName, id, by)
+	return "undone", err
 }
 
 func byFlag(cmd *cobra.Command, by *string) {
@@ -166,17 +186,15 @@ func change(cmd *cobra.Command, c *config.Config, name string, apply func() erro
 	return errors.Join(failed, reload(cmd, c, name))
 }
 
+// reload makes the running sandboxes use what the policy's files say.
 func reload(cmd *cobra.Command, c *config.Config, name string) error {
 	ids, err := sandbox.Reload(cmd.Context(), c.RunDir, name)
-	slices.Sort(ids)
-	switch {
-	case len(ids) > 0:
+	if len(ids) > 0 {
+		slices.Sort(ids)
 		fmt.Fprintf(cmd.OutOrStdout(), "reloaded in: %s\n", plain(strings.Join(ids, ", ")))
-	case err == nil:
-		fmt.Fprintf(cmd.OutOrStdout(), "no running sandbox has the policy %s\n", name)
 	}
 	if err != nil {
-		return fmt.Errorf("the change is made, but not in force everywhere: %w: run the command again", err)
+		return fmt.Errorf("policy %s is changed, but not in force everywhere: %w: run the command again", name, err)
 	}
 	return nil
 }

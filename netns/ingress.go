@@ -1,0 +1,101 @@
+package netns
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// ingressTable is the nftables table in an outer namespace. It goes with the
+// namespace, or with RemoveIngress.
+const ingressTable = "openshell-ingress"
+
+const (
+	chainArriving = "arriving" // from other hosts
+	chainLocal    = "local"    // from processes that joined the outer namespace
+)
+
+// Ingress brings TCP connections that arrive in an outer namespace for its own
+// addresses, or that are made there to its loopback, to the given ports, one
+// for each IP version. Engines forward published ports and probes to the
+// former, and port-forwarding enters the namespace for the latter.
+func Ingress(outer *Namespace, own []netip.Addr, port4, port6 uint16) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(outer.Fd()))
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	table := conn.AddTable(&nftables.Table{Name: ingressTable, Family: nftables.TableFamilyINet})
+	accept := nftables.ChainPolicyAccept
+	for name, hook := range map[string]*nftables.ChainHook{
+		chainArriving: nftables.ChainHookPrerouting,
+		chainLocal:    nftables.ChainHookOutput,
+	} {
+		conn.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: hook, Priority: nftables.ChainPriorityNATDest, Policy: &accept})
+	}
+	for _, r := range ingressRules(own, port4, port6) {
+		conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: r.chain, Table: table}, Exprs: r.exprs})
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("install ingress rules: %w", err)
+	}
+	return nil
+}
+
+// RemoveIngress takes the rules away; none being there is no error.
+func RemoveIngress(outer *Namespace) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(outer.Fd()))
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == ingressTable {
+			conn.DelTable(t)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("remove ingress rules: %w", err)
+	}
+	return nil
+}
+
+func ingressRules(own []netip.Addr, port4, port6 uint16) []rule {
+	own4, own6 := split(own)
+	var rules []rule
+	for _, f := range []struct {
+		family
+		own      []netip.Addr
+		loopback netip.Prefix
+		port     uint16
+	}{
+		{family{proto: unix.NFPROTO_IPV4, offset: 16}, own4, netip.MustParsePrefix("127.0.0.0/8"), port4},
+		{family{proto: unix.NFPROTO_IPV6, offset: 24}, own6, netip.MustParsePrefix("::1/128"), port6},
+	} {
+		if f.port == 0 {
+			continue
+		}
+		for _, a := range f.own {
+			rules = append(rules, rule{chainArriving, join(f.match(), f.daddr(netip.PrefixFrom(a, a.BitLen())),
+				l4proto(unix.IPPROTO_TCP), redirect(f.port))})
+		}
+		rules = append(rules, rule{chainLocal, join(f.match(), f.daddr(f.loopback),
+			l4proto(unix.IPPROTO_TCP), redirect(f.port))})
+	}
+	return rules
+}
+
+// redirect sends a connection to a port of this namespace.
+func redirect(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Redir{RegisterProtoMin: 1},
+	}
+}

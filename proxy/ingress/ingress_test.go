@@ -1,0 +1,143 @@
+package ingress
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"openshell.ai/openshell/netns"
+)
+
+// plumbed returns an outer namespace as an engine prepares it, with an address
+// that its peer namespace can reach, and the sealed inner one.
+func plumbed(t *testing.T, own netip.Addr) (outer, peer, inner *netns.Namespace) {
+	t.Helper()
+	make := func() *netns.Namespace {
+		n, err := netns.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	outer, peer, inner = make(), make(), make()
+	h, err := netlink.NewHandleAt(vnetns.NsHandle(outer.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth1", PeerNamespace: netlink.NsFd(peer.Fd())}
+	if err := h.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	up(t, outer, "eth0", own.String()+"/24")
+	up(t, peer, "eth1", own.Next().String()+"/24")
+	up(t, outer, "lo", "")
+	if _, err := netns.Seal(inner, []netip.Addr{own}); err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Intercept(inner, []netip.Addr{own}); err != nil {
+		t.Fatal(err)
+	}
+	return outer, peer, inner
+}
+
+func up(t *testing.T, n *netns.Namespace, name, addr string) {
+	t.Helper()
+	h, err := netlink.NewHandleAt(vnetns.NsHandle(n.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if addr != "" {
+		a, err := netlink.ParseAddr(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.AddrAdd(link, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// greet makes a server inside that says its name and what it heard.
+func greet(t *testing.T, inner *netns.Namespace, addr string) {
+	t.Helper()
+	l, err := inner.Listen(netip.MustParseAddrPort(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			heard, _ := io.ReadAll(c)
+			c.Write(append([]byte(addr+" heard "), heard...))
+			c.Close()
+		}
+	}()
+}
+
+func TestInboundConnectionsReachTheWorkload(t *testing.T) {
+	own := netip.MustParseAddr("10.88.0.7")
+	outer, peer, inner := plumbed(t, own)
+	r, err := Start(t.Context(), outer, inner, []netip.Addr{own}, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	greet(t, inner, "10.88.0.7:8080")
+	greet(t, inner, "127.0.0.1:9090")
+	greet(t, inner, "[::1]:9091")
+	for _, tt := range []struct {
+		name     string
+		from     *netns.Namespace
+		to, want string
+	}{
+		{"from another host", peer, "10.88.0.7:8080", "10.88.0.7:8080 heard hi"},
+		{"to a server on loopback only", peer, "10.88.0.7:9090", "127.0.0.1:9090 heard hi"},
+		{"port-forward", outer, "127.0.0.1:9090", "127.0.0.1:9090 heard hi"},
+		{"port-forward over IPv6", outer, "[::1]:9091", "[::1]:9091 heard hi"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := tt.from.Dial(t.Context(), "tcp", netip.MustParseAddrPort(tt.to))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, "hi")
+			c.(*net.TCPConn).CloseWrite()
+			if got, err := io.ReadAll(c); err != nil || string(got) != tt.want {
+				t.Errorf("answer %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	c, err := peer.Dial(t.Context(), "tcp", netip.MustParseAddrPort("10.88.0.7:1"))
+	if err == nil {
+		_, err = io.ReadAll(c)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a port nobody listens on: %v", err)
+	}
+	if err := r.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := peer.Dial(t.Context(), "tcp", netip.MustParseAddrPort("10.88.0.7:8080")); err == nil {
+		c.Close()
+		t.Error("the rules are still there")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,6 +97,27 @@ func TestFilesystem(t *testing.T) {
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "other/f")); string(data) != "data" {
 		t.Errorf("a file outside of the rules was changed to %q, %v", data, err)
+	}
+}
+
+// An image may have its program anywhere, as one built from scratch does in /.
+func TestTheProgramItselfIsAllowed(t *testing.T) {
+	requireLandlock(t)
+	dir := testDir(t)
+	data, err := os.ReadFile(probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "program")
+	if err := os.WriteFile(program, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := rules()
+	r.ReadOnly = r.ReadOnly[1:] // the probe
+	cmd := command(files(t, enforcing(r)), "files", "read "+program, "read "+probe)
+	cmd.Args[slices.Index(cmd.Args, probe)] = program
+	if got := strings.Join(strings.Fields(output(t, cmd)), " "); got != "ok EACCES" {
+		t.Errorf("its own file and another: %s", got)
 	}
 }
 

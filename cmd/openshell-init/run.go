@@ -34,7 +34,7 @@ func run(args []string) error {
 	if err != nil {
 		return lookupError(argv[0], err)
 	}
-	if err := launch.Apply(dir); err != nil {
+	if err := launch.Apply(dir, program); err != nil {
 		return err
 	}
 	err = unix.Exec(program, argv, os.Environ())

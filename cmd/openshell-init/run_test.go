@@ -152,11 +152,12 @@ func TestProgramsThatCannotRun(t *testing.T) {
 		cmd.Env = []string{"A=b"}
 		refused(t, cmd, 127, "not found")
 	})
-	t.Run("outside of the rules", func(t *testing.T) {
+	t.Run("interpreter outside of the rules", func(t *testing.T) {
 		requireLandlock(t)
 		r := rules()
 		r.ReadOnly = r.ReadOnly[1:] // the probe
-		refused(t, command(files(t, enforcing(r)), "pid"), 126, "permission denied")
+		script := write("of-probe", "#!"+probe+"\n", 0o755)
+		refused(t, exec.Command(initPath, "--dir", files(t, enforcing(r)), "--", script), 126, "permission denied")
 	})
 }
 

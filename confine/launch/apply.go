@@ -10,13 +10,15 @@ import (
 )
 
 // Apply confines the calling thread, for good, with the files in dir: Landlock
-// unless the mode is permissive, then the seccomp filter. Whatever is missing or
+// unless the mode is permissive, then the seccomp filter. program is the file it
+// is going to execute, which Landlock then allows wherever it is: whoever started
+// the container chose it. Whatever is missing or
 // not understood is an error, after which nothing may be executed.
 //
 // Both hold for one thread only, and pass to what it executes, so the caller must
 // have locked its goroutine to the thread (runtime.LockOSThread) and execute from
 // there. Other threads end with the execve(2).
-func Apply(dir string) error {
+func Apply(dir, program string) error {
 	confinement, err := readConfinement(dir)
 	if err != nil {
 		return err
@@ -27,7 +29,7 @@ func Apply(dir string) error {
 	}
 	var ruleset *rulesetFD
 	if confinement.Landlock != nil {
-		if ruleset, err = openRuleset(confinement.Landlock); err != nil {
+		if ruleset, err = openRuleset(confinement.Landlock, program); err != nil {
 			return err
 		}
 	}

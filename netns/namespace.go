@@ -56,7 +56,14 @@ func Open(path string) (*Namespace, error) {
 	return ns, nil
 }
 
+// fromFile takes over a namespace's file.
 func fromFile(f *os.File) (*Namespace, error) {
+	// The netlink libraries take descriptor 0, their zero value, to mean no
+	// namespace, and would write the rules into this process's own. It is free
+	// where the process has closed its standard input.
+	if f.Fd() == 0 {
+		return nil, fmt.Errorf("standard input is closed: its descriptor must not become a namespace's")
+	}
 	// NS_GET_NSTYPE, ioctl_nsfs(2).
 	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil || kind != unix.CLONE_NEWNET {

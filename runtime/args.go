@@ -6,6 +6,7 @@ package runtime
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,19 +24,31 @@ type Invocation struct {
 	Process   string // --process of exec
 	Preserved int    // --preserve-fds
 
-	commandAt int // index of Command in Args
-	idAt      int // index of ID in Args, or -1
-	processAt int // index in Args where Process's value is, or -1
-	inline    bool
+	specFile string // --config of crun's create and run
+	surplus  string // the second positional argument where the command has one only
+
+	commandAt    int    // index of Command in Args, or -1
+	idAt         int    // index of ID in Args, or -1
+	process      flag   // the last --process
+	capabilities []flag // every --cap
+}
+
+// flag is one flag that has a value, and where it is. at and valueAt are the
+// same where flag and value are one argument: --name=value.
+type flag struct {
+	name, value string
+	at, valueAt int
 }
 
 // The flags that take a value, of runc 1.1 to 1.5 and crun. A flag that is in
-// no table is taken to have none; the subcommand is found all the same, since
-// no value of an unknown flag is a subcommand's name.
+// no table is taken to have none.
 var (
 	globalValues = set("root", "log", "log-format", "rootless", "criu", "cgroup-manager")
 
-	createValues = set("bundle", "b", "console-socket", "pidfd-socket", "pid-file", "preserve-fds")
+	// globalSwitches are the global flags that are known to take no value.
+	globalSwitches = set("debug", "systemd-cgroup", "help", "h", "version", "v")
+
+	createValues = set("bundle", "b", "config", "f", "console-socket", "pidfd-socket", "pid-file", "preserve-fds")
 
 	commandValues = map[string]map[string]bool{
 		"create": createValues,
@@ -55,83 +68,114 @@ func IsCommand(name string) bool { return commands[name] && name != "help" && na
 
 // ParseArgs takes the arguments behind the program's name apart.
 func ParseArgs(args []string) Invocation {
-	inv := Invocation{Args: args, commandAt: -1, idAt: -1, processAt: -1}
-	i := inv.parseGlobal()
-	if i < len(args) {
+	inv := Invocation{Args: args, commandAt: -1, idAt: -1, process: flag{at: -1, valueAt: -1}}
+	if i := inv.parseGlobal(); i < len(args) {
 		inv.Command, inv.commandAt = args[i], i
 		inv.parseCommand(i + 1)
 	}
 	return inv
 }
 
+// parseGlobal reads the flags before the command and returns its index.
 func (inv *Invocation) parseGlobal() int {
-	values := inv.scan(0, globalValues, func(name, value string, _ int, _ bool) {
-		switch name {
+	at, _ := inv.scan(0, globalValues, func(f flag) {
+		switch f.name {
 		case "root":
-			inv.Root = value
+			inv.Root = f.value
 		case "log":
-			inv.Log = value
+			inv.Log = f.value
 		case "log-format":
-			inv.LogFormat = value
+			inv.LogFormat = f.value
 		}
 	})
-	// The value of an unknown flag looks like a command. Where a known one
-	// follows it, that is the command.
-	if values < len(inv.Args) && !commands[inv.Args[values]] && values > 0 && isFlag(inv.Args[values-1]) {
-		for i := values + 1; i < len(inv.Args); i++ {
-			if commands[inv.Args[i]] {
-				return i
-			}
+	// The value of an unknown flag looks like a command. Where a known command
+	// follows it, that is the one: a newer flag must not let a container go
+	// unconfined.
+	if at > 0 && at < len(inv.Args) && !commands[inv.Args[at]] && isUnknown(inv.Args[at-1]) {
+		next := slices.IndexFunc(inv.Args[at:], func(arg string) bool { return commands[arg] })
+		if next >= 0 {
+			return at + next
 		}
 	}
-	return values
+	return at
+}
+
+// isUnknown tells whether an argument is a global flag without a value that is
+// in no table.
+func isUnknown(arg string) bool {
+	return isFlag(arg) && arg != "--" && !strings.Contains(arg, "=") && !globalSwitches[strings.TrimLeft(arg, "-")]
 }
 
 func (inv *Invocation) parseCommand(from int) {
-	found := func(name, value string, valueAt int, inline bool) {
-		switch name {
-		case "bundle", "b":
-			inv.Bundle = value
-		case "process", "p":
-			inv.Process, inv.processAt, inv.inline = value, valueAt, inline
-		case "preserve-fds":
-			inv.Preserved = atoi(value)
-		}
-	}
 	values := commandValues[inv.Command]
-	at := inv.scan(from, values, found)
+	at, flagsEnd := inv.scan(from, values, inv.commandFlag)
 	if at >= len(inv.Args) {
 		return
 	}
 	inv.ID, inv.idAt = inv.Args[at], at
-	// Behind exec's id comes the command; elsewhere runc takes flags there too.
-	for inv.Command != "exec" && at < len(inv.Args) {
-		at = inv.scan(at+1, values, found)
+	if inv.Command == "exec" {
+		return // behind the id comes the program that is executed
+	}
+	// Elsewhere runc takes flags behind the id too.
+	for !flagsEnd {
+		if at, flagsEnd = inv.scan(at+1, values, inv.commandFlag); at >= len(inv.Args) {
+			return
+		}
+		inv.addSurplus(inv.Args[at])
+	}
+	for _, arg := range inv.Args[at+1:] {
+		inv.addSurplus(arg)
 	}
 }
 
+func (inv *Invocation) addSurplus(arg string) {
+	if inv.surplus == "" {
+		inv.surplus = arg
+	}
+}
+
+func (inv *Invocation) commandFlag(f flag) {
+	switch f.name {
+	case "bundle", "b":
+		inv.Bundle = f.value
+	case "config", "f":
+		inv.specFile = f.value
+	case "process", "p":
+		inv.Process, inv.process = f.value, f
+	case "cap", "c":
+		inv.capabilities = append(inv.capabilities, f)
+	case "preserve-fds":
+		n, _ := strconv.Atoi(f.value) // the low-level runtime complains of a bad one
+		inv.Preserved = max(0, min(n, maxPreserved))
+	}
+}
+
+// maxPreserved bounds --preserve-fds: no process has more descriptors, unless
+// fs.nr_open was raised (proc_sys_fs(5)).
+const maxPreserved = 1 << 20
+
 // scan reads flags from an index on and returns the index of the first
-// positional argument. found gets each flag that has a value: where the value
-// is, and whether it is in one argument with its flag.
-func (inv *Invocation) scan(from int, values map[string]bool, found func(name, value string, at int, inline bool)) int {
+// positional argument, and whether "--" came before it, behind which nothing is
+// a flag. found gets each flag that has a value.
+func (inv *Invocation) scan(from int, values map[string]bool, found func(flag)) (at int, flagsEnd bool) {
 	args := inv.Args
 	for i := from; i < len(args); i++ {
 		if args[i] == "--" {
-			return i + 1
+			return i + 1, true
 		}
 		if !isFlag(args[i]) {
-			return i
+			return i, false
 		}
 		name, value, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
 		switch {
 		case inline:
-			found(name, value, i, true)
+			found(flag{name, value, i, i})
 		case values[name] && i+1 < len(args):
 			i++
-			found(name, args[i], i, false)
+			found(flag{name, args[i], i - 1, i})
 		}
 	}
-	return len(args)
+	return len(args), false
 }
 
 // isFlag tells whether an argument is a flag, with one dash or two, as
@@ -140,30 +184,27 @@ func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' }
 
 // withProcess returns the arguments with another file for --process.
 func (inv *Invocation) withProcess(path string) []string {
-	out := append([]string(nil), inv.Args...)
-	if inv.inline {
-		name, _, _ := strings.Cut(out[inv.processAt], "=")
+	out := slices.Clone(inv.Args)
+	if f := inv.process; f.at == f.valueAt {
+		name, _, _ := strings.Cut(out[f.at], "=")
 		path = name + "=" + path
 	}
-	out[inv.processAt] = path
+	out[inv.process.valueAt] = path
 	return out
 }
 
-// withPrefix returns exec's arguments with a program put before the command.
-func (inv *Invocation) withPrefix(prefix ...string) []string {
-	at := inv.idAt + 1
-	return slices.Concat(inv.Args[:at], prefix, inv.Args[at:])
-}
-
-func atoi(s string) int {
-	n := 0
-	for _, r := range s {
-		if r < '0' || r > '9' || n > 1<<16 {
-			return 0
+// withPrefix returns exec's arguments with a program put before the command,
+// and without those --cap flags that unwanted holds for.
+func (inv *Invocation) withPrefix(unwanted func(capability string) bool, prefix ...string) []string {
+	var out []string
+	next := 0
+	for _, f := range inv.capabilities {
+		out = append(out, inv.Args[next:f.at]...)
+		if next = f.valueAt + 1; !unwanted(f.value) {
+			out = append(out, inv.Args[f.at:next]...)
 		}
-		n = n*10 + int(r-'0')
 	}
-	return n
+	return slices.Concat(out, inv.Args[next:inv.idAt+1], prefix, inv.Args[inv.idAt+1:])
 }
 
 func set(names ...string) map[string]bool {

@@ -18,9 +18,10 @@ import (
 )
 
 // Prepare opens the sandbox of a container that is about to be created and
-// rewrites its bundle for it. root is the low-level runtime's state directory.
+// rewrites its bundle for it. root is the low-level runtime's state directory,
+// start makes the sandbox where the container does not join one.
 // Where it fails, nothing is left behind.
-func Prepare(ctx context.Context, c *config.Config, root, bundle, id string) error {
+func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, start sandbox.Starter) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -29,15 +30,14 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string) err
 	if err != nil {
 		return err
 	}
-	restore(spec)
 	init, err := findLauncher()
 	if err != nil {
 		return err
 	}
-	if err := check(spec, thisHost(c.StateDir, c.RunDir)); err != nil {
+	files := newTree(bundle, spec)
+	if err := check(spec, files.rootfs, thisHost(bundle, c.StateDir, c.RunDir)); err != nil {
 		return err
 	}
-	files := newTree(bundle, spec)
 	if err := files.checkProgram(spec.Process); err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string) err
 	if err != nil {
 		return err
 	}
-	ready, err := sandbox.Open(ctx, c, request)
+	ready, err := sandbox.Open(ctx, c, request, start)
 	if err != nil {
 		return err
 	}
@@ -70,6 +70,7 @@ func writeSpec(file string, doc document, spec *specs.Spec, p preparation) error
 	return nil
 }
 
+// loadSpec reads a config.json, without the edits of an earlier preparation.
 func loadSpec(file string) (document, *specs.Spec, error) {
 	data, err := readBounded(file, maxSpec)
 	if err != nil {
@@ -85,6 +86,9 @@ func loadSpec(file string) (document, *specs.Spec, error) {
 	}
 	if spec.Process == nil || spec.Linux == nil || spec.Root == nil {
 		return document{}, nil, fmt.Errorf("%s: a Linux container needs process, root and linux", file)
+	}
+	if err := restore(doc, &spec); err != nil {
+		return document{}, nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return doc, &spec, nil
 }
@@ -142,12 +146,12 @@ func policyNameFor(id string) string {
 // outerOf reads from a spec where the engine wants the container's network to
 // be.
 func outerOf(spec *specs.Spec) sandbox.Outer {
-	i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork)
+	path := networkPath(spec)
 	switch {
-	case i < 0:
+	case path == nil:
 		return sandbox.Outer{Kind: sandbox.OuterHost}
-	case spec.Linux.Namespaces[i].Path != "":
-		return sandbox.Outer{Kind: sandbox.OuterPath, Path: spec.Linux.Namespaces[i].Path}
+	case *path != "":
+		return sandbox.Outer{Kind: sandbox.OuterPath, Path: *path}
 	case hooked(spec.Hooks):
 		// A hook is going to plumb the container's own namespace. Its devices
 		// stay outside the sandbox and carry nothing.
@@ -158,7 +162,8 @@ func outerOf(spec *specs.Spec) sandbox.Outer {
 
 // hooked tells whether hooks may set up the network before the workload runs.
 func hooked(h *specs.Hooks) bool {
-	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0) //nolint:staticcheck // engines still write prestart hooks
+	//lint:ignore SA1019 engines still write prestart hooks
+	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0)
 }
 
 // imageOf finds the image's name in what engines annotate.

@@ -25,22 +25,24 @@ type host struct {
 var engineSockets = []string{
 	"/run/docker.sock", "/run/containerd/containerd.sock", "/run/containerd", "/run/podman/podman.sock",
 	"/run/crio/crio.sock", "/run/buildkit/buildkitd.sock", "/run/k3s/containerd/containerd.sock",
-	"/run/dockershim.sock", "/run/docker/containerd/containerd.sock",
+	"/run/dockershim.sock", "/run/docker/containerd/containerd.sock", "/run/cri-dockerd.sock",
+	"/run/containerd/containerd.sock.ttrpc", "/run/containerd/s",
 }
 
 // check refuses a container that could undo its sandbox. Errors name the field.
-func check(spec *specs.Spec, h host) error {
+// rootfs is the root file system's path on the host.
+func check(spec *specs.Spec, rootfs string, h host) error {
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
 		return errors.New("process.args: no program")
 	}
-	if spec.Linux == nil || spec.Root == nil {
-		return errors.New("config.json: not a Linux container (no linux or root section)")
-	}
-	if h.real(spec.Root.Path) == "/" {
+	if h.real(rootfs) == "/" {
 		return errors.New("root.path: the host's own root file system")
 	}
-	if err := checkPIDNamespace(spec, h); err != nil {
+	if err := checkNamespaces(spec, h); err != nil {
 		return err
+	}
+	if len(spec.Linux.NetDevices) > 0 {
+		return errors.New("linux.netDevices: a device in the workload's namespace would be a way around the proxy")
 	}
 	for i, m := range spec.Mounts {
 		if err := checkMount(m, h); err != nil {
@@ -50,16 +52,21 @@ func check(spec *specs.Spec, h host) error {
 	return checkDevices(spec)
 }
 
-func checkPIDNamespace(spec *specs.Spec, h host) error {
-	i := slices.IndexFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
-	if i < 0 || spec.Linux.Namespaces[i].Path != "" && h.hostPID(spec.Linux.Namespaces[i].Path) {
+func checkNamespaces(spec *specs.Spec, h host) error {
+	index := func(kind specs.LinuxNamespaceType) int {
+		return slices.IndexFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
+	}
+	if i := index(specs.PIDNamespace); i < 0 || spec.Linux.Namespaces[i].Path != "" && h.hostPID(spec.Linux.Namespaces[i].Path) {
 		return errors.New("linux.namespaces: the host's PID namespace would let the workload reach processes outside its sandbox")
+	}
+	if index(specs.MountNamespace) < 0 {
+		return errors.New("linux.namespaces: without a mount namespace, the sandbox's files would be mounted on the host's own")
 	}
 	return nil
 }
 
 func checkMount(m specs.Mount, h host) error {
-	if within(m.Destination, confine.Dir) {
+	if within("/"+m.Destination, confine.Dir) {
 		return fmt.Errorf("%s belongs to the sandbox", confine.Dir)
 	}
 	if !isBind(m) {
@@ -69,23 +76,20 @@ func checkMount(m specs.Mount, h host) error {
 	if source == "/dev" {
 		return errors.New("the host's /dev must not be mounted")
 	}
+	if within(source, "/proc") {
+		return errors.New("the host's /proc must not be mounted: it leads to processes and settings outside the sandbox")
+	}
 	for _, dir := range h.private {
-		if within(source, dir) || within(dir, source) {
+		if real := h.real(dir); within(source, real) || within(real, source) {
 			return fmt.Errorf("source %s exposes %s, which holds openshell's state", m.Source, dir)
 		}
 	}
 	for _, socket := range engineSockets {
-		if source == socket || within(socket, source) && exposes(source) {
+		if within(socket, source) || within(h.real(socket), source) {
 			return fmt.Errorf("source %s exposes %s, a container engine's socket", m.Source, socket)
 		}
 	}
 	return nil
-}
-
-// exposes tells whether a directory is one of those that hold engines' sockets
-// on every machine, whether or not an engine runs now.
-func exposes(dir string) bool {
-	return slices.Contains([]string{"/", "/run", "/var", "/var/run", "/run/containerd", "/run/podman", "/run/crio"}, dir)
 }
 
 func isBind(m specs.Mount) bool {
@@ -95,20 +99,7 @@ func isBind(m specs.Mount) bool {
 // checkDevices refuses a container that may make, or is given, the host's
 // disks: their content is outside every mount and rule.
 func checkDevices(spec *specs.Spec) error {
-	r := spec.Linux.Resources
-	if r == nil {
-		return nil
-	}
-	open := -1
-	for i, d := range r.Devices {
-		all := (d.Type == "" || d.Type == "a" || d.Type == "b") && wild(d.Major) && wild(d.Minor) &&
-			strings.ContainsAny(d.Access, "rw")
-		if all && d.Allow {
-			open = i
-		} else if all {
-			open = -1
-		}
-	}
+	open := openBlockDevices(spec.Linux.Resources)
 	if open < 0 {
 		return nil
 	}
@@ -123,21 +114,38 @@ func checkDevices(spec *specs.Spec) error {
 	return nil
 }
 
+// openBlockDevices returns the index of the rule that allows every block device,
+// or -1 where the last rule about all of them does not.
+func openBlockDevices(r *specs.LinuxResources) int {
+	open := -1
+	if r == nil {
+		return open
+	}
+	for i, d := range r.Devices {
+		about := slices.Contains([]string{"", "a", "b"}, d.Type) && wild(d.Major) && wild(d.Minor)
+		switch {
+		case about && d.Allow && strings.ContainsAny(d.Access, "rw"):
+			open = i
+		case about && !d.Allow && strings.Contains(d.Access, "r") && strings.Contains(d.Access, "w"):
+			open = -1
+		}
+	}
+	return open
+}
+
 func wild(n *int64) bool { return n == nil || *n < 0 }
 
-// thisHost returns the facts about this machine.
-func thisHost(private ...string) host {
+// thisHost returns the facts about this machine. Relative paths are the
+// bundle's.
+func thisHost(bundle string, private ...string) host {
 	return host{
 		private: private,
 		real: func(path string) string {
-			abs, err := filepath.Abs(path)
-			if err != nil {
-				return path
-			}
-			if resolved, err := filepath.EvalSymlinks(abs); err == nil {
+			path = filepath.Clean(absolute(bundle, path))
+			if resolved, err := filepath.EvalSymlinks(path); err == nil {
 				return resolved
 			}
-			return abs
+			return path
 		},
 		hostPID: func(ns string) bool {
 			var a, b unix.Stat_t

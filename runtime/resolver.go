@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"net/netip"
+	"path/filepath"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -15,19 +16,26 @@ const (
 	resolvUpstream = "/run/systemd/resolve/resolv.conf"
 )
 
-// resolverOf reads the container's resolv.conf. Servers on loopback are the
-// engine's or host's own business and cannot be reached by that address from
-// elsewhere; without others, the host's are asked.
+// resolverOf reads the container's resolv.conf. Only one that the engine mounts
+// names servers: that of an image may name its author's, who could then answer
+// for the hosts that a policy allows. Servers on loopback are the engine's or
+// host's own business and cannot be reached by that address from elsewhere.
+// Without others, the host's are asked.
 func resolverOf(t tree) sandbox.Resolver {
 	var r sandbox.Resolver
 	if p, err := t.host(hostResolvConf); err == nil {
 		r = parseResolvConf(readText(p))
 	}
+	if !t.isMount(hostResolvConf) {
+		r.Servers = nil
+	}
 	for _, p := range []string{hostResolvConf, resolvUpstream} {
 		if len(r.Servers) > 0 {
 			break
 		}
-		r.Servers = parseResolvConf(readText(p)).Servers
+		if p, err := filepath.EvalSymlinks(p); err == nil {
+			r.Servers = parseResolvConf(readText(p)).Servers
+		}
 	}
 	return r
 }
@@ -36,7 +44,7 @@ func resolverOf(t tree) sandbox.Resolver {
 const maxResolvConf = 64 << 10
 
 func readText(path string) string {
-	data, err := readBounded(path, maxResolvConf)
+	data, err := sandbox.ReadImageFile(path, maxResolvConf)
 	if err != nil {
 		return ""
 	}

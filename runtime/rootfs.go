@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cyphar/filepath-securejoin"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/sandbox"
@@ -20,43 +19,112 @@ import (
 // seen from the host beforehand.
 type tree struct {
 	rootfs string
-	mounts []specs.Mount
+	mounts []mountPoint // in the order in which they are made
+}
+
+// mountPoint is a mount at its place in the container, links resolved.
+type mountPoint struct {
+	at     string
+	source string // on the host; "" where the file system does not exist yet
 }
 
 func newTree(bundle string, spec *specs.Spec) tree {
-	root := spec.Root.Path
-	if !filepath.IsAbs(root) {
-		root = filepath.Join(bundle, root)
+	t := tree{rootfs: absolute(bundle, spec.Root.Path)}
+	for _, m := range spec.Mounts {
+		// Where it cannot be told (a link in a file system to come), the mount
+		// is taken by its name.
+		at, err := t.resolve(m.Destination)
+		if err != nil {
+			at = path.Clean("/" + m.Destination)
+		}
+		point := mountPoint{at: at}
+		if isBind(m) {
+			point.source = absolute(bundle, m.Source)
+			if resolved, err := filepath.EvalSymlinks(point.source); err == nil {
+				point.source = resolved
+			}
+		}
+		t.mounts = append(t.mounts, point)
 	}
-	return tree{rootfs: root, mounts: spec.Mounts}
+	return t
+}
+
+func absolute(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 // errUnknown says that a path lies on a file system that does not exist yet.
 var errUnknown = errors.New("cannot be known before the container's mounts are made")
 
-// host returns the host's path for a path of the container. Symbolic links are
-// followed as inside the container, where they stay on one mount.
+// host returns the host's path for a path of the container, with no symbolic
+// link in it. What is missing is named as if it were there.
 func (t tree) host(p string) (string, error) {
-	p = path.Clean("/" + p)
-	best := -1
-	for i, m := range t.mounts {
-		// Of nested mounts, and of two on one place, the later counts.
-		if within(p, m.Destination) && (best < 0 || len(m.Destination) >= len(t.mounts[best].Destination)) {
-			best = i
+	resolved, err := t.resolve(p)
+	if err != nil {
+		return "", err
+	}
+	return t.locate(resolved)
+}
+
+// maxLinks is how many symbolic links the kernel follows (path_resolution(7)).
+const maxLinks = 40
+
+// resolve follows the symbolic links of a path as the kernel will inside the
+// container, from mount to mount.
+func (t tree) resolve(p string) (string, error) {
+	at, rest := "/", p
+	for links := 0; rest != ""; {
+		var part string
+		part, rest, _ = strings.Cut(strings.TrimLeft(rest, "/"), "/")
+		next := path.Join(at, part) // handles ".", ".." and ""
+		full, err := t.locate(next)
+		if err != nil {
+			return "", err
 		}
+		info, err := os.Lstat(full)
+		if err != nil {
+			return path.Join(next, rest), nil
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		target, err := os.Readlink(full)
+		if err != nil {
+			return "", err
+		}
+		if links++; links > maxLinks {
+			return "", unix.ELOOP
+		}
+		if path.IsAbs(target) {
+			at = "/"
+		}
+		rest = target + "/" + rest
 	}
-	if best < 0 {
-		return securejoin.SecureJoin(t.rootfs, p)
+	return at, nil
+}
+
+// locate returns the host's path for a path that has no symbolic links.
+func (t tree) locate(p string) (string, error) {
+	for _, m := range slices.Backward(t.mounts) { // a later mount hides an earlier one
+		if !within(p, m.at) {
+			continue
+		}
+		if m.source == "" {
+			return "", errUnknown
+		}
+		return filepath.Join(m.source, strings.TrimPrefix(p, m.at)), nil
 	}
-	m := t.mounts[best]
-	if !isBind(m) {
-		return "", errUnknown
-	}
-	rel := strings.TrimPrefix(p, path.Clean(m.Destination))
-	if rel == "" {
-		return m.Source, nil
-	}
-	return securejoin.SecureJoin(m.Source, rel)
+	return filepath.Join(t.rootfs, p), nil
+}
+
+// isMount tells whether something is mounted at exactly this path.
+func (t tree) isMount(p string) bool {
+	resolved, err := t.resolve(p)
+	return err == nil && slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return m.at == resolved })
 }
 
 // checkProgram fails where the container's program certainly does not exist,
@@ -65,9 +133,12 @@ func (t tree) host(p string) (string, error) {
 func (t tree) checkProgram(p *specs.Process) error {
 	name := p.Args[0]
 	if strings.Contains(name, "/") {
-		err := t.executable(path.Join(rooted(name, p.Cwd)))
-		if err == nil || errors.Is(err, errUnknown) {
+		err := t.executable(rooted(name, p.Cwd))
+		switch {
+		case err == nil || errors.Is(err, errUnknown):
 			return nil
+		case errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EISDIR):
+			return fmt.Errorf("unable to start container process: exec: %q: %w", name, err)
 		}
 		return fmt.Errorf("unable to start container process: exec: %q: stat %s: %w", name, name, err)
 	}
@@ -102,11 +173,7 @@ func (t tree) executable(p string) error {
 	}
 	info, err := os.Stat(full)
 	if err != nil {
-		// A link may lead onto another mount, which SecureJoin cannot see.
-		if t.crossesMount(p) {
-			return errUnknown
-		}
-		return errors.Unwrap(err)
+		return errors.Unwrap(err) // without the host's path
 	}
 	if info.IsDir() {
 		return unix.EISDIR
@@ -117,70 +184,34 @@ func (t tree) executable(p string) error {
 	return nil
 }
 
-// crossesMount tells whether a component of the path is a symbolic link; then
-// the target may be on any mount.
-func (t tree) crossesMount(p string) bool {
-	full := t.rootfs
-	for part := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
-		full = filepath.Join(full, part)
-		info, err := os.Lstat(full)
-		if err != nil {
-			return false
-		}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			return len(t.mounts) > 0 && t.linksToMount(full)
-		}
-	}
-	return false
-}
-
-func (t tree) linksToMount(link string) bool {
-	target, err := os.Readlink(link)
-	if err != nil {
-		return true
-	}
-	if !path.IsAbs(target) {
-		target = path.Join(path.Dir(strings.TrimPrefix(link, t.rootfs)), target)
-	}
-	return slices.ContainsFunc(t.mounts, func(m specs.Mount) bool {
-		return m.Destination != "/" && within(target, m.Destination)
-	})
-}
-
 // bundles returns the container's paths of the CA bundles that its image has,
 // links resolved.
 func (t tree) bundles() []string {
+	image := tree{rootfs: t.rootfs}
 	var out []string
 	for _, p := range sandbox.SystemBundles {
-		full, err := securejoin.SecureJoin(t.rootfs, p)
-		if err != nil {
+		resolved, err := image.resolve(p)
+		if err != nil || slices.Contains(out, resolved) {
 			continue
 		}
-		if info, err := os.Stat(full); err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		rel, err := filepath.Rel(t.rootfs, full)
-		if resolved := "/" + rel; err == nil && !slices.Contains(out, resolved) {
+		if info, err := os.Lstat(filepath.Join(t.rootfs, resolved)); err == nil && info.Mode().IsRegular() {
 			out = append(out, resolved)
 		}
 	}
 	return out
 }
 
-// stubs returns the directories that runc will make in the root file system
-// for a mount point, outermost first: what has to be removed again.
+// stubs returns the directories that the low-level runtime will make in the
+// root file system for a mount point, outermost first: what has to be removed
+// again.
 func (t tree) stubs(destination string) []string {
-	if slices.ContainsFunc(t.mounts, func(m specs.Mount) bool {
-		return m.Destination != "/" && within(destination, m.Destination)
-	}) {
+	resolved, err := t.resolve(destination)
+	if err != nil || slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return m.at != "/" && within(resolved, m.at) }) {
 		return nil // it is made on another mount
 	}
 	var out []string
-	for p := destination; p != "/"; p = path.Dir(p) {
-		full, err := securejoin.SecureJoin(t.rootfs, p)
-		if err != nil {
-			return nil
-		}
+	for p := resolved; p != "/"; p = path.Dir(p) {
+		full := filepath.Join(t.rootfs, p)
 		if _, err := os.Lstat(full); err == nil {
 			break
 		}

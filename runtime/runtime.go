@@ -2,14 +2,12 @@ package runtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
@@ -18,6 +16,9 @@ import (
 
 // Runtime acts on OCI command lines.
 type Runtime struct {
+	// Version is openshell's own, which `features` tells.
+	Version string
+
 	config  *config.Config
 	lowPath string // of the low-level runtime
 }
@@ -25,48 +26,63 @@ type Runtime struct {
 // New returns a Runtime over the node's low-level runtime.
 func New(c *config.Config) (*Runtime, error) {
 	path, err := exec.LookPath(c.Runtime)
+	if err == nil && isSelf(path) {
+		err = errors.New("it is openshell itself")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("low-level runtime %q (runtime in the node's configuration): %w", c.Runtime, err)
 	}
 	return &Runtime{config: c, lowPath: path}, nil
 }
 
+// isSelf tells whether a program is this one, which would replace itself for
+// ever.
+func isSelf(path string) bool {
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(path)
+	return err == nil && os.SameFile(self, other)
+}
+
 // Run carries out a command line and returns the exit status. Where the
-// low-level runtime does the rest, it does not return.
+// low-level runtime does the rest, it does not return. Without a container's id
+// there is nothing to confine: the low-level runtime says what is missing, or
+// helps.
 func (r *Runtime) Run(ctx context.Context, inv Invocation) (int, error) {
+	switch {
+	case inv.Command == "features":
+		return r.features(ctx, inv)
+	case inv.ID == "":
+		return r.replace(inv.Args)
+	}
 	switch inv.Command {
 	case "create", "run", "restore":
-		if inv.ID != "" && !asksForHelp(inv) {
-			return r.create(ctx, inv)
-		}
+		return r.create(ctx, inv)
 	case "exec":
-		if inv.ID != "" && !asksForHelp(inv) {
-			return r.exec(inv)
-		}
+		return r.exec(inv)
 	case "delete":
-		if inv.ID != "" && !asksForHelp(inv) {
-			return r.delete(ctx, inv)
-		}
+		return r.delete(ctx, inv)
 	}
 	return r.replace(inv.Args)
 }
 
-func asksForHelp(inv Invocation) bool {
-	for _, arg := range inv.Args {
-		if arg == "--help" || arg == "-h" {
-			return true
-		}
-	}
-	return false
-}
-
 func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
+	// A flag that is not known may have taken the id for its value, or the
+	// other way round: the container must not be another one than was prepared.
+	if inv.surplus != "" {
+		return 1, fmt.Errorf("%s: one container id is expected, but there are %q and %q", inv.Command, inv.ID, inv.surplus)
+	}
+	if inv.specFile != "" {
+		return 1, fmt.Errorf("%s: --config %s: only the bundle's config.json can be confined, leave the flag out", inv.Command, inv.specFile)
+	}
 	bundle, err := filepath.Abs(inv.Bundle) // "" is the working directory
 	if err != nil {
 		return 1, err
 	}
 	root := r.root(inv)
-	if err := Prepare(ctx, r.config, root, bundle, inv.ID); err != nil {
+	if err := Prepare(ctx, r.config, root, bundle, inv.ID, sandbox.Spawn); err != nil {
 		return 1, err
 	}
 	_, err = r.replace(inv.Args)
@@ -86,92 +102,21 @@ func (r *Runtime) root(inv Invocation) string {
 }
 
 // DefaultRoot is the state directory that the node's low-level runtime has when
-// it is given no --root.
+// it is given no --root. It goes by what the program is, not by its file's name:
+// runc's is the same for runc-1.5.
 func DefaultRoot(c *config.Config) string {
-	return filepath.Join("/run", filepath.Base(c.Runtime))
-}
-
-// exec confines a process that joins a running container like its first one.
-func (r *Runtime) exec(inv Invocation) (int, error) {
-	if inv.Process == "" {
-		args := inv.withPrefix(launcher, "--")
-		if len(args) == len(inv.Args)+2 && inv.idAt == len(inv.Args)-1 {
-			return r.replace(inv.Args) // no command: runc says what is missing
-		}
-		return r.replace(withoutCapabilities(args, inv.idAt))
-	}
-	data, err := readBounded(inv.Process, maxSpec)
-	if err != nil {
-		return 1, fmt.Errorf("read process: %w", err)
-	}
-	confined, err := confineProcess(data)
-	if err != nil {
-		return 1, err
-	}
-	path, err := inherited(confined, inv.Preserved)
-	if err != nil {
-		return 1, err
-	}
-	return r.replace(inv.withProcess(path))
-}
-
-// inherited puts content into a file in memory that the low-level runtime
-// inherits and that is gone with it. The descriptor lies above those that the
-// engine passes on to the container.
-func inherited(content []byte, preserved int) (string, error) {
-	fd, err := unix.MemfdCreate("process.json", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return "", fmt.Errorf("hand over process: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "process.json")
-	if _, err := f.Write(content); err != nil {
-		return "", fmt.Errorf("hand over process: %w", err)
-	}
-	high, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, 100+preserved) // not close-on-exec
-	if err != nil {
-		return "", fmt.Errorf("hand over process: %w", err)
-	}
-	return fmt.Sprintf("/proc/self/fd/%d", high), f.Close()
-}
-
-// withoutCapabilities removes exec's --cap flags that would give a dropped
-// capability back. Only flags before the container's id are flags.
-func withoutCapabilities(args []string, idAt int) []string {
-	out := make([]string, 0, len(args))
-	for i := 0; i < len(args); i++ {
-		name, value, inline := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
-		if i >= idAt || !isFlag(args[i]) || name != "cap" && name != "c" {
-			out = append(out, args[i])
-			continue
-		}
-		if !inline && i+1 < idAt {
-			i++
-			value = args[i]
-		}
-		if !dropped(value) {
-			out = append(out, "--cap", value)
+	for _, name := range []string{"crun", "youki"} {
+		if strings.HasPrefix(filepath.Base(c.Runtime), name) {
+			return filepath.Join("/run", name)
 		}
 	}
-	return out
-}
-
-func dropped(capability string) bool {
-	name := strings.ToUpper(capability)
-	if !strings.HasPrefix(name, "CAP_") {
-		name = "CAP_" + name
-	}
-	for _, d := range droppedCapabilities {
-		if d == name {
-			return true
-		}
-	}
-	return false
+	return "/run/runc"
 }
 
 // delete lets the low-level runtime delete the container, then takes down what
 // is left of its sandbox. A container that it refuses to delete keeps it.
 func (r *Runtime) delete(ctx context.Context, inv Invocation) (int, error) {
-	cmd := exec.Command(r.lowPath, inv.Args...)
+	cmd := exec.CommandContext(ctx, r.lowPath, inv.Args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -194,37 +139,4 @@ func (r *Runtime) delete(ctx context.Context, inv Invocation) (int, error) {
 func (r *Runtime) replace(args []string) (int, error) {
 	err := unix.Exec(r.lowPath, append([]string{r.lowPath}, args...), os.Environ())
 	return 1, fmt.Errorf("run %s: %w", r.lowPath, err)
-}
-
-// Report tells of a failure where callers look: on standard error, and in the
-// file of --log as runc writes it (logrus, text or JSON).
-func Report(inv Invocation, err error) {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	fmt.Fprintln(os.Stderr, "openshell: "+text)
-	if inv.Log == "" {
-		return
-	}
-	f, ferr := os.OpenFile(inv.Log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if ferr != nil {
-		fmt.Fprintf(os.Stderr, "openshell: write --log: %v\n", ferr)
-		return
-	}
-	defer f.Close()
-	fmt.Fprintln(f, logLine(inv.LogFormat, text, time.Now()))
-}
-
-func logLine(format, text string, now time.Time) string {
-	stamp := now.Format(time.RFC3339)
-	if format != "json" {
-		return fmt.Sprintf("time=%q level=error msg=%q", stamp, text)
-	}
-	line, err := json.Marshal(struct {
-		Level   string `json:"level"`
-		Message string `json:"msg"`
-		Time    string `json:"time"`
-	}{"error", text, stamp})
-	if err != nil { // strings always marshal
-		panic(err)
-	}
-	return string(line)
 }

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -9,17 +10,27 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/sandbox"
 )
 
-// Annotations that mark a bundle as prepared, and keep what a second
-// preparation of the same bundle needs to start from the engine's own words.
-const (
-	annotationPrepared = annotations.Internal + "prepared"
-	annotationNetwork  = annotations.Internal + "network"
-)
+// markKey is where a rewritten config.json keeps what a second preparation needs
+// to start from the engine's own words. It is a field of its own and not an
+// annotation: engines copy their users' annotations into the file, but nobody
+// but this package can have written the field.
+const markKey = "openshell.ai"
+
+// mark is the value of markKey.
+type mark struct {
+	Network *string   `json:"network"` // the network namespace's path; nil where the spec had none
+	Mounts  []mounted `json:"mounts"`  // that were added
+}
+
+// mounted identifies a mount.
+type mounted struct {
+	Destination string `json:"destination"`
+	Source      string `json:"source"`
+}
 
 // launcher is openshell-init's path inside the container.
 var launcher = filepath.Join(confine.Dir, confine.InitName)
@@ -40,7 +51,6 @@ type preparation struct {
 	ready    sandbox.Ready
 	launcher string   // openshell-init's path on the host
 	bundles  []string // paths in the container of the image's CA bundles
-	hidden   []string // paths in the container that are masked
 	seccomp  bool     // put a default profile in where there is none
 }
 
@@ -50,96 +60,98 @@ type modifier func(*specs.Spec, preparation) error
 // modifiers are all edits, in order.
 var modifiers = []modifier{
 	useInnerNamespace,
-	launchConfined,
-	dropCapabilities,
+	confineFirstProcess,
 	addSeccomp,
-	trustAuthority,
-	hidePaths,
-	markPrepared,
+	mountLauncher,
+	mountAuthority,
 }
 
-// rewrite applies every edit to a spec, and the parts that changed to its
-// document.
+// rewrite applies every edit to a spec, and what changed to its document.
 func rewrite(doc document, spec *specs.Spec, p preparation) error {
+	m := mark{Network: networkPath(spec)}
+	mounts := len(spec.Mounts)
+	hadSeccomp := spec.Linux.Seccomp != nil
 	for _, modify := range modifiers {
 		if err := modify(spec, p); err != nil {
 			return err
 		}
 	}
-	for _, part := range []struct {
-		value any
-		path  []string
-	}{
-		{spec.Process.Args, []string{"process", "args"}},
-		{spec.Process.Env, []string{"process", "env"}},
-		{spec.Process.Capabilities, []string{"process", "capabilities"}},
-		{spec.Process.NoNewPrivileges, []string{"process", "noNewPrivileges"}},
-		{spec.Mounts, []string{"mounts"}},
-		{spec.Annotations, []string{"annotations"}},
-		{spec.Linux.Namespaces, []string{"linux", "namespaces"}},
-		{spec.Linux.Seccomp, []string{"linux", "seccomp"}},
-		{spec.Linux.MaskedPaths, []string{"linux", "maskedPaths"}},
-	} {
-		if err := doc.set(part.value, part.path...); err != nil {
-			return fmt.Errorf("rewrite config.json: %w", err)
-		}
+	for _, added := range spec.Mounts[mounts:] {
+		m.Mounts = append(m.Mounts, mounted{added.Destination, added.Source})
+	}
+	errs := []error{
+		setProcess(doc, spec.Process, "process"),
+		setList(doc, spec.Mounts, "mounts"),
+		setList(doc, spec.Linux.Namespaces, "linux", "namespaces"),
+		doc.set(m, markKey),
+	}
+	if !hadSeccomp {
+		errs = append(errs, doc.set(spec.Linux.Seccomp, "linux", "seccomp"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("rewrite config.json: %w", err)
 	}
 	return nil
 }
 
 // restore takes the edits of an earlier preparation back that would otherwise
-// add up.
-func restore(spec *specs.Spec) {
-	if spec.Annotations[annotationPrepared] == "" {
-		return
+// add up. A file that was edited since is taken as it is.
+func restore(doc document, spec *specs.Spec) error {
+	written, ok := doc.root[markKey]
+	if !ok {
+		return nil
 	}
-	if len(spec.Process.Args) > 2 && spec.Process.Args[0] == launcher {
-		spec.Process.Args = spec.Process.Args[2:]
+	var m mark
+	if err := specialize(written, &m); err != nil {
+		return fmt.Errorf("field %q: %w", markKey, err)
 	}
-	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool {
-		return within(m.Destination, confine.Dir) || m.Destination == tlsDir ||
-			strings.HasSuffix(m.Source, "/tls/"+sandbox.BundleFile)
+	if p := spec.Process; isLaunched(p.Args) {
+		p.Args = p.Args[2:]
+	}
+	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(x specs.Mount) bool {
+		return slices.Contains(m.Mounts, mounted{x.Destination, x.Source})
 	})
-	for i := range spec.Linux.Namespaces {
-		if spec.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-			spec.Linux.Namespaces[i].Path = spec.Annotations[annotationNetwork]
-		}
-	}
-	if spec.Annotations[annotationNetwork] == networkAbsent {
+	if m.Network == nil {
 		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, isNetwork)
+	} else if i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork); i >= 0 {
+		spec.Linux.Namespaces[i].Path = *m.Network
 	}
-	delete(spec.Annotations, annotationPrepared)
-	delete(spec.Annotations, annotationNetwork)
+	return nil
 }
 
-// networkAbsent stands in annotationNetwork for a spec without a network
-// namespace: the host's.
-const networkAbsent = "none"
-
 func isNetwork(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace }
+
+// networkPath returns the path of the spec's network namespace, empty for a new
+// one, and nil where the spec has none: the host's.
+func networkPath(spec *specs.Spec) *string {
+	i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork)
+	if i < 0 {
+		return nil
+	}
+	path := spec.Linux.Namespaces[i].Path
+	return &path
+}
 
 // useInnerNamespace puts the workload into the sealed namespace, whatever the
 // engine asked for.
 func useInnerNamespace(spec *specs.Spec, p preparation) error {
 	i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork)
-	original := networkAbsent
-	if i >= 0 {
-		original = spec.Linux.Namespaces[i].Path
-		spec.Linux.Namespaces[i].Path = p.ready.Inner
-	} else {
-		spec.Linux.Namespaces = append(spec.Linux.Namespaces,
-			specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: p.ready.Inner})
+	if i < 0 {
+		i = len(spec.Linux.Namespaces)
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 	}
-	annotate(spec, annotationNetwork, original)
+	spec.Linux.Namespaces[i].Path = p.ready.Inner
 	return nil
 }
 
-// launchConfined makes openshell-init the first program. Its files come with
-// read-only mounts on the container's own /dev, so that nothing is left in the
-// image.
-func launchConfined(spec *specs.Spec, p preparation) error {
-	spec.Process.Args = append([]string{launcher, "--"}, spec.Process.Args...)
-	spec.Process.NoNewPrivileges = true
+func confineFirstProcess(spec *specs.Spec, _ preparation) error {
+	confineProcess(spec.Process)
+	return nil
+}
+
+// mountLauncher brings openshell-init and its files in, with read-only mounts on
+// the container's own /dev, so that nothing is left in the image.
+func mountLauncher(spec *specs.Spec, p preparation) error {
 	spec.Mounts = append(spec.Mounts,
 		bind(p.ready.Confine, confine.Dir),
 		bind(p.launcher, launcher))
@@ -151,28 +163,17 @@ func bind(source, destination string) specs.Mount {
 		Options: []string{"bind", "ro", "nosuid", "nodev"}}
 }
 
-func dropCapabilities(spec *specs.Spec, _ preparation) error {
-	if c := spec.Process.Capabilities; c != nil {
-		dropFrom(c)
-	}
-	return nil
-}
-
-func dropFrom(c *specs.LinuxCapabilities) {
-	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient} {
-		*set = slices.DeleteFunc(*set, func(name string) bool {
-			return slices.Contains(droppedCapabilities, strings.ToUpper(name))
-		})
-	}
-}
-
 // addSeccomp puts the engines' common default profile where the spec has none.
 // openshell's own filter is stacked on either by openshell-init.
 func addSeccomp(spec *specs.Spec, p preparation) error {
 	if spec.Linux.Seccomp != nil || !p.seccomp {
 		return nil
 	}
-	profile, err := seccomp.GetDefaultProfile(spec)
+	process := *spec.Process
+	if process.Capabilities == nil { // none at all; the profile depends on them
+		process.Capabilities = &specs.LinuxCapabilities{}
+	}
+	profile, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &process})
 	if err != nil {
 		return fmt.Errorf("default seccomp profile: %w", err)
 	}
@@ -180,15 +181,86 @@ func addSeccomp(spec *specs.Spec, p preparation) error {
 	return nil
 }
 
-// trustAuthority gives the workload the sandbox's CA: as files, in the image's
-// own bundles, and in the variables that clients look at.
-func trustAuthority(spec *specs.Spec, p preparation) error {
+// mountAuthority gives the workload the files of the sandbox's CA, and puts them
+// over the image's own bundles.
+func mountAuthority(spec *specs.Spec, p preparation) error {
 	spec.Mounts = append(spec.Mounts, bind(p.ready.TLS, tlsDir))
 	for _, path := range p.bundles {
 		spec.Mounts = append(spec.Mounts, bind(filepath.Join(p.ready.TLS, sandbox.BundleFile), path))
 	}
-	spec.Process.Env = withTrust(spec.Process.Env)
 	return nil
+}
+
+// confineProcess rewrites a container's first process, or one that is executed
+// in it later: openshell-init becomes its program.
+func confineProcess(p *specs.Process) {
+	if !isLaunched(p.Args) {
+		p.Args = append([]string{launcher, "--"}, p.Args...)
+	}
+	p.NoNewPrivileges = true
+	if p.Capabilities != nil {
+		dropFrom(p.Capabilities)
+	}
+	p.Env = withTrust(p.Env)
+}
+
+// isLaunched tells whether openshell-init is the program already. Only in these
+// words: its flags would name another confinement.
+func isLaunched(args []string) bool {
+	return len(args) >= 2 && args[0] == launcher && args[1] == "--"
+}
+
+// setProcess writes what confineProcess changes, at a path.
+func setProcess(doc document, p *specs.Process, path ...string) error {
+	set := func(value any, keys ...string) error { return doc.set(value, slices.Concat(path, keys)...) }
+	errs := []error{
+		set(p.Args, "args"),
+		set(p.Env, "env"),
+		set(p.NoNewPrivileges, "noNewPrivileges"),
+	}
+	if c := p.Capabilities; c != nil {
+		errs = append(errs,
+			set(c.Bounding, "capabilities", "bounding"),
+			set(c.Effective, "capabilities", "effective"),
+			set(c.Inheritable, "capabilities", "inheritable"),
+			set(c.Permitted, "capabilities", "permitted"),
+			set(c.Ambient, "capabilities", "ambient"))
+	}
+	return errors.Join(errs...)
+}
+
+// ConfineProcess rewrites the JSON of a process that is to be executed in a
+// running container: it gets the confinement that the first one got.
+func ConfineProcess(data []byte) ([]byte, error) {
+	doc, err := parseDocument(data)
+	if err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	var p specs.Process
+	if err := json.Unmarshal(data, &p); err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	if len(p.Args) == 0 {
+		return nil, errors.New("process.args: no program")
+	}
+	confineProcess(&p)
+	if err := setProcess(doc, &p); err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	return doc.bytes()
+}
+
+func dropFrom(c *specs.LinuxCapabilities) {
+	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient} {
+		*set = slices.DeleteFunc(*set, isDropped)
+	}
+}
+
+// isDropped tells whether a capability is one of droppedCapabilities, in any
+// spelling that a runtime might take: exec's --cap may lack the prefix.
+func isDropped(capability string) bool {
+	name := strings.ToUpper(strings.TrimSpace(capability))
+	return slices.Contains(droppedCapabilities, "CAP_"+strings.TrimPrefix(name, "CAP_"))
 }
 
 // withTrust adds the variables that point clients at the CA. One that the
@@ -213,62 +285,6 @@ func withTrust(env []string) []string {
 		}
 	}
 	return env
-}
-
-// hidePaths masks what of the host a container may see but must not read.
-func hidePaths(spec *specs.Spec, p preparation) error {
-	for _, path := range p.hidden {
-		if !slices.Contains(spec.Linux.MaskedPaths, path) {
-			spec.Linux.MaskedPaths = append(spec.Linux.MaskedPaths, path)
-		}
-	}
-	return nil
-}
-
-func markPrepared(spec *specs.Spec, _ preparation) error {
-	annotate(spec, annotationPrepared, "true")
-	return nil
-}
-
-func annotate(spec *specs.Spec, key, value string) {
-	if spec.Annotations == nil {
-		spec.Annotations = make(map[string]string)
-	}
-	spec.Annotations[key] = value
-}
-
-// confineProcess rewrites a process that is executed in a running container:
-// it gets what the first one got.
-func confineProcess(data []byte) ([]byte, error) {
-	doc, err := parseDocument(data)
-	if err != nil {
-		return nil, fmt.Errorf("process: %w", err)
-	}
-	var p specs.Process
-	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, fmt.Errorf("process: %w", err)
-	}
-	if len(p.Args) == 0 {
-		return nil, fmt.Errorf("process.args: no program")
-	}
-	if p.Args[0] != launcher {
-		p.Args = append([]string{launcher, "--"}, p.Args...)
-	}
-	if p.Capabilities != nil {
-		dropFrom(p.Capabilities)
-		if err := doc.set(p.Capabilities, "capabilities"); err != nil {
-			return nil, fmt.Errorf("process: %w", err)
-		}
-	}
-	for _, part := range []struct {
-		value any
-		key   string
-	}{{p.Args, "args"}, {withTrust(p.Env), "env"}, {true, "noNewPrivileges"}} {
-		if err := doc.set(part.value, part.key); err != nil {
-			return nil, fmt.Errorf("process: %w", err)
-		}
-	}
-	return doc.bytes()
 }
 
 // within tells whether a clean absolute path is a directory or below it.

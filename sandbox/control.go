@@ -52,7 +52,7 @@ func (s *Sandbox) serveControl() error {
 		return struct{}{}, s.Reload()
 	}))
 	server := &http.Server{Handler: mux, ReadTimeout: callTimeout}
-	go func() { _ = server.Serve(l) }()
+	s.wg.Go(func() { _ = server.Serve(l) }) // until it is closed
 	context.AfterFunc(s.ctx, func() { server.Close() })
 	return nil
 }
@@ -67,7 +67,11 @@ func handle[Req, Resp any](f func(Req) (Resp, error)) http.HandlerFunc {
 		}
 		resp, err := f(req)
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
+			status := http.StatusConflict
+			if errors.Is(err, errEnding) {
+				status = http.StatusGone
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
 		_ = json.NewEncoder(w).Encode(resp)
@@ -90,10 +94,10 @@ func call(ctx context.Context, runDir, id, method string, in, out any) error {
 		return err
 	}
 	socket := filepath.Join(sandboxesDir(runDir), id, controlSocket)
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialUnix(ctx, socket)
-	}}
-	defer transport.CloseIdleConnections()
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialUnix(ctx, socket) },
+	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("ask the supervisor: %w", err)
@@ -102,6 +106,9 @@ func call(ctx context.Context, runDir, id, method string, in, out any) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
 	if err != nil {
 		return fmt.Errorf("ask the supervisor: %w", err)
+	}
+	if resp.StatusCode == http.StatusGone {
+		return errEnding
 	}
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(strings.TrimSpace(string(data)))

@@ -8,13 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/state"
 )
 
 // Info is what a running sandbox says of itself in sandbox.json.
@@ -53,11 +55,7 @@ type Container struct {
 
 // Alive tells whether the supervisor still runs: the process with its pid is
 // the one it was.
-func (i Info) Alive() bool {
-	stat, err := system.Stat(i.Supervisor.PID)
-	return err == nil && stat.StartTime == i.Supervisor.StartTime &&
-		stat.State != system.Zombie && stat.State != system.Dead
-}
+func (i Info) Alive() bool { return alive(i.Supervisor.PID, i.Supervisor.StartTime) }
 
 func sandboxesDir(runDir string) string { return filepath.Join(runDir, "sandboxes") }
 
@@ -95,14 +93,9 @@ func Find(runDir, id string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	var found []Info
-	for _, info := range all {
-		if info.ID == id {
-			return info, nil
-		}
-		if info.named(id) {
-			found = append(found, info)
-		}
+	found := slices.Collect(named(all, func(name string) bool { return name == id }))
+	if len(found) == 0 && id != "" {
+		found = slices.Collect(named(all, func(name string) bool { return strings.HasPrefix(name, id) }))
 	}
 	switch len(found) {
 	case 0:
@@ -110,19 +103,21 @@ func Find(runDir, id string) (Info, error) {
 	case 1:
 		return found[0], nil
 	}
-	return Info{}, fmt.Errorf("%s: the beginning of more than one sandbox's id", id)
+	return Info{}, fmt.Errorf("%s: more than one sandbox has this id or an id that begins so", id)
 }
 
-func (i Info) named(prefix string) bool {
-	if strings.HasPrefix(i.ID, prefix) {
-		return true
-	}
-	for _, c := range i.Containers {
-		if strings.HasPrefix(c.ID, prefix) {
-			return true
+// named yields the sandboxes that have an id, or a container with an id, that
+// match holds for.
+func named(all []Info, match func(string) bool) iter.Seq[Info] {
+	return func(yield func(Info) bool) {
+		for _, info := range all {
+			if match(info.ID) || slices.ContainsFunc(info.Containers, func(c Container) bool { return match(c.ID) }) {
+				if !yield(info) {
+					return
+				}
+			}
 		}
 	}
-	return false
 }
 
 // Reload makes the running sandboxes of a policy use what its files say now.
@@ -159,6 +154,19 @@ func readInfo(dir string) (Info, error) {
 		return Info{}, fmt.Errorf("read %s: %w", filepath.Join(dir, infoFile), err)
 	}
 	return info, nil
+}
+
+// writeInfo replaces sandbox.json. The run directory does not outlive a boot, so
+// that the file need not reach the disk.
+func writeInfo(dir string, info Info) error {
+	data, err := json.MarshalIndent(info, "", "  ")
+	if err == nil {
+		err = state.ReplaceFile(filepath.Join(dir, infoFile), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write sandbox.json: %w", err)
+	}
+	return nil
 }
 
 // maxIDPart is how much of a container's id is kept in its sandbox's.

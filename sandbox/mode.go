@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -50,13 +51,19 @@ func (m *mode) end() bool {
 	return was
 }
 
-// setView compiles the effective policy and makes it rule every later decision.
-func (s *Sandbox) setView(p *Policies) error {
+// view is what every decision is made by. The mode is read anew each time, so
+// that no change of the policy can bring an ended permissive mode back.
+func (s *Sandbox) view() proxy.View {
+	return proxy.View{Engine: s.engine.Load(), Permissive: s.mode.permissive()}
+}
+
+// setEngine compiles the effective policy and makes it rule every later decision.
+func (s *Sandbox) setEngine(p *Policies) error {
 	engine, err := policy.Compile(p.Effective, policy.Options{ResolveBinary: s.resolveBinary})
 	if err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
 	}
-	s.view.Store(&proxy.View{Engine: engine, Permissive: s.mode.permissive()})
+	s.engine.Store(engine)
 	return nil
 }
 
@@ -81,23 +88,29 @@ func (s *Sandbox) resolveBinary(path string) string {
 // Reload makes the policy's files rule. A policy that does not validate leaves
 // the one in force.
 func (s *Sandbox) Reload() error {
-	p, err := LoadPolicies(s.config, s.request.Policy)
-	if err != nil {
+	if !s.begin() {
+		return errEnding
+	}
+	defer s.wg.Done()
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	if err := s.applyFiles(); err != nil {
 		s.recordError("the policy was not reloaded", err)
 		return err
 	}
-	if err := s.apply(p); err != nil {
-		s.recordError("the policy was not reloaded", err)
-		return err
-	}
-	s.record(audit.Event{Class: audit.ClassConfig, Activity: "LOADED", Message: fmt.Sprintf("policy %s reloaded", p.Name)})
+	s.record(audit.Event{Class: audit.ClassConfig, Activity: "LOADED",
+		Message: fmt.Sprintf("policy %s reloaded", s.request.Policy)})
 	return nil
 }
 
-// apply makes a policy rule connections and later execs, and closes what it no
-// longer allows.
-func (s *Sandbox) apply(p *Policies) error {
-	if err := s.setView(p); err != nil {
+// applyFiles makes the policy's files rule connections and later execs, and
+// closes what they no longer allow. s.applying must be held.
+func (s *Sandbox) applyFiles() error {
+	p, err := LoadPolicies(s.config, s.request.Policy)
+	if err != nil {
+		return err
+	}
+	if err := s.setEngine(p); err != nil {
 		return err
 	}
 	s.reconsider()
@@ -110,34 +123,38 @@ func (s *Sandbox) startTimer() {
 		return
 	}
 	timer := time.AfterFunc(time.Until(s.mode.deadline), s.expire)
-	s.wg.Go(func() {
-		<-s.ctx.Done()
-		timer.Stop()
-	})
+	context.AfterFunc(s.ctx, func() { timer.Stop() })
 }
 
 // expire ends permissive mode. The network enforces from this moment, whatever
 // else fails.
 func (s *Sandbox) expire() {
+	if !s.begin() {
+		return
+	}
+	defer s.wg.Done()
 	if !s.mode.end() {
 		return
 	}
-	s.view.Store(&proxy.View{Engine: s.view.Load().Engine})
 	s.record(audit.Event{Class: audit.ClassConfig, Activity: "EXPIRED", Severity: audit.SeverityMedium,
 		Message: fmt.Sprintf("permissive mode is over after %s; on expiry: %s", s.request.TTL, s.mode.onExpiry)})
-	p, err := LoadPolicies(s.config, s.request.Policy)
-	if err == nil {
-		err = s.apply(p)
-	}
-	if err != nil {
-		s.reconsider()
-		s.recordError("the confinement of later execs was not tightened, so that they are refused", err)
-		s.refuseExecs()
-	}
-	if err := s.updateInfo(func(i *Info) { i.Mode = confine.ModeEnforcing }); err != nil {
+	s.tighten()
+	if err := s.updateInfo(func() { s.info.Mode = confine.ModeEnforcing }); err != nil {
 		s.recordError("sandbox.json was not updated", err)
 	}
 	if s.mode.onExpiry == annotations.OnExpiryStop {
 		s.stopWorkload()
+	}
+}
+
+// tighten makes what was set up for permissive mode enforcing. Where that fails,
+// later execs are refused rather than left unconfined.
+func (s *Sandbox) tighten() {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	if err := s.applyFiles(); err != nil {
+		s.reconsider()
+		s.recordError("the confinement of later execs was not tightened, so that they are refused", err)
+		s.refuseExecs()
 	}
 }

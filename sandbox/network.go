@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
@@ -50,32 +51,27 @@ func (s *Sandbox) serveNetwork() error {
 	if err != nil {
 		return err
 	}
-	transparent, resolvers, packets, err := s.listen(ipv6)
+	upstream, err := s.upstream()
+	if err != nil {
+		return err
+	}
+	roots, err := s.trustedUpstream()
 	if err != nil {
 		return err
 	}
 	finder, err := identity.NewFinder(s.inner)
 	if err != nil {
-		closeAll(transparent)
-		closeAll(resolvers)
 		return err
 	}
-	upstream, err := s.upstream()
+	l, err := s.listen(ipv6)
 	if err != nil {
-		closeAll(transparent)
-		closeAll(resolvers)
+		finder.Close()
 		return err
 	}
 	table := names.NewTable()
-	roots, err := s.roots()
-	if err != nil {
-		closeAll(transparent)
-		closeAll(resolvers)
-		return err
-	}
 	s.proxy = proxy.New(proxy.Config{
 		Outer:          s.outer,
-		View:           func() proxy.View { return *s.view.Load() },
+		View:           s.view,
 		Names:          table,
 		Resolve:        upstream.Resolve,
 		Identify:       finder.Identify,
@@ -87,38 +83,56 @@ func (s *Sandbox) serveNetwork() error {
 		HeaderBytes:    s.config.Limits.HeaderBytes,
 	})
 	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6}
-	s.wg.Go(func() { s.proxy.Serve(s.ctx, transparent); finder.Close() })
-	s.wg.Go(func() { server.Serve(s.ctx, packets, resolvers) })
+	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent); finder.Close() })
+	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
 	return netns.Intercept(s.inner, own)
 }
 
-// listen opens the sandbox's listeners inside the inner namespace.
-func (s *Sandbox) listen(ipv6 bool) (transparent, resolvers []*net.TCPListener, packets []*net.UDPConn, err error) {
+// listeners are the sockets in the inner namespace that its rules lead to.
+type listeners struct {
+	transparent, resolvers []*net.TCPListener
+	packets                []*net.UDPConn
+}
+
+func (l *listeners) close() {
+	for _, t := range slices.Concat(l.transparent, l.resolvers) {
+		t.Close()
+	}
+	for _, p := range l.packets {
+		p.Close()
+	}
+}
+
+// listen opens the sandbox's listeners inside the inner namespace: all or none.
+func (s *Sandbox) listen(ipv6 bool) (_ *listeners, err error) {
 	addrs := []netip.Addr{netns.ProxyAddr4}
 	if ipv6 {
 		addrs = append(addrs, netns.ProxyAddr6)
 	}
-	err = s.inner.Do(func() error {
-		for _, a := range addrs {
-			t, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, netns.TransparentPort)))
-			if err != nil {
-				return err
-			}
-			transparent = append(transparent, t)
-			r, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, netns.DNSPort)))
-			if err != nil {
-				return err
-			}
-			resolvers = append(resolvers, r)
-			p, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, netns.DNSPort)))
-			if err != nil {
-				return err
-			}
-			packets = append(packets, p)
+	l := new(listeners)
+	defer func() {
+		if err != nil {
+			l.close()
 		}
-		return nil
-	})
-	return transparent, resolvers, packets, err
+	}()
+	for _, a := range addrs {
+		t, err := s.inner.Listen(netip.AddrPortFrom(a, netns.TransparentPort))
+		if err != nil {
+			return nil, err
+		}
+		l.transparent = append(l.transparent, t)
+		r, err := s.inner.Listen(netip.AddrPortFrom(a, netns.DNSPort))
+		if err != nil {
+			return nil, err
+		}
+		l.resolvers = append(l.resolvers, r)
+		p, err := s.inner.ListenPacket(netip.AddrPortFrom(a, netns.DNSPort))
+		if err != nil {
+			return nil, err
+		}
+		l.packets = append(l.packets, p)
+	}
+	return l, nil
 }
 
 // upstream returns the resolver: the node's servers, or the container's.
@@ -153,7 +167,7 @@ func parseServer(text string) (netip.AddrPort, error) {
 // MayResolve implements names.Gate: in enforcing mode only names that a rule
 // knows are sent to a DNS server, since names carry data.
 func (s *Sandbox) MayResolve(name string) bool {
-	view := s.view.Load()
+	view := s.view()
 	if view.Permissive || view.Engine.NameKnown(name) {
 		return true
 	}
@@ -171,11 +185,11 @@ func (s *Sandbox) reconsider() {
 // stopWorkload ends every container's first process.
 func (s *Sandbox) stopWorkload() {
 	s.mu.Lock()
-	containers := append([]Container(nil), s.info.Containers...)
+	members := slices.Clone(s.members)
 	s.mu.Unlock()
-	for _, c := range containers {
-		if err := c.kill(); err != nil {
-			s.recordError("container "+c.ID+" could not be stopped", err)
+	for _, m := range members {
+		if err := m.kill(); err != nil {
+			s.recordError("container "+m.ID+" could not be stopped", err)
 		}
 	}
 }

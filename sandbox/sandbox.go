@@ -10,7 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,6 +24,7 @@ import (
 	"openshell.ai/openshell/confine/filter"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/state"
 )
@@ -54,6 +55,30 @@ type Request struct {
 type Outer struct {
 	Kind OuterKind `json:"kind"`
 	Path string    `json:"path,omitzero"` // for OuterPath
+}
+
+// identify returns the identity of a namespace with a path, by which its
+// containers find their sandbox. A path that leads to this process's own
+// namespace is the host's network, whatever it is called: then, as for every
+// other kind, the identity is zero.
+func (o *Outer) identify() (netns.ID, error) {
+	if o.Kind != OuterPath {
+		return netns.ID{}, nil
+	}
+	home, err := netns.Home()
+	if err != nil {
+		return netns.ID{}, err
+	}
+	ns, err := netns.Open(o.Path)
+	if err != nil {
+		return netns.ID{}, err
+	}
+	defer ns.Close()
+	if ns.ID() == home.ID() {
+		*o = Outer{Kind: OuterHost}
+		return netns.ID{}, nil
+	}
+	return ns.ID(), nil
 }
 
 // OuterKind is how the engine prepared the network.
@@ -90,23 +115,30 @@ type Sandbox struct {
 	inner, outer *netns.Namespace
 	proxy        *proxy.Proxy
 	authority    *proxy.CA
+	roots        []byte // of the workload, in PEM
 	mode         mode
-	view         atomic.Pointer[proxy.View]
+	engine       atomic.Pointer[policy.Engine]
+	applying     sync.Mutex // held while the policy or the mode changes
 
 	ctx    context.Context // ends with the sandbox
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     sync.WaitGroup // what must end before the files are removed
 	done   chan struct{}
 	once   sync.Once
 
-	mu   sync.Mutex // guards info
-	info Info
+	mu      sync.Mutex // guards the next three, and sandbox.json
+	info    Info       // but for Containers
+	members []*member
+	ending  bool // nothing may begin any more
 }
 
 // Start makes a sandbox and puts it to work. Where it fails, nothing is left.
 func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
 	policies, err := LoadPolicies(c, r.Policy)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Outer.identify(); err != nil {
 		return nil, err
 	}
 	if r.PolicyNamed && !policies.Named && !r.Permissive {
@@ -120,10 +152,10 @@ func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
 		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.makeDir(); err != nil {
 		return nil, err
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			s.Stop()
@@ -132,7 +164,10 @@ func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err := s.prepare(policies); err != nil {
 		return nil, err
 	}
-	return s, s.serve(policies)
+	if err := s.serve(policies); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // checkLandlock refuses a policy that must have Landlock where the kernel has
@@ -147,17 +182,42 @@ func checkLandlock(p *Policies) error {
 	return nil
 }
 
-func (s *Sandbox) makeDir() error {
+// makeDir makes the sandbox's directory. What it says of itself comes first: by
+// that, others tell a supervisor that was killed here from one that is at work.
+func (s *Sandbox) makeDir() (err error) {
+	self, err := system.Stat(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("read own start time: %w", err)
+	}
+	s.mode.begin(s.request)
+	s.info = Info{
+		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
+		Deadline: s.mode.deadline, OnExpiry: s.mode.onExpiry,
+		Supervisor: Supervisor{PID: os.Getpid(), StartTime: self.StartTime},
+	}
+	if s.mode.permissive() {
+		s.info.TTL = s.request.TTL.String()
+	}
 	if err := os.MkdirAll(sandboxesDir(s.config.RunDir), 0o700); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return fmt.Errorf("make sandbox directory: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(s.dir)
+		}
+	}()
+	if err := writeInfo(s.dir, s.info); err != nil {
+		return err
+	}
 	for _, d := range []string{s.confineDir(), s.tlsDir()} {
 		if err := os.Mkdir(d, 0o755); err != nil {
-			s.cancel()
-			os.RemoveAll(s.dir)
+			return fmt.Errorf("make sandbox directory: %w", err)
+		}
+		// The workload reads them as its own user, whatever the umask.
+		if err := os.Chmod(d, 0o755); err != nil {
 			return fmt.Errorf("make sandbox directory: %w", err)
 		}
 	}
@@ -170,12 +230,11 @@ func (s *Sandbox) tlsDir() string     { return filepath.Join(s.dir, "tls") }
 // prepare makes what the first container's bundle refers to. The network, the
 // CA and the filter do not depend on each other.
 func (s *Sandbox) prepare(p *Policies) error {
-	s.mode.begin(s.request)
 	tasks := []func() error{
 		s.makeNetwork,
 		s.makeAuthority,
 		func() error { return s.makeConfinement(p) },
-		func() error { return s.setView(p) },
+		func() error { return s.setEngine(p) },
 	}
 	errs := make([]error, len(tasks))
 	var wg sync.WaitGroup
@@ -216,23 +275,14 @@ func (s *Sandbox) serve(p *Policies) error {
 	if err != nil {
 		return err
 	}
+	s.wg.Go(s.writeTrustStore)
 	s.learner = learn.Start(s.store, s.run(p), learn.Options{Record: s.record})
 	if err := s.serveNetwork(); err != nil {
 		return err
 	}
-	self, err := system.Stat(os.Getpid())
-	if err != nil {
-		return fmt.Errorf("read own start time: %w", err)
-	}
-	s.info = Info{
-		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.deadline, OnExpiry: s.mode.onExpiry,
-		Supervisor: Supervisor{PID: os.Getpid(), StartTime: self.StartTime},
-		Outer:      s.outer.ID(), Shared: s.request.Outer.Kind == OuterPath, Inner: s.inner.Path(),
-	}
-	if s.mode.permissive() {
-		s.info.TTL = s.request.TTL.String()
-	}
+	s.mu.Lock()
+	s.info.Outer, s.info.Shared, s.info.Inner = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.inner.Path()
+	s.mu.Unlock()
 	if err := s.serveControl(); err != nil {
 		return err
 	}
@@ -265,10 +315,25 @@ func (s *Sandbox) Done() <-chan struct{} { return s.done }
 // closeWait bounds the last write of what was learned.
 const closeWait = 10 * time.Second
 
+// begin reports whether the sandbox goes on. Then Stop waits until the caller
+// has called s.wg.Done.
+func (s *Sandbox) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
 // Stop ends the sandbox: no connection lives on, what was learned is written,
 // and the run directory is cleared. It may be called any number of times.
 func (s *Sandbox) Stop() {
 	s.once.Do(func() {
+		s.mu.Lock()
+		s.ending = true
+		s.mu.Unlock()
 		s.cancel()
 		s.wg.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
@@ -287,8 +352,14 @@ func (s *Sandbox) Stop() {
 				ns.Close()
 			}
 		}
-		s.removeStubs()
-		os.RemoveAll(s.dir)
+		for _, m := range s.members {
+			if !m.running() {
+				m.removeStubs()
+			}
+		}
+		if err := os.RemoveAll(s.dir); err != nil {
+			slog.Error("remove sandbox directory", "error", err) // the next sweep tries again
+		}
 		close(s.done)
 	})
 }
@@ -299,10 +370,4 @@ func (s *Sandbox) foreignOuter() *netns.Namespace {
 		return nil
 	}
 	return s.outer
-}
-
-func closeAll[T net.Listener](list []T) {
-	for _, l := range list {
-		l.Close()
-	}
 }

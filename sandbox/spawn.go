@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -27,17 +28,25 @@ type outcome struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Starter makes a new sandbox: Spawn does in a process of its own, a caller
+// that lives long enough by Start.
+type Starter func(r Request, c *config.Config) (Ready, error)
+
 // Open returns the sandbox for a container: the running one of its outer
-// namespace, which it then joins, or a new one in a detached supervisor.
-func Open(ctx context.Context, c *config.Config, r Request) (Ready, error) {
+// namespace, which it then joins, or a new one.
+func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Ready, error) {
 	if err := Sweep(c.RunDir); err != nil {
 		return Ready{}, err
 	}
 	if err := vacate(ctx, c.RunDir, r); err != nil {
 		return Ready{}, err
 	}
+	outer, err := r.Outer.identify()
+	if err != nil {
+		return Ready{}, err
+	}
 	if r.Outer.Kind != OuterPath {
-		return spawn(r)
+		return start(r, c)
 	}
 	// Containers of a pod are created at the same time; only one of them may
 	// find that there is no sandbox yet.
@@ -46,14 +55,32 @@ func Open(ctx context.Context, c *config.Config, r Request) (Ready, error) {
 		return Ready{}, err
 	}
 	defer unlock()
-	info, found, err := sharing(c.RunDir, r.Outer.Path)
-	if err != nil {
-		return Ready{}, err
+	for {
+		info, found, err := sharing(c.RunDir, outer)
+		if err != nil {
+			return Ready{}, err
+		}
+		if !found {
+			return start(r, c)
+		}
+		ready, err := join(ctx, c, info, r)
+		if err == nil || !ended(c.RunDir, info, err) {
+			return ready, err
+		}
+		// Its last container went while this one came.
+		if err := await(ctx, c.RunDir, info, func(Info) bool { return false }); err != nil {
+			return Ready{}, err
+		}
 	}
-	if !found {
-		return spawn(r)
+}
+
+// ended tells whether asking a sandbox failed because it ends.
+func ended(runDir string, info Info, err error) bool {
+	if errors.Is(err, errEnding) || !info.Alive() {
+		return true
 	}
-	return join(ctx, c, info, r)
+	_, serr := os.Stat(filepath.Join(sandboxesDir(runDir), info.ID))
+	return errors.Is(serr, fs.ErrNotExist)
 }
 
 // vacate waits for the sandbox that an earlier container of the same id still
@@ -73,18 +100,13 @@ func vacate(ctx context.Context, runDir string, r Request) error {
 }
 
 // sharing finds the running sandbox of an outer namespace.
-func sharing(runDir, path string) (Info, bool, error) {
-	outer, err := netns.Open(path)
-	if err != nil {
-		return Info{}, false, err
-	}
-	defer outer.Close()
+func sharing(runDir string, outer netns.ID) (Info, bool, error) {
 	all, err := List(runDir)
 	if err != nil {
 		return Info{}, false, err
 	}
 	for _, info := range all {
-		if info.Shared && info.Outer == outer.ID() && info.Alive() {
+		if info.Shared && info.Outer == outer && info.Alive() {
 			return info, true, nil
 		}
 	}
@@ -105,8 +127,12 @@ func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, e
 	return ready, err
 }
 
-// spawn starts a detached supervisor and waits until its sandbox is ready.
-func spawn(r Request) (Ready, error) {
+// startTimeout bounds a sandbox's start.
+const startTimeout = 30 * time.Second
+
+// Spawn starts a detached supervisor and waits until its sandbox is ready. The
+// supervisor reads the configuration itself.
+func Spawn(r Request, _ *config.Config) (_ Ready, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return Ready{}, fmt.Errorf("start supervisor: %w", err)
@@ -140,10 +166,20 @@ func spawn(r Request) (Ready, error) {
 	if err != nil {
 		return Ready{}, fmt.Errorf("start supervisor: %w", err)
 	}
-	defer func() { _ = cmd.Process.Release() }()
-	if _, err := requestW.Write(input); err != nil {
+	defer func() {
+		if err != nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			return
+		}
+		_ = cmd.Process.Release()
+	}()
+	deadline := time.Now().Add(startTimeout)
+	if err := errors.Join(requestW.SetDeadline(deadline), answerR.SetDeadline(deadline)); err != nil {
 		return Ready{}, fmt.Errorf("start supervisor: %w", err)
 	}
+	// A supervisor that does not read says why in its answer, or not at all.
+	_, _ = requestW.Write(input)
 	requestW.Close()
 
 	var o outcome
@@ -156,15 +192,22 @@ func spawn(r Request) (Ready, error) {
 	return *o.Ready, nil
 }
 
+// answerFD is where a supervisor answers: the first of exec.Cmd's ExtraFiles.
+const answerFD = 3
+
 // Supervise runs one sandbox until its containers are gone. The request comes
 // on standard input, the answer goes to descriptor 3.
 func Supervise(c *config.Config) error {
-	answer := os.NewFile(3, "answer")
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	answer := os.NewFile(answerFD, "answer")
 	var r Request
 	if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
-	closeInherited()
+	if err := closeInherited(); err != nil {
+		return fmt.Errorf("let go of the engine's descriptors: %w", err)
+	}
 	unix.Umask(0o022) // the engine's may keep a workload from its own files
 	s, err := Start(c, r)
 	o := outcome{}
@@ -181,8 +224,6 @@ func Supervise(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
 	select {
 	case <-signals:
 		s.Stop()
@@ -191,114 +232,32 @@ func Supervise(c *config.Config) error {
 	return nil
 }
 
-// closeInherited lets go of standard input; the other two are /dev/null.
-func closeInherited() { _ = os.Stdin.Close() }
-
-// Close tears down what a deleted container leaves: it takes the container out
-// of its sandbox, waits for the sandbox's end if it was the last, and clears up
-// after a supervisor that died.
-func Close(ctx context.Context, c *config.Config, root, id string) error {
-	all, err := List(c.RunDir)
+// closeInherited lets go of everything that the engine had open: a pipe that
+// the supervisor held would keep the engine waiting for its end. Standard output
+// and error are /dev/null. Standard input is not left free: what took it, such
+// as a namespace, would have the number that libraries read as "none". What this
+// program opened itself is marked close-on-exec.
+func closeInherited() error {
+	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
-	for _, info := range all {
-		for _, container := range info.Containers {
-			if container.Root != root || container.ID != id {
-				continue
-			}
-			if !info.Alive() {
-				return remove(c.RunDir, info)
-			}
-			// The sandbox may end by itself meanwhile.
-			_ = call(ctx, c.RunDir, info.ID, "detach", leaveRequest{root, id}, nil)
-			return awaitEnd(ctx, c.RunDir, info, root, id)
-		}
+	defer null.Close()
+	if err := unix.Dup3(int(null.Fd()), int(os.Stdin.Fd()), 0); err != nil {
+		return os.NewSyscallError("dup3", err)
 	}
-	return nil
-}
-
-// awaitEnd waits until the sandbox no longer has the container.
-func awaitEnd(ctx context.Context, runDir string, info Info, root, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	dir := filepath.Join(sandboxesDir(runDir), info.ID)
-	for {
-		now, err := readInfo(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err == nil && len(now.Containers) > 0 && !now.has(root, id) {
-			return nil
-		}
-		if !info.Alive() {
-			return remove(runDir, info)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("sandbox %s does not end", info.ID)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-}
-
-func (i Info) has(root, id string) bool {
-	for _, c := range i.Containers {
-		if c.Root == root && c.ID == id {
-			return true
-		}
-	}
-	return false
-}
-
-// Sweep removes what supervisors that were killed left behind, once their
-// containers are gone too.
-func Sweep(runDir string) error {
-	all, err := List(runDir)
+	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
 	}
-	for _, info := range all {
-		if !info.Alive() && !info.populated() {
-			if err := remove(runDir, info); err != nil {
-				return err
-			}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= answerFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
 		}
 	}
 	return nil
-}
-
-func (i Info) populated() bool {
-	for _, c := range i.Containers {
-		if _, _, err := c.init(); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-func remove(runDir string, info Info) error {
-	for _, c := range info.Containers {
-		c.removeStubs()
-	}
-	if err := os.RemoveAll(filepath.Join(sandboxesDir(runDir), info.ID)); err != nil {
-		return fmt.Errorf("remove sandbox: %w", err)
-	}
-	return nil
-}
-
-// lockRun locks the run directory against other creators.
-func lockRun(runDir string) (unlock func(), err error) {
-	if err := os.MkdirAll(runDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make run directory: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(runDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock run directory: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock run directory: %w", err)
-	}
-	return func() { f.Close() }, nil
 }

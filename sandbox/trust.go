@@ -5,10 +5,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/state"
 	"software.sslmate.com/src/go-pkcs12"
@@ -41,23 +44,33 @@ func (s *Sandbox) makeAuthority() (err error) {
 		return err
 	}
 	own := s.authority.PEM()
-	bundle := systemRoots(s.request.Rootfs)
-	if len(bundle) > 0 && !bytes.HasSuffix(bundle, []byte("\n")) {
-		bundle = append(bundle, '\n')
+	s.roots = systemRoots(s.request.Rootfs)
+	if len(s.roots) > 0 && !bytes.HasSuffix(s.roots, []byte("\n")) {
+		s.roots = append(s.roots, '\n')
 	}
-	if err := os.WriteFile(filepath.Join(s.tlsDir(), CAFile), own, 0o644); err != nil {
-		return fmt.Errorf("write CA: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(s.tlsDir(), BundleFile), append(bundle, own...), 0o644); err != nil {
-		return fmt.Errorf("write CA bundle: %w", err)
-	}
-	s.wg.Go(func() {
-		if err := writeTrustStore(filepath.Join(s.tlsDir(), TrustStoreFile), bundle, s.authority.Certificate()); err != nil {
-			s.recordError("the Java trust store could not be written", err)
+	for name, data := range map[string][]byte{CAFile: own, BundleFile: slices.Concat(s.roots, own)} {
+		if err := state.ReplaceFile(filepath.Join(s.tlsDir(), name), data, 0o644); err != nil {
+			return fmt.Errorf("write CA: %w", err)
 		}
-	})
+	}
 	return nil
 }
+
+// writeTrustStore writes the bundle for Java. The container need not wait for
+// it: a virtual machine takes longer to start.
+func (s *Sandbox) writeTrustStore() {
+	data, err := trustStore(s.roots, s.authority.Certificate())
+	if err == nil {
+		err = state.ReplaceFile(filepath.Join(s.tlsDir(), TrustStoreFile), data, 0o644)
+	}
+	if err != nil {
+		s.recordError("the Java trust store could not be written", err)
+	}
+}
+
+// maxBundle bounds what is read of an image's CA bundle, in bytes. Mozilla's has
+// 220 KB.
+const maxBundle = 8 << 20
 
 // systemRoots reads the image's bundle, or the host's where it has none.
 func systemRoots(rootfs string) []byte {
@@ -70,7 +83,7 @@ func systemRoots(rootfs string) []byte {
 			if err != nil {
 				continue
 			}
-			if data, err := os.ReadFile(full); err == nil {
+			if data, err := ReadImageFile(full, maxBundle); err == nil {
 				return data
 			}
 		}
@@ -78,10 +91,33 @@ func systemRoots(rootfs string) []byte {
 	return nil
 }
 
-// writeTrustStore writes the bundle for Java, which reads no PEM. The
+// ReadImageFile reads a file of at most limit bytes that an image brought. What
+// is no regular file is refused before it can block the reader, as a named pipe
+// would. The path must have its links resolved.
+func ReadImageFile(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s: more than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// trustStore makes the PKCS#12 file of a bundle and the sandbox's own CA. The
 // certificates are passed on unread: parsing a hundred of them takes longer
 // than starting a container.
-func writeTrustStore(path string, bundle []byte, own *x509.Certificate) error {
+func trustStore(bundle []byte, own *x509.Certificate) ([]byte, error) {
 	entries := []pkcs12.TrustStoreEntry{{Cert: own, FriendlyName: "openshell"}}
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
 		entries = append(entries, pkcs12.TrustStoreEntry{
@@ -89,16 +125,12 @@ func writeTrustStore(path string, bundle []byte, own *x509.Certificate) error {
 			FriendlyName: fmt.Sprintf("root-%d", len(entries)),
 		})
 	}
-	data, err := pkcs12.Modern2023.EncodeTrustStoreEntries(entries, TrustStorePassword)
-	if err != nil {
-		return err
-	}
-	return state.ReplaceFile(path, data, 0o644)
+	return pkcs12.Modern2023.EncodeTrustStoreEntries(entries, TrustStorePassword)
 }
 
-// roots returns what upstream certificates must chain to: the host's roots and
+// trustedUpstream returns what upstream certificates must chain to: the host's roots and
 // the node's extra ones.
-func (s *Sandbox) roots() (*x509.CertPool, error) {
+func (s *Sandbox) trustedUpstream() (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()

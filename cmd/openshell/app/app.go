@@ -52,6 +52,7 @@ func runOCI(inv runtime.Invocation) int {
 		if err != nil {
 			return 1, err
 		}
+		rt.Version = version
 		return rt.Run(context.Background(), inv)
 	}()
 	if err != nil {

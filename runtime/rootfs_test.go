@@ -1,0 +1,213 @@
+package runtime
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// image makes a bundle with a root file system: "path" is a program, "path=text"
+// a file, "path/" a directory, "path -> target" a link, "path|" a named pipe.
+func image(t *testing.T, entries ...string) (bundle string) {
+	t.Helper()
+	bundle = t.TempDir()
+	for _, e := range append(entries, "rootfs/") {
+		name, target, link := strings.Cut(e, " -> ")
+		name, text, file := strings.Cut(name, "=")
+		full := filepath.Join(bundle, strings.TrimSuffix(name, "|"))
+		err := os.MkdirAll(filepath.Dir(full), 0o755)
+		switch {
+		case err != nil:
+		case link:
+			err = os.Symlink(target, full)
+		case file:
+			err = os.WriteFile(full, []byte(text), 0o644)
+		case strings.HasSuffix(name, "/"):
+			err = os.MkdirAll(full, 0o755)
+		case strings.HasSuffix(name, "|"):
+			err = unix.Mkfifo(full, 0o644)
+		default:
+			err = os.WriteFile(full, []byte("#!"), 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bundle
+}
+
+func treeOf(bundle string, mounts ...specs.Mount) tree {
+	return newTree(bundle, &specs.Spec{Root: &specs.Root{Path: "rootfs"}, Mounts: mounts})
+}
+
+func bindMount(source, destination string) specs.Mount {
+	return specs.Mount{Type: "none", Source: source, Destination: destination, Options: []string{"rbind"}}
+}
+
+func TestCheckProgram(t *testing.T) {
+	bundle := image(t, "rootfs/bin/sh", "rootfs/bin/text=x", "rootfs/bin/dir/", "rootfs/usr/local/bin/tool", "rootfs/usr/bin/env",
+		"rootfs/sbin -> usr/bin", "rootfs/bin/abs -> /usr/bin/env", "rootfs/bin/up -> ../../../../../usr/bin/env",
+		"rootfs/bin/loop -> loop", "rootfs/bin/dangling -> /nowhere", "rootfs/bin/a -> b", "rootfs/bin/b -> /nix/store/sh",
+		"rootfs/bin/host -> /etc/passwd", "rootfs/var/run -> /run", "nix/store/sh", "nix/store/in -> /bin/sh", "nix/none=x")
+	nix := bindMount("nix", "/nix")
+	tests := []struct {
+		name   string
+		args   string
+		cwd    string
+		path   string
+		mounts []specs.Mount
+		want   string // in the error; "" for none
+	}{
+		{"absolute", "/bin/sh", "/", "", nil, ""},
+		{"missing", "/bin/zsh", "/", "", nil, `exec: "/bin/zsh": stat /bin/zsh: no such file or directory`},
+		{"not executable", "/bin/text", "/", "", nil, `exec: "/bin/text": permission denied`},
+		{"directory", "/bin/dir", "/", "", nil, `exec: "/bin/dir": is a directory`},
+		{"below a file", "/bin/sh/x", "/", "", nil, "not a directory"},
+		{"relative to cwd", "./sh", "/bin", "", nil, ""},
+		{"relative to another cwd", "./sh", "/usr", "", nil, "no such file"},
+		{"relative above cwd", "../bin/sh", "/usr", "", nil, ""},
+		{"in PATH", "tool", "/", "/bin:/usr/local/bin", nil, ""},
+		{"not in PATH", "tool", "/", "/bin:/sbin", nil, `exec: "tool": executable file not found in $PATH`},
+		{"not executable in PATH", "text", "/", "/bin", nil, "executable file not found in $PATH"},
+		{"no PATH", "sh", "/", "", nil, "executable file not found in $PATH"},
+		{"relative PATH", "sh", "/bin", ".", nil, ""},
+		{"linked directory", "/sbin/env", "/", "", nil, ""},
+		{"absolute link", "/bin/abs", "/", "", nil, ""},
+		{"link above the root", "/bin/up", "/", "", nil, ""},
+		{"link to the host's file", "/bin/host", "/", "", nil, "no such file"},
+		{"loop", "/bin/loop", "/", "", nil, "too many levels"},
+		{"dangling", "/bin/dangling", "/", "", nil, "no such file"},
+
+		{"on a bind mount", "/nix/store/sh", "/", "", []specs.Mount{nix}, ""},
+		{"missing on a bind mount", "/nix/store/zsh", "/", "", []specs.Mount{nix}, "no such file"},
+		{"chain of links onto a mount", "/bin/a", "/", "", []specs.Mount{nix}, ""},
+		{"link off a mount", "/nix/store/in", "/", "", []specs.Mount{nix}, ""},
+		{"hidden by a mount", "/bin/sh", "/", "", []specs.Mount{bindMount("nix/store", "/bin")}, ""},
+		{"hidden by an empty mount", "/bin/text", "/", "", []specs.Mount{bindMount("nix/store", "/bin/")}, "no such file"},
+		{"later mount hides the earlier", "/nix/store/sh", "/", "", []specs.Mount{nix, bindMount("rootfs", "/nix")}, "no such file"},
+		{"earlier mount below a later", "/nix/store/sh", "/", "", []specs.Mount{bindMount("rootfs", "/nix/store"), nix}, ""},
+		{"one file", "/opt/x", "/", "", []specs.Mount{bindMount("nix/store/sh", "/opt/x")}, ""},
+		{"mounted through a link", "/run/x/sh", "/", "", []specs.Mount{bindMount("nix/store", "/var/run/x")}, ""},
+		{"relative destination", "/opt/x/sh", "/", "", []specs.Mount{bindMount("nix/store", "opt/x")}, ""},
+		{"on a file system to come", "/tmp/x", "/", "", []specs.Mount{{Type: "tmpfs", Destination: "/tmp"}}, ""},
+		{"through a file system to come", "x", "/", "/tmp/bin", []specs.Mount{{Type: "tmpfs", Destination: "/tmp"}}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &specs.Process{Args: []string{tt.args}, Cwd: tt.cwd, Env: []string{"PATH=/overridden"}}
+			if tt.path != "" {
+				p.Env = append(p.Env, "PATH="+tt.path)
+			}
+			err := treeOf(bundle, tt.mounts...).checkProgram(p)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), bundle) {
+				t.Errorf("error %v names the host's path", err)
+			}
+		})
+	}
+}
+
+func TestStubs(t *testing.T) {
+	bundle := image(t, "rootfs/etc/passwd=x", "rootfs/dev/", "rootfs/opt -> /data/opt")
+	root := filepath.Join(bundle, "rootfs")
+	for _, tt := range []struct {
+		name, destination string
+		mounts            []specs.Mount
+		want              []string
+	}{
+		{"one", "/etc/openshell-tls", nil, []string{root + "/etc/openshell-tls"}},
+		{"outermost first", "/a/b/c", nil, []string{root + "/a", root + "/a/b", root + "/a/b/c"}},
+		{"there already", "/etc", nil, nil},
+		{"on a mount to come", "/dev/.openshell", []specs.Mount{{Type: "tmpfs", Destination: "/dev"}}, nil},
+		{"on a bind mount", "/etc/openshell-tls", []specs.Mount{bindMount("/srv", "/etc")}, nil},
+		{"behind a link", "/opt/x", nil, []string{root + "/data", root + "/data/opt", root + "/data/opt/x"}},
+		{"behind a link onto a mount", "/opt/x", []specs.Mount{{Type: "tmpfs", Destination: "/data"}}, nil},
+	} {
+		if got := treeOf(bundle, tt.mounts...).stubs(tt.destination); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestBundles(t *testing.T) {
+	bundle := image(t, "rootfs/etc/ssl/certs/ca-certificates.crt=x", "rootfs/etc/ssl/cert.pem -> certs/ca-certificates.crt",
+		"rootfs/etc/pki/tls/certs/ca-bundle.crt -> /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+		"rootfs/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem=x", "rootfs/etc/ssl/ca-bundle.pem|")
+	want := []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"}
+	if got := treeOf(bundle).bundles(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := treeOf(image(t)).bundles(); got != nil {
+		t.Errorf("an image without bundles has %q", got)
+	}
+}
+
+func TestResolverOf(t *testing.T) {
+	hosts := resolverOf(treeOf(image(t))).Servers
+	bundle := image(t, "engine=nameserver 192.0.2.1\nsearch Example.ORG.\n", "rootfs/etc/resolv.conf=nameserver 203.0.113.9\nsearch image.test\n")
+	got := resolverOf(treeOf(bundle, bindMount("engine", "/etc/resolv.conf")))
+	if !slices.Equal(got.Servers, []string{"192.0.2.1"}) || !slices.Equal(got.Search, []string{"example.org"}) {
+		t.Errorf("the engine's: %+v", got)
+	}
+	// An image must not choose who answers for the allowed hosts.
+	got = resolverOf(treeOf(bundle))
+	if !slices.Equal(got.Servers, hosts) || !slices.Equal(got.Search, []string{"image.test"}) {
+		t.Errorf("the image's: %+v, the host has %q", got, hosts)
+	}
+	got = resolverOf(treeOf(image(t, "rootfs/etc/resolv.conf|"))) // must not hang
+	if !slices.Equal(got.Servers, hosts) {
+		t.Errorf("a named pipe: %+v", got)
+	}
+	got = resolverOf(treeOf(image(t, "engine=nameserver 192.0.2.1", "rootfs/etc/resolv.conf -> ../run/x/stub.conf"), bindMount("engine", "/etc/resolv.conf")))
+	if !slices.Equal(got.Servers, []string{"192.0.2.1"}) {
+		t.Errorf("mounted over a link: %+v", got)
+	}
+}
+
+func TestParseResolvConf(t *testing.T) {
+	for text, want := range map[string][]string{
+		"nameserver 192.0.2.1\nnameserver 2001:db8::1\n":              {"192.0.2.1", "2001:db8::1"},
+		"nameserver 127.0.0.11\nnameserver ::1\nnameserver 0.0.0.0\n": nil,
+		"nameserver fe80::1%eth0":                                     {"fe80::1%eth0"},
+		"nameserver\nnameserver example.com\n; nameserver 192.0.2.2":  nil,
+		"": nil,
+	} {
+		if got := parseResolvConf(text).Servers; !slices.Equal(got, want) {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func FuzzParseResolvConf(f *testing.F) {
+	f.Add("nameserver 192.0.2.1\nsearch a.b. C\noptions ndots:5 timeout:x\n")
+	f.Add("search .\nnameserver ::ffff:127.0.0.1\ndomain ..")
+	f.Fuzz(func(t *testing.T, text string) {
+		r := parseResolvConf(text)
+		for _, s := range r.Servers {
+			if strings.HasPrefix(s, "127.") || s == "::1" || strings.ContainsAny(s, " \t\n") {
+				t.Errorf("server %q", s)
+			}
+		}
+		for _, d := range r.Search {
+			if d == "" || strings.HasSuffix(d, ".") || d != strings.ToLower(d) {
+				t.Errorf("domain %q", d)
+			}
+		}
+	})
+}
+
+func ownerOf(t *testing.T, path string) [2]uint32 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return [2]uint32{st.Uid, st.Gid}
+}

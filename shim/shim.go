@@ -1,0 +1,98 @@
+// Package shim is a containerd runtime v2 shim: containerd's own runc shim with
+// a sandbox around each container or pod. The task service stays containerd's;
+// this package's part is to prepare a container's bundle before it is created,
+// to confine what is executed in it, to take its sandbox down with it, and to
+// speak the start protocols of containerd 1.6 to 2.4. The sandbox, its proxy
+// included, lives in the shim's process.
+package shim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/log"
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/sandbox"
+)
+
+// Name is the runtime's name, by which clients ask for it.
+const Name = "io.containerd.openshell.v1"
+
+// Main runs the shim: it is all of the program.
+func Main() {
+	m := runtimeManager{manager.NewShimManager(Name)}
+	if started, err := startLegacy(m); started || err != nil {
+		exitOn(err)
+		return
+	}
+	registerTaskService()
+	shim.RunShim(context.Background(), m)
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", Name, err)
+		os.Exit(1)
+	}
+}
+
+// runtimeManager starts shims as containerd's runc shim does, and cleans up
+// after ones that died.
+type runtimeManager struct{ inner shim.Shim }
+
+// Name implements shim.Shim.
+func (m runtimeManager) Name() string { return m.inner.Name() }
+
+// Start implements shim.Shim: it starts the shim that serves a container, or
+// finds the one of its pod.
+func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
+	return m.inner.Start(ctx, params)
+}
+
+// Info implements shim.Shim.
+func (m runtimeManager) Info(ctx context.Context, options io.Reader) (*types.RuntimeInfo, error) {
+	return m.inner.Info(ctx, options)
+}
+
+// Stop implements shim.Shim. containerd calls it after every task's end and
+// after a shim's death, with the bundle's directory as the working one.
+func (m runtimeManager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	status, err := m.inner.Stop(ctx, id)
+	if cerr := closeAbandoned(ctx, id); cerr != nil {
+		log.G(ctx).WithError(cerr).Warn("failed to take down the sandbox")
+	}
+	return status, err
+}
+
+// closeAbandoned takes down what the sandbox of a shim that died left.
+func closeAbandoned(ctx context.Context, id string) error {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	bundle := filepath.Join(filepath.Dir(cwd), id)
+	note, err := readNote(bundle)
+	if os.IsNotExist(err) {
+		return nil // it was never prepared
+	}
+	if err != nil {
+		return err
+	}
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := config.Load(note.Config)
+	if err != nil {
+		return err
+	}
+	return sandbox.Close(ctx, c, filepath.Join(note.Root, ns), id)
+}

@@ -3,11 +3,9 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
-	"io"
 	"net"
-	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,19 +27,13 @@ const (
 	explainWait = time.Second
 	// helloWait bounds the rest of a first message that has begun.
 	helloWait = 10 * time.Second
-	// maxHello is the longest ClientHello taken; post-quantum key shares and
-	// long session tickets make ones of several records.
-	maxHello = 64 << 10
+	// firstRead is enough to tell protocols apart, and mostly for a whole
+	// ClientHello.
+	firstRead = 4096
 )
 
 // recordTypeHandshake is the first byte of TLS (RFC 8446 section 5.1).
 const recordTypeHandshake = 22
-
-var httpMethods = [][]byte{
-	[]byte(http.MethodGet), []byte(http.MethodHead), []byte(http.MethodPost), []byte(http.MethodPut),
-	[]byte(http.MethodDelete), []byte(http.MethodPatch), []byte(http.MethodOptions), []byte(http.MethodTrace),
-	[]byte(http.MethodConnect), []byte("PROPFIND"), []byte("MKCOL"), []byte("REPORT"), []byte("SEARCH"), []byte("QUERY"),
-}
 
 // classify looks at a connection's first bytes. undecided is true where more
 // bytes could change the answer.
@@ -49,44 +41,77 @@ func classify(b []byte) (s speech, undecided bool) {
 	if len(b) == 0 {
 		return silent, true
 	}
-	if b[0] == recordTypeHandshake {
-		if len(b) < 3 {
-			return speaksTLS, true
-		}
-		if b[1] == 3 && b[2] <= 4 {
-			return speaksTLS, false
-		}
+	if b[0] != recordTypeHandshake {
+		return classifyHTTP(b)
+	}
+	if len(b) < 3 {
+		return speaksTLS, true
+	}
+	if b[1] == 3 && b[2] <= 4 {
+		return speaksTLS, false
+	}
+	return opaque, false
+}
+
+// longestMethod is more than the longest method that is registered with IANA,
+// UPDATEREDIRECTREF.
+const longestMethod = 24
+
+// classifyHTTP recognises a request line (RFC 9112 section 3), and the preface
+// of HTTP/2, which was made to look like one. Any method will do, but what
+// follows must look like a target: other protocols begin with words too.
+func classifyHTTP(b []byte) (s speech, undecided bool) {
+	n := 0
+	for n < len(b) && (b[n] >= 'A' && b[n] <= 'Z' || b[n] == '-' || b[n] == '_') {
+		n++
+	}
+	switch {
+	case n > longestMethod:
+		return opaque, false
+	case n == len(b):
+		return opaque, true
+	case n == 0 || b[n] != ' ':
 		return opaque, false
 	}
-	for _, m := range httpMethods {
-		line := append(m[:len(m):len(m)], ' ')
-		if bytes.HasPrefix(b, line) {
-			return speaksHTTP, false
-		}
-		if bytes.HasPrefix(line, b) {
+	method, target := string(b[:n]), string(b[n+1:])
+	switch {
+	case target == "":
+		return opaque, true
+	case method == "CONNECT" || target[0] == '/' || target[0] == '*':
+		return speaksHTTP, false
+	}
+	for _, scheme := range []string{"http://", "https://"} {
+		have := min(len(target), len(scheme))
+		if strings.EqualFold(target[:have], scheme[:have]) {
+			if have == len(scheme) {
+				return speaksHTTP, false
+			}
 			undecided = true
 		}
 	}
 	return opaque, undecided
 }
 
+// speaksHTTP2 tells whether what is HTTP is the preface of HTTP/2 (RFC 9113
+// section 3.4), which no HTTP/1 request can be: PRI is reserved.
+func speaksHTTP2(b []byte) bool { return bytes.HasPrefix(b, []byte("PRI *")) }
+
 // listen reads the client's first bytes until they can be told apart, and adds
 // them to what was read before.
 func listen(conn net.Conn, prefix []byte, wait time.Duration) (speech, []byte) {
-	buf := prefix
 	_ = conn.SetReadDeadline(time.Now().Add(wait))
 	defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
 	for {
-		s, undecided := classify(buf)
+		s, undecided := classify(prefix)
 		if !undecided {
-			return s, buf
+			return s, prefix
 		}
-		chunk := make([]byte, 4096)
+		chunk := make([]byte, firstRead)
 		n, err := conn.Read(chunk)
-		buf = append(buf, chunk[:n]...)
+		prefix = append(prefix, chunk[:n]...)
 		if err != nil {
-			s, _ := classify(buf)
-			return s, buf
+			s, _ := classify(prefix)
+			return s, prefix
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(helloWait))
 	}
@@ -126,59 +151,57 @@ func awaitReadable(c *net.TCPConn) {
 	if err != nil {
 		return
 	}
+	var one [1]byte
 	_ = raw.Read(func(fd uintptr) bool {
-		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK)
+		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK)
 		return !errors.Is(err, unix.EAGAIN)
 	})
 }
 
-// errHelloSeen ends the handshake that only serves to parse a ClientHello.
-var errHelloSeen = errors.New("seen")
-
-// readHello reads a whole ClientHello, however many records carry it, and
-// returns its server name and what was read.
-func readHello(conn net.Conn, prefix []byte) (serverName string, read []byte, err error) {
-	_ = conn.SetReadDeadline(time.Now().Add(helloWait))
-	defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
-	rec := &recorder{conn: conn, r: io.MultiReader(bytes.NewReader(prefix), conn)}
-	err = tls.Server(rec, &tls.Config{
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			serverName = hello.ServerName
-			return nil, errHelloSeen
-		},
-	}).Handshake()
-	// What crypto/tls did not ask for is still unread behind the record.
-	if n := len(rec.read); n < len(prefix) {
-		rec.read = append(rec.read, prefix[n:]...)
+// firstWords is firstSpeaker for connections that have to be read to know
+// whether they say something, as those over TLS do. It returns what each end
+// said, which is at most one's words unless both spoke at once.
+func firstWords(client, upstream net.Conn) (said, greeting []byte) {
+	type words struct {
+		from net.Conn
+		text []byte
 	}
-	if errors.Is(err, errHelloSeen) {
-		err = nil
+	heard := make(chan words, 2)
+	read := func(c net.Conn) {
+		buf := make([]byte, firstRead)
+		n, _ := c.Read(buf)
+		heard <- words{c, buf[:n]}
 	}
-	return serverName, rec.read, err
+	go read(client)
+	go read(upstream)
+	for i := range 2 {
+		w := <-heard
+		if w.from == client {
+			said = w.text
+		} else {
+			greeting = w.text
+		}
+		if i == 0 {
+			_ = client.SetReadDeadline(time.Unix(1, 0))
+			_ = upstream.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	_ = client.SetReadDeadline(time.Time{})
+	_ = upstream.SetReadDeadline(time.Time{})
+	return said, greeting
 }
 
-// recorder keeps what is read through it and writes nothing.
-type recorder struct {
-	conn net.Conn
-	r    io.Reader
-	read []byte
-}
-
-var errHelloTooLong = errors.New("ClientHello is too long")
-
-func (c *recorder) Read(b []byte) (int, error) {
-	if len(c.read) > maxHello {
-		return 0, errHelloTooLong
+// alive tells whether an unused connection's other end has not closed it
+// (TCP_INFO, tcp(7)). Reading would tell as well, but takes bytes away.
+func alive(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
 	}
-	n, err := c.r.Read(b)
-	c.read = append(c.read, b[:n]...)
-	return n, err
+	established := false
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
+		established = err == nil && info.State == unix.BPF_TCP_ESTABLISHED
+	})
+	return established
 }
-
-func (c *recorder) Write(b []byte) (int, error)        { return len(b), nil }
-func (c *recorder) Close() error                       { return nil }
-func (c *recorder) LocalAddr() net.Addr                { return c.conn.LocalAddr() }
-func (c *recorder) RemoteAddr() net.Addr               { return c.conn.RemoteAddr() }
-func (c *recorder) SetDeadline(t time.Time) error      { return nil }
-func (c *recorder) SetReadDeadline(t time.Time) error  { return nil }
-func (c *recorder) SetWriteDeadline(t time.Time) error { return nil }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 )
@@ -22,7 +21,7 @@ func (p *Proxy) serveExplicit(w http.ResponseWriter, r *http.Request) {
 	case r.URL.IsAbs():
 		p.serveForward(w, r, client)
 	default:
-		badTarget("an HTTP proxy takes CONNECT or a request in absolute form").write(w)
+		badTarget("an HTTP proxy takes CONNECT or a request in absolute form").writeFor(w, "", false)
 	}
 }
 
@@ -37,40 +36,45 @@ func (p *Proxy) branch(ctx context.Context, client *flow, host string, port uint
 	if a, err := netip.ParseAddr(host); err == nil {
 		host = p.hostOf(a)
 	}
-	f := &flow{p: p, proc: client.proc, procErr: client.procErr,
-		host: strings.ToLower(strings.TrimSuffix(host, ".")), port: port}
-	f.ctx, f.cancel = context.WithCancel(ctx)
+	f := p.newFlow(ctx)
+	f.proc, f.procErr = client.proc, client.procErr
+	f.host, f.port = strings.ToLower(strings.TrimSuffix(host, ".")), port
+	p.track(f)
 	return f
 }
 
 func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flow) {
 	host, port, ok := splitTarget(r.Host, "")
 	if !ok {
-		badTarget("CONNECT wants host:port").write(w)
+		badTarget("CONNECT wants host:port").writeFor(w, "", false)
 		return
 	}
 	f := p.branch(client.ctx, client, host, port)
 	upstream, plan, refused := f.admit()
 	if refused != nil {
-		f.refusal = refused
-		f.recordRefusal(Connect)
-		f.cancel()
-		refused.write(w)
+		f.owe(refused)
+		f.finish()
+		refused.writeFor(w, "CONNECT "+f.hostPort(), false)
 		return
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
-	if err != nil {
+	if err != nil { // HTTP/1 connections can always be hijacked
 		upstream.Close()
-		f.cancel()
-		badTarget("CONNECT needs HTTP/1.1").write(w)
+		f.finish()
+		panic(err)
+	}
+	// The tunnel takes the connection over from the client's own flow, which
+	// ends with it.
+	context.AfterFunc(f.ctx, client.cancel)
+	f.prefix = buffered(buf.Reader)
+	tcp := conn.(*flowConn).Conn.(*net.TCPConn)
+	if !p.replace(client, f) || !f.take(tcp) {
+		upstream.Close()
+		f.finish()
+		client.abort()
 		return
 	}
-	// The tunnel takes the connection over from the proxy's own flow.
-	f.client = conn.(*flowConn).Conn.(*net.TCPConn)
-	f.prefix = buffered(buf.Reader)
-	f.cancel = client.cancel // frees both: f's context is client's child
-	p.replace(client, f)
-	if _, err := f.client.Write([]byte("HTTP/1.1 200 Connection Established\r\n\r\n")); err != nil {
+	if _, err := tcp.Write([]byte("HTTP/1.1 200 Connection Established\r\n\r\n")); err != nil {
 		upstream.Close()
 		f.finish()
 		return
@@ -83,33 +87,22 @@ func buffered(r *bufio.Reader) []byte {
 	return append([]byte(nil), b...)
 }
 
-// replace puts a tunnel's flow in the place of the one its client came by.
-func (p *Proxy) replace(old, f *flow) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, ok := p.flows[old]; ok {
-		delete(p.flows, old)
-		p.flows[f] = struct{}{}
-		return
-	}
-	f.cancel() // the proxy is closing
-}
-
 func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flow) {
 	if r.URL.Scheme != "http" {
-		badTarget("Use CONNECT for HTTPS URLs").write(w)
+		badTarget("Use CONNECT for HTTPS URLs").writeFor(w, "", false)
 		return
 	}
 	host, port, ok := splitTarget(r.URL.Host, "80")
 	if !ok {
-		badTarget("the URL has no valid host and port").write(w)
+		badTarget("the URL has no valid host and port").writeFor(w, "", false)
 		return
 	}
 	f := p.branch(r.Context(), client, host, port)
-	f.scheme = "http"
-	f.setTLS(TLSNone)
 	defer f.finish()
-	r = originForm(r)
+	f.scheme, f.forward = "http", true
+	f.setTLS(TLSNone)
+	r = r.WithContext(f.ctx)
+	r.Host = r.URL.Host // whatever Host says (RFC 9112 section 3.2.2)
 	upstream, _, refused := f.admit()
 	if refused != nil {
 		f.refuse(w, r, refused)
@@ -117,15 +110,6 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flo
 	}
 	f.offer(upstream)
 	f.serve(w, r)
-}
-
-// originForm returns the request as it would have come to the origin itself.
-// The authority is the URL's, whatever Host says (RFC 9112 section 3.2.2).
-func originForm(r *http.Request) *http.Request {
-	out := r.Clone(r.Context())
-	out.RequestURI = (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}).RequestURI()
-	out.Host = r.URL.Host
-	return out
 }
 
 // splitTarget splits host:port; defaultPort stands in for a missing one.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,38 +12,51 @@ import (
 
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
-	"openshell.ai/openshell/proxy/names"
 )
-
-const dialTimeout = 30 * time.Second
 
 // flow is one connection of the workload to one destination, from accept to
 // close.
 type flow struct {
-	p       *Proxy
-	ctx     context.Context
-	cancel  context.CancelFunc
-	client  *net.TCPConn
+	p      *Proxy
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// These are set by one goroutine before admitted is.
 	prefix  []byte // what the client already said to an explicit proxy
 	host    string // a name in lower case, or an IP address
 	port    uint16
 	proc    identity.Process
 	procErr error
+	addrs   []netip.AddrPort // resolved, guarded: the only ones to dial
+	counted bool             // against Config.MaxConnections; guarded by p.mu
+	forward bool             // for one request in absolute form
 
-	addrs   []netip.AddrPort         // resolved, guarded: the only ones to dial
-	refusal *refusal                 // answers every request, where set
-	first   atomic.Pointer[net.Conn] // an upstream connection not yet used
-	scheme  string
-	// serverName is the origin's name in TLS.
-	serverName string
+	// These are set before the flow is given to a server.
+	refusal    *refusal // answers every request, where set
+	scheme     string
+	serverName string // the origin's name in TLS
+	http2      bool   // that is what both ends speak
 
-	mu        sync.Mutex // guards the next two
+	first    atomic.Pointer[net.Conn] // an upstream connection not yet used
+	admitted atomic.Bool              // it got past the layers that permissive mode relaxes
+	unseen   atomic.Bool              // what it carries is not looked into
+	evident  atomic.Bool              // evidence of what it carries is recorded
+	owed     atomic.Pointer[refusal]  // a refusal that is neither told nor recorded yet
+
+	mu        sync.Mutex   // guards what follows
+	client    *net.TCPConn // nil while the connection is another flow's
+	ended     bool
 	tls       string
 	transport *http.Transport
+	exchanges map[*exchange]struct{} // under way
 
-	evident  atomic.Bool // evidence of what the flow carries is recorded
-	admitted bool        // it got past the layers that permissive mode relaxes
-	end      sync.Once
+	end sync.Once
+}
+
+func (p *Proxy) newFlow(ctx context.Context) *flow {
+	f := &flow{p: p}
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	return f
 }
 
 func (f *flow) connection() policy.Connection {
@@ -55,91 +67,35 @@ func (f *flow) hostPort() string {
 	return net.JoinHostPort(f.host, strconv.Itoa(int(f.port)))
 }
 
-// run carries an intercepted connection from decision to relay.
-func (f *flow) run() {
-	upstream, plan, refused := f.admit()
-	if refused != nil {
-		f.explain(refused)
-		return
+// standsUnder tells whether a view allows an admitted flow and what goes on in
+// it. What was not looked into cannot stay where requests have to be decided.
+func (f *flow) standsUnder(view View) bool {
+	if view.Permissive {
+		return true
 	}
-	f.relay(upstream, plan)
-}
-
-// plan is how an admitted connection is to be carried.
-type plan struct {
-	inspect  bool // see each HTTP request
-	declared bool // because the policy names a protocol: anything else is refused
-	skip     bool // the policy says tls: skip
-}
-
-// admit takes the decisions that come before the first byte, in this order:
-// identity, policy, resolution, address guard. Then it dials. Only the second
-// has a permissive form.
-func (f *flow) admit() (net.Conn, plan, *refusal) {
-	if f.procErr != nil {
-		return nil, plan{}, f.refusedPolicy(LayerIdentity, f.procErr.Error())
-	}
-	if addr, err := netip.ParseAddr(f.host); err == nil && names.IsSynthetic(addr) {
-		return nil, plan{}, f.refusedPolicy(LayerL4, "the address belongs to no name of this sandbox")
-	}
-	view := f.p.View()
 	match := view.Engine.Connect(f.connection())
-	if !match.Allowed && !view.Permissive {
-		return nil, plan{}, f.refusedPolicy(LayerL4, match.Reason)
+	if !match.Allowed || match.Inspect && f.unseen.Load() {
+		return false
 	}
-	if refused := f.resolve(match); refused != nil {
-		return nil, plan{}, refused
-	}
-	upstream, err := f.dial(f.ctx)
-	if err != nil {
-		return nil, plan{}, f.refusedUpstream(err)
-	}
-	f.admitted = true
-	f.recordOpen(match)
-	pinned := f.p.pinned.has(f.host, f.proc.Path)
-	return upstream, plan{
-		inspect:  match.Inspect && !match.TLSSkip || !match.Allowed && !pinned,
-		declared: match.Inspect && !match.TLSSkip,
-		skip:     match.TLSSkip || pinned,
-	}, nil
-}
-
-// resolve looks the host up once and holds every address against the guard;
-// one bad answer spoils them all, so that a name cannot be made to point
-// inside on the second try.
-func (f *flow) resolve(match policy.Match) *refusal {
-	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
-	defer cancel()
-	addrs, err := f.p.Resolve(ctx, f.host)
-	if err != nil {
-		return f.refusedUpstream(err)
-	}
-	for _, a := range addrs {
-		if err := match.CheckAddress(a, f.port); err != nil {
-			return f.refusedAddress(err)
-		}
-		f.addrs = append(f.addrs, netip.AddrPortFrom(a, f.port))
-	}
-	return nil
-}
-
-// dial connects to the first address that answers.
-func (f *flow) dial(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	err := errors.New("no address")
-	for i, a := range f.addrs {
-		// A dead address must leave time for those behind it.
-		left := len(f.addrs) - i
-		attempt, done := context.WithTimeout(ctx, dialTimeout/time.Duration(left))
-		var conn net.Conn
-		conn, err = f.p.Outer.Dial(attempt, "tcp", a)
-		done()
-		if err == nil {
-			return conn, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for x := range f.exchanges {
+		if match.Request(x.request).Decision == policy.Deny {
+			return false
 		}
 	}
-	return nil, err
+	return true
+}
+
+// goUnseen notes that nobody looks into the flow from here on. Where the view
+// has changed so that somebody must, it ends the flow and returns false.
+func (f *flow) goUnseen() bool {
+	f.unseen.Store(true)
+	if f.standsUnder(f.p.View()) {
+		return true
+	}
+	f.abort()
+	return false
 }
 
 // record fills in what every record of the flow says.
@@ -172,25 +128,54 @@ func (f *flow) recordOpen(match policy.Match) {
 	f.record(Record{Kind: Connect, Outcome: Logged, Layer: LayerL4, Reason: match.Reason})
 }
 
+// deny records that the flow is cut off for a reason that no policy changes,
+// so that there is nothing to learn from it.
 func (f *flow) deny(layer, reason string) {
+	f.evident.Store(true)
 	f.record(Record{Kind: Connect, Outcome: Denied, Layer: layer, Reason: reason})
+}
+
+// owe notes a refusal that is recorded when it is told, or at the flow's end.
+func (f *flow) owe(r *refusal) {
+	f.refusal = r
+	f.owed.Store(r)
+}
+
+// recordOwed records a refusal that could not be told.
+func (f *flow) recordOwed(kind Kind) {
+	if r := f.owed.Swap(nil); r != nil {
+		f.record(Record{Kind: kind, Outcome: Denied, Evidence: r.evidence, Layer: r.layer, Reason: r.reason})
+	}
 }
 
 // recordCarried records, as evidence, that the flow carries something other
 // than HTTP, or nothing, where the policy does not allow the connection.
 func (f *flow) recordCarried(kind Kind, skip bool) {
-	view := f.p.View()
-	match := view.Engine.Connect(f.connection())
-	if match.Allowed || f.evident.Load() {
+	match := f.p.View().Engine.Connect(f.connection())
+	if match.Allowed || f.evident.Swap(true) {
 		return
 	}
 	f.record(Record{Kind: kind, Outcome: Logged, Evidence: true, Layer: LayerL4, Reason: match.Reason, TLSSkip: skip})
 }
 
+// take gives the flow the client's connection. It returns false where the flow
+// has ended.
+func (f *flow) take(client *net.TCPConn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ended {
+		f.client = client
+	}
+	return !f.ended
+}
+
 // abort closes the flow at once, telling the workload so.
 func (f *flow) abort() {
-	if f.client != nil {
-		_ = f.client.SetLinger(0)
+	f.mu.Lock()
+	client := f.client
+	f.mu.Unlock()
+	if client != nil {
+		_ = client.SetLinger(0)
 	}
 	f.finish()
 }
@@ -198,21 +183,24 @@ func (f *flow) abort() {
 // finish ends the flow; it may be called any number of times.
 func (f *flow) finish() {
 	f.end.Do(func() {
-		if f.admitted && f.host != "" {
+		f.recordOwed(Connect)
+		if f.admitted.Load() {
 			f.recordCarried(Connect, false)
 		}
 		f.cancel()
-		if f.client != nil {
-			f.client.Close()
+		f.mu.Lock()
+		f.ended = true
+		client, transport := f.client, f.transport
+		f.mu.Unlock()
+		if client != nil {
+			client.Close()
 		}
 		if first := f.first.Swap(nil); first != nil {
 			(*first).Close()
 		}
-		f.mu.Lock()
-		if f.transport != nil {
-			f.transport.CloseIdleConnections()
+		if transport != nil {
+			transport.CloseIdleConnections()
 		}
-		f.mu.Unlock()
 		f.p.forget(f)
 	})
 }

@@ -54,10 +54,6 @@ type flowConn struct {
 	prefix []byte
 }
 
-func newFlowConn(f *flow, conn net.Conn, prefix []byte) *flowConn {
-	return &flowConn{Conn: conn, flow: f, prefix: prefix}
-}
-
 // Read implements net.Conn.
 func (c *flowConn) Read(b []byte) (int, error) {
 	if len(c.prefix) > 0 {
@@ -73,6 +69,16 @@ func (c *flowConn) Close() error {
 	err := c.Conn.Close()
 	c.flow.finish()
 	return err
+}
+
+// CloseWrite ends the client's reading, where the connection can. net/http
+// looks for it before it closes a connection with something unread on it,
+// because that would take back its last answer.
+func (c *flowConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }
 
 type flowKey struct{}

@@ -1,49 +1,28 @@
 package proxy
 
 import (
-	"context"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"strconv"
 	"sync"
 
 	"openshell.ai/openshell/policy"
 )
 
-// offer makes an upstream connection the first one that the flow's requests
-// use. Later ones, where the origin closed it, go to the same addresses.
-func (f *flow) offer(upstream net.Conn) {
-	f.first.Store(&upstream)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.transport = f.newTransport()
+// exchange is a request that was let through, until its response has ended.
+type exchange struct {
+	flow    *flow
+	request policy.Request
+	rec     Record
+	once    sync.Once
 }
 
-func (f *flow) newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:         f.dialOrigin,
-		DialTLSContext:      f.dialOrigin,
-		DisableCompression:  true, // bodies pass as they are
-		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: 16,
-		IdleConnTimeout:     f.p.IdleTimeout,
-		WriteBufferSize:     32 << 10,
-		ReadBufferSize:      32 << 10,
-	}
-}
-
-func (f *flow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
-	if first := f.first.Swap(nil); first != nil {
-		return *first, nil
-	}
-	conn, err := f.dial(ctx)
-	if err != nil || f.scheme != "https" {
-		return conn, err
-	}
-	return f.secure(ctx, conn)
+// done records the exchange, once its status is known.
+func (x *exchange) done(status int) {
+	x.once.Do(func() {
+		x.rec.Status = status
+		x.flow.record(x.rec)
+	})
 }
 
 // serveIntercepted answers one request on a connection that the workload
@@ -65,29 +44,78 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	view := f.p.View()
+	x, refused := f.decide(r, view)
+	if refused != nil {
+		f.refuse(w, r, refused)
+		return
+	}
+	if !f.begin(x, view) {
+		f.abort()
+		panic(http.ErrAbortHandler)
+	}
+	defer f.conclude(x)
+	f.pass(w, r, x)
+}
+
+// decide returns the exchange that the view lets the request begin, or why it
+// does not.
+func (f *flow) decide(r *http.Request, view View) (*exchange, *refusal) {
 	match := view.Engine.Connect(f.connection())
 	path, query, err := policy.CanonicalTarget(r.RequestURI, match.AllowEncodedSlash)
+	slash := err
+	if err != nil && view.Permissive {
+		// An encoded slash is the endpoint's to allow, and so a denial to learn
+		// from. Whatever else is wrong stays wrong.
+		path, query, err = policy.CanonicalTarget(r.RequestURI, true)
+	}
 	if err != nil {
-		f.refuse(w, r, refusedTarget(err))
-		return
+		return nil, refusedTarget(err)
 	}
-	layer := LayerL7
-	if !match.Allowed {
-		layer = LayerL4
+	if !match.Allowed && !view.Permissive {
+		return nil, f.refusedPolicy(LayerL4, match.Reason)
 	}
-	verdict := match.Request(policy.Request{Method: r.Method, Path: path, RawQuery: query})
-	rec := Record{Kind: Request, Outcome: Allowed, Layer: layer, Policy: verdict.Policy, Reason: verdict.Reason,
+	x := &exchange{flow: f, request: policy.Request{Method: r.Method, Path: path, RawQuery: query}}
+	verdict := match.Request(x.request)
+	if slash != nil && verdict.Decision != policy.Deny {
+		verdict.Decision, verdict.Reason = policy.Deny, slash.Error()
+	}
+	x.rec = Record{Kind: Request, Outcome: Allowed, Layer: LayerL7, Policy: verdict.Policy, Reason: verdict.Reason,
 		Method: r.Method, Scheme: f.scheme, Path: path}
+	if !match.Allowed {
+		x.rec.Layer = LayerL4
+	}
 	switch {
 	case verdict.Decision == policy.Audit:
-		rec.Outcome = Audited
+		x.rec.Outcome = Audited
 	case verdict.Decision == policy.Deny && view.Permissive:
-		rec.Outcome, rec.Evidence = Logged, true
+		x.rec.Outcome, x.rec.Evidence = Logged, true
 	case verdict.Decision == policy.Deny:
-		f.refuse(w, r, f.refusedRequest(layer, verdict, r.Method, path))
-		return
+		return nil, f.refusedRequest(verdict, r.Method, path)
 	}
-	f.pass(w, r, rec, query)
+	return x, nil
+}
+
+// begin notes that an exchange that a view allowed is under way. It returns
+// false where the view has changed meanwhile and no longer does.
+func (f *flow) begin(x *exchange, view View) bool {
+	if x.rec.Evidence {
+		f.evident.Store(true)
+	}
+	f.mu.Lock()
+	if f.exchanges == nil {
+		f.exchanges = make(map[*exchange]struct{})
+	}
+	f.exchanges[x] = struct{}{}
+	f.mu.Unlock()
+	now := f.p.View()
+	return now == view || f.standsUnder(now)
+}
+
+func (f *flow) conclude(x *exchange) {
+	f.mu.Lock()
+	delete(f.exchanges, x)
+	f.mu.Unlock()
+	x.done(0) // where the client or the origin left before an answer
 }
 
 // authorised tells whether a request's authority is the flow's own host and
@@ -103,6 +131,7 @@ func (f *flow) authorised(authority string) bool {
 
 // refuse answers a request with a refusal and records it.
 func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	f.owed.Store(nil)
 	rec := Record{Kind: Request, Outcome: Denied, Layer: no.layer, Policy: no.policy, Reason: no.reason,
 		Method: r.Method, Scheme: f.scheme, Status: no.status, Evidence: no.evidence}
 	path, _, err := policy.CanonicalTarget(r.RequestURI, true)
@@ -112,94 +141,5 @@ func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 		rec.Path = path
 	}
 	f.record(rec)
-	no.write(w)
+	no.writeFor(w, r.Method+" "+f.hostPort()+path, f.forward)
 }
-
-// exchange is a request on its way through the reverse proxy.
-type exchange struct {
-	flow  *flow
-	rec   Record
-	query string
-	once  sync.Once
-}
-
-// done records the exchange, once its status is known.
-func (x *exchange) done(status int) {
-	x.once.Do(func() {
-		x.rec.Status = status
-		x.flow.record(x.rec)
-	})
-}
-
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
-}
-
-func (f *flow) pass(w http.ResponseWriter, r *http.Request, rec Record, query string) {
-	x := &exchange{flow: f, rec: rec, query: query}
-	f.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
-	x.done(0) // the client left before the answer came
-}
-
-// newForwarder returns the reverse proxy that all flows share.
-func newForwarder() http.Handler {
-	return &httputil.ReverseProxy{
-		Rewrite:       rewrite,
-		Transport:     byFlow{},
-		FlushInterval: -1, // streams must not wait for a buffer to fill
-		BufferPool:    &buffers{},
-		ErrorLog:      slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-		ModifyResponse: func(resp *http.Response) error {
-			exchangeOf(resp.Request.Context()).done(resp.StatusCode)
-			return nil
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			x := exchangeOf(r.Context())
-			no := x.flow.refusedUpstream(err)
-			x.done(no.status)
-			no.write(w)
-		},
-	}
-}
-
-// rewrite makes the origin see the very path that was decided on.
-func rewrite(pr *httputil.ProxyRequest) {
-	x := exchangeOf(pr.In.Context())
-	out := pr.Out
-	decoded, err := url.PathUnescape(x.rec.Path)
-	if err != nil { // a canonical path always decodes
-		decoded = x.rec.Path
-	}
-	out.URL = &url.URL{
-		Scheme:   x.flow.scheme,
-		Host:     x.flow.hostPort(),
-		Path:     decoded,
-		RawPath:  x.rec.Path,
-		RawQuery: x.query,
-	}
-	out.Host = pr.In.Host
-}
-
-// byFlow sends each request over its own flow's upstream connections.
-type byFlow struct{}
-
-func (byFlow) RoundTrip(r *http.Request) (*http.Response, error) {
-	return exchangeOf(r.Context()).flow.transport.RoundTrip(r)
-}
-
-// buffers pools the reverse proxy's copy buffers.
-type buffers struct{ pool sync.Pool }
-
-const copyBuffer = 64 << 10
-
-func (b *buffers) Get() []byte {
-	if v, ok := b.pool.Get().(*[copyBuffer]byte); ok {
-		return v[:]
-	}
-	return new([copyBuffer]byte)[:]
-}
-
-func (b *buffers) Put(s []byte) { b.pool.Put((*[copyBuffer]byte)(s)) }

@@ -7,13 +7,17 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,8 +42,8 @@ type Config struct {
 	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
 	Identify func(local, remote netip.AddrPort) (identity.Process, error)
 	CA       *CA
-	Roots    *x509.CertPool // upstream certificates must chain to one of these
-	Record   func(Record)   // must not block
+	Roots    func() *x509.CertPool // upstream certificates must chain to one of these
+	Record   func(Record)          // must not block
 
 	MaxConnections int           // at once; more are refused
 	IdleTimeout    time.Duration // of kept-alive HTTP connections
@@ -54,12 +58,14 @@ type Proxy struct {
 	toOrigin    *handover
 	toProxy     *handover
 	forward     http.Handler
-	sessions    tls.ClientSessionCache
+	sessions    tls.ClientSessionCache // with origins
+	ticketKey   [32]byte               // of sessions with the workload
 	pinned      pinned
 
-	open  atomic.Int64
-	mu    sync.Mutex
-	flows map[*flow]struct{}
+	handlers sync.WaitGroup
+	open     atomic.Int64 // connections of the workload
+	mu       sync.Mutex
+	flows    map[*flow]struct{}
 }
 
 // New returns a proxy that Serve puts to work.
@@ -71,15 +77,21 @@ func New(c Config) *Proxy {
 		sessions: tls.NewLRUClientSessionCache(512),
 		flows:    make(map[*flow]struct{}),
 	}
+	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
 	p.forward = newForwarder()
 	p.intercepted = p.server(http.HandlerFunc(serveIntercepted))
+	p.intercepted.Protocols.SetHTTP2(true)
+	p.intercepted.Protocols.SetUnencryptedHTTP2(true)
 	p.explicit = p.server(http.HandlerFunc(p.serveExplicit))
 	return p
 }
 
 func (p *Proxy) server(h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	return &http.Server{
 		Handler:           h,
+		Protocols:         protocols,
 		ConnContext:       connContext,
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       p.IdleTimeout,
@@ -89,23 +101,32 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 	}
 }
 
+// shutdownWait bounds the wait for handlers whose connections are closed.
+const shutdownWait = 5 * time.Second
+
 // Serve takes connections from the listeners, which must be in the inner
-// namespace, until ctx ends. Then it closes every connection.
+// namespace, until ctx ends. Then it closes every connection and waits for
+// those who served them, so that nothing is recorded after it returns.
 func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener) {
-	var wg sync.WaitGroup
+	var serving sync.WaitGroup
 	for _, l := range listeners {
-		wg.Go(func() { p.accept(ctx, l) })
+		serving.Go(func() { p.accept(ctx, l) })
 	}
-	wg.Go(func() { _ = p.intercepted.Serve(p.toOrigin) })
-	wg.Go(func() { _ = p.explicit.Serve(p.toProxy) })
+	serving.Go(func() { _ = p.intercepted.Serve(p.toOrigin) })
+	serving.Go(func() { _ = p.explicit.Serve(p.toProxy) })
 	<-ctx.Done()
 	for _, l := range listeners {
 		l.Close()
 	}
-	p.intercepted.Close()
-	p.explicit.Close()
+	p.toOrigin.Close()
+	p.toProxy.Close()
+	serving.Wait()
 	p.closeFlows(func(*flow) bool { return true })
-	wg.Wait()
+	p.handlers.Wait()
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	_ = p.explicit.Shutdown(wait)
+	_ = p.intercepted.Shutdown(wait)
 }
 
 func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
@@ -122,18 +143,18 @@ func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
 		if p.open.Add(1) > int64(p.MaxConnections) {
 			p.open.Add(-1)
 			p.Record(Record{Time: time.Now(), Outcome: Denied, Layer: LayerLimit,
-				Reason: "the sandbox has limits.connections connections open"})
+				Reason: fmt.Sprintf("the sandbox has %d connections open (limits.connections)", p.MaxConnections)})
 			reset(conn)
 			continue
 		}
-		go p.handle(ctx, conn)
+		p.handlers.Go(func() { p.handle(ctx, conn) })
 	}
 }
 
 // handle takes one intercepted connection.
 func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
-	f := &flow{p: p, client: conn}
-	f.ctx, f.cancel = context.WithCancel(ctx)
+	f := p.newFlow(ctx)
+	f.client, f.counted = conn, true
 	p.track(f)
 
 	dst, err := netns.OriginalDestination(conn)
@@ -144,7 +165,7 @@ func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
 	}
 	f.proc, f.procErr = p.Identify(conn.RemoteAddr().(*net.TCPAddr).AddrPort(), dst)
 	if dst.Port() == netns.ExplicitProxyPort && (dst.Addr() == netns.ProxyAddr4 || dst.Addr() == netns.ProxyAddr6) {
-		p.toProxy.give(newFlowConn(f, conn, nil))
+		p.toProxy.give(&flowConn{Conn: conn, flow: f})
 		return
 	}
 	f.host, f.port = p.hostOf(dst.Addr()), dst.Port()
@@ -160,20 +181,16 @@ func (p *Proxy) hostOf(a netip.Addr) string {
 	return a.Unmap().String()
 }
 
-// Reconsider closes the connections that the view no longer allows.
+// Reconsider closes the connections that the view no longer allows. Call it
+// after the view has changed.
 func (p *Proxy) Reconsider() {
 	view := p.View()
-	p.closeFlows(func(f *flow) bool {
-		return f.host != "" && !view.Permissive && !view.Engine.Connect(f.connection()).Allowed
-	})
+	p.closeFlows(func(f *flow) bool { return f.admitted.Load() && !f.standsUnder(view) })
 }
 
 func (p *Proxy) closeFlows(which func(*flow) bool) {
 	p.mu.Lock()
-	var flows []*flow
-	for f := range p.flows {
-		flows = append(flows, f)
-	}
+	flows := slices.Collect(maps.Keys(p.flows))
 	p.mu.Unlock()
 	for _, f := range flows {
 		if which(f) {
@@ -190,12 +207,29 @@ func (p *Proxy) track(f *flow) {
 
 func (p *Proxy) forget(f *flow) {
 	p.mu.Lock()
-	_, tracked := p.flows[f]
+	defer p.mu.Unlock()
+	if _, tracked := p.flows[f]; !tracked {
+		return
+	}
 	delete(p.flows, f)
-	p.mu.Unlock()
-	if tracked {
+	if f.counted {
 		p.open.Add(-1)
 	}
+}
+
+// replace puts a tunnel's flow in the place of the one its client came by. ok
+// is false where either has ended meanwhile.
+func (p *Proxy) replace(client, tunnel *flow) (ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, clientOpen := p.flows[client]
+	_, tunnelOpen := p.flows[tunnel]
+	if !clientOpen || !tunnelOpen {
+		return false
+	}
+	delete(p.flows, client)
+	tunnel.counted = true
+	return true
 }
 
 // reset closes a connection so that the workload sees it refused, not ended.

@@ -2,9 +2,9 @@ package proxy
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"openshell.ai/openshell/policy"
 )
@@ -17,7 +17,9 @@ type refusal struct {
 	reason   string
 	evidence bool
 	policy   string
-	body     refusalBody
+	// outcome completes the body's detail after the action it is about.
+	outcome string
+	body    refusalBody
 }
 
 // refusalBody is the answer's JSON. Fields that do not apply are absent.
@@ -49,28 +51,24 @@ type missingRule struct {
 	Binary string `json:"binary"`
 }
 
+// refusedPolicy refuses a connection, whatever it is to carry.
 func (f *flow) refusedPolicy(layer, reason string) *refusal {
 	return &refusal{
 		status: http.StatusForbidden, layer: layer, reason: reason, evidence: layer == LayerL4,
-		body: refusalBody{
-			Error:  "policy_denied",
-			Detail: fmt.Sprintf("CONNECT %s not permitted by policy", f.hostPort()),
-			Reason: reason, Host: f.host, Port: f.port, Binary: f.proc.Path,
-		},
+		outcome: "not permitted by policy",
+		body:    refusalBody{Error: "policy_denied", Reason: reason},
 	}
 }
 
+// refusedAddress keeps to itself where the name leads: only the kind of
+// objection is told, in OpenShell's words, which come before the colon.
 func (f *flow) refusedAddress(err error) *refusal {
-	reason := err.Error()
-	var addrErr *policy.AddressError
-	if errors.As(err, &addrErr) {
-		reason = addrErr.Reason
-	}
+	kind, _, _ := strings.Cut(err.Error(), ":")
 	return &refusal{
 		status: http.StatusForbidden, layer: LayerSSRF, reason: err.Error(),
 		body: refusalBody{
 			Error:  "ssrf_denied",
-			Detail: fmt.Sprintf("CONNECT %s blocked: %s", f.hostPort(), reason),
+			Detail: fmt.Sprintf("CONNECT %s blocked: %s", f.hostPort(), kind),
 		},
 	}
 }
@@ -80,7 +78,7 @@ func (f *flow) refusedUpstream(err error) *refusal {
 		status: http.StatusBadGateway, layer: LayerUpstream, reason: err.Error(),
 		body: refusalBody{
 			Error:  "upstream_unreachable",
-			Detail: fmt.Sprintf("connection to %s failed: %v", f.hostPort(), err),
+			Detail: fmt.Sprintf("connection to %s failed", f.hostPort()),
 		},
 	}
 }
@@ -95,23 +93,13 @@ func (f *flow) refusedCertificate(err error) *refusal {
 	}
 }
 
-func (f *flow) refusedProtocol() *refusal {
-	return &refusal{
-		status: http.StatusForbidden, layer: LayerL7, reason: "the endpoint's protocol is HTTP, and this is not HTTP",
-		body: refusalBody{
-			Error:  "unsupported_l7_protocol",
-			Detail: fmt.Sprintf("%s carries a protocol that its endpoint does not declare", f.hostPort()),
-		},
-	}
-}
-
 func refusedTarget(err error) *refusal {
 	return &refusal{
 		status: http.StatusBadRequest, layer: LayerHTTP, reason: err.Error(),
 		body: refusalBody{
-			Error:   "invalid_request_target",
-			Message: "request-target must be canonical",
-			Detail:  err.Error(),
+			Error:  "invalid_request_target",
+			Detail: "request-target must be canonical",
+			Reason: err.Error(),
 		},
 	}
 }
@@ -127,30 +115,46 @@ func (f *flow) refusedAuthority(authority string) *refusal {
 	}
 }
 
-// refusedRequest explains a denied request; layer is the one that has no rule
-// for it.
-func (f *flow) refusedRequest(layer string, v policy.Verdict, method, path string) *refusal {
+// refusedRequest explains a request that its endpoint's rules deny.
+func (f *flow) refusedRequest(v policy.Verdict, method, path string) *refusal {
 	r := &refusal{
-		status: http.StatusForbidden, layer: layer, reason: v.Reason, evidence: true, policy: v.Policy,
+		status: http.StatusForbidden, layer: LayerL7, reason: v.Reason, evidence: true, policy: v.Policy,
 		body: refusalBody{
-			Error:  "policy_denied",
-			Detail: v.Reason, Reason: v.Reason, Policy: v.Policy, Rule: method + " " + path,
-			Layer: layer, Protocol: "rest", Method: method, Path: path,
+			Error: "policy_denied", Detail: v.Reason, Policy: v.Policy, Rule: method + " " + path,
+			Layer: LayerL7, Protocol: "rest", Method: method, Path: path,
 			Host: f.host, Port: f.port, Binary: f.proc.Path,
 			RuleMissing: &missingRule{
-				Type: "rest_allow", Layer: layer, Method: method, Path: path,
+				Type: "rest_allow", Layer: LayerL7, Method: method, Path: path,
 				Host: f.host, Port: f.port, Binary: f.proc.Path,
 			},
 		},
 	}
-	if layer == LayerL4 {
-		r.body.Detail = fmt.Sprintf("%s %s%s not permitted by policy", method, f.hostPort(), path)
+	if f.forward { // OpenShell says less to clients of its forward proxy
+		r.policy, r.body = "", refusalBody{Error: "policy_denied"}
+		r.outcome = "denied by L7 policy: " + v.Reason
+		if strings.HasSuffix(v.Reason, noEndpointPath) {
+			r.outcome = noEndpointPath
+		}
 	}
 	return r
 }
 
-// write answers a request with the refusal and ends its connection.
-func (r *refusal) write(w http.ResponseWriter) {
+const noEndpointPath = "did not match an L7 endpoint path"
+
+// writeFor answers a client that asked for an action, such as "GET
+// host:port/path", with the refusal and ends its connection.
+func (r *refusal) writeFor(w http.ResponseWriter, action string, forward bool) {
+	body := r.body
+	if r.outcome != "" {
+		body.Detail = action + " " + r.outcome
+	}
+	if forward {
+		body.Reason = ""
+	}
+	text, err := json.Marshal(body)
+	if err != nil { // strings and numbers always marshal
+		panic(err)
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
@@ -158,10 +162,6 @@ func (r *refusal) write(w http.ResponseWriter) {
 	if r.policy != "" {
 		h.Set("X-OpenShell-Policy", r.policy)
 	}
-	body, err := json.Marshal(r.body)
-	if err != nil { // strings and numbers always marshal
-		panic(err)
-	}
 	w.WriteHeader(r.status)
-	_, _ = w.Write(append(body, '\n')) // The workload may be gone.
+	_, _ = w.Write(append(text, '\n')) // The workload may be gone.
 }

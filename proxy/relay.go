@@ -2,27 +2,19 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"io"
 	"net"
-	"net/netip"
-	"strings"
 	"sync"
 )
 
 // relay carries an admitted connection.
-func (f *flow) relay(upstream net.Conn, p plan) {
-	up, ok := upstream.(*net.TCPConn)
-	if !ok {
-		upstream.Close()
-		f.deny(LayerConnection, fmt.Sprintf("upstream connection is a %T", upstream))
-		f.abort()
-		return
-	}
+func (f *flow) relay(up *net.TCPConn, p plan) {
 	if !p.inspect {
-		f.splice(up, f.prefix, !p.skip)
+		if f.goUnseen() {
+			f.splice(up, f.prefix)
+		} else {
+			up.Close()
+		}
 		return
 	}
 	if len(f.prefix) == 0 && !firstSpeaker(f.ctx, f.client, up) {
@@ -30,15 +22,17 @@ func (f *flow) relay(upstream net.Conn, p plan) {
 		return
 	}
 	s, prefix := listen(f.client, f.prefix, helloWait)
-	switch s {
-	case speaksTLS:
+	switch {
+	case s == speaksTLS && p.pinned:
+		f.passUnseen(up, prefix, p)
+	case s == speaksTLS:
 		f.terminate(up, prefix, p)
-	case speaksHTTP:
+	case s == speaksHTTP:
 		f.setTLS(TLSNone)
-		f.scheme = "http"
+		f.scheme, f.http2 = "http", speaksHTTP2(prefix)
 		f.offer(up)
-		f.p.toOrigin.give(newFlowConn(f, f.client, prefix))
-	case silent:
+		f.p.toOrigin.give(&flowConn{Conn: f.client, flow: f, prefix: prefix})
+	case s == silent:
 		up.Close()
 		f.finish()
 	default:
@@ -46,101 +40,92 @@ func (f *flow) relay(upstream net.Conn, p plan) {
 	}
 }
 
-// opaque carries a connection that was to be inspected and is not HTTP. An
-// endpoint that declares HTTP allows nothing else.
+// opaque carries a connection that was to be inspected and is not HTTP.
 func (f *flow) opaque(up *net.TCPConn, prefix []byte, p plan) {
-	if p.declared {
-		r := f.refusedProtocol()
-		outcome := Denied
-		if f.p.View().Permissive {
-			outcome = Logged
-		}
-		f.record(Record{Kind: Raw, Outcome: outcome, Layer: r.layer, Reason: r.reason})
-		if outcome == Denied {
-			up.Close()
-			f.abort()
-			return
-		}
-	} else {
-		f.recordCarried(Raw, false)
+	f.setTLS(TLSNone)
+	if !f.admitOpaque(p) {
+		up.Close()
+		return
 	}
-	f.splice(up, prefix, false)
+	f.splice(up, prefix)
+}
+
+// admitOpaque decides on a connection that is not HTTP, and ends it where the
+// answer is no. An endpoint that declares HTTP allows nothing else.
+func (f *flow) admitOpaque(p plan) bool {
+	if !p.declared {
+		f.recordCarried(Raw, false)
+		return f.goUnseen()
+	}
+	r := Record{Kind: Raw, Outcome: Logged, Layer: LayerL7, Policy: p.policy,
+		Reason: "the endpoint's protocol is HTTP, and this is not HTTP"}
+	if !f.p.View().Permissive {
+		r.Outcome = Denied
+		f.record(r)
+		f.abort()
+		return false
+	}
+	f.record(r)
+	return f.goUnseen()
+}
+
+// passUnseen splices TLS whose client turned the sandbox's CA down before.
+func (f *flow) passUnseen(up *net.TCPConn, prefix []byte, p plan) {
+	prefix, err := f.checkHello(f.client, prefix)
+	if err != nil {
+		up.Close()
+		f.deny(LayerTLS, err.Error())
+		f.abort()
+		return
+	}
+	f.recordPinned(p)
+	if f.goUnseen() {
+		f.splice(up, prefix)
+	} else {
+		up.Close()
+	}
+}
+
+// recordPinned records that the client's TLS can only be passed on unseen. An
+// endpoint that declares a protocol rules that out whatever else is approved,
+// so that there is nothing to learn.
+func (f *flow) recordPinned(p plan) {
+	if p.declared {
+		f.record(Record{Kind: Raw, Outcome: Logged, Layer: LayerL7, Policy: p.policy, TLSSkip: true,
+			Reason: "the endpoint's requests cannot be seen: the client does not accept the sandbox's CA"})
+		return
+	}
+	f.recordCarried(Raw, true)
 }
 
 // splice passes bytes both ways untouched, in the kernel where it can, until
-// both sides have ended. With checkName, a TLS client that asks for another
-// server than the one the connection is for is cut off: behind many addresses
-// there are many servers.
-func (f *flow) splice(up *net.TCPConn, prefix []byte, checkName bool) {
+// both sides have ended. A TLS client that asks for another server than the
+// one the connection is for is cut off.
+func (f *flow) splice(up *net.TCPConn, prefix []byte) {
 	defer f.finish()
 	defer up.Close()
-	stop := context.AfterFunc(f.ctx, func() { up.Close() })
-	defer stop()
+	defer context.AfterFunc(f.ctx, func() { up.Close() })()
 
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		_, _ = io.Copy(f.client, up)
-		_ = f.client.CloseWrite()
-	})
-	if err := f.sendFirst(up, prefix, checkName); err != nil {
+	wg.Go(func() { pass(f.client, up) })
+	prefix, err := f.checkHello(f.client, prefix)
+	if err != nil {
 		f.deny(LayerTLS, err.Error())
-		up.Close()
-		_ = f.client.SetLinger(0)
-		f.client.Close()
+		f.abort()
 	} else {
-		_, _ = io.Copy(up, f.client)
-		_ = up.CloseWrite()
+		_, _ = up.Write(prefix) // Where it fails, the copy does too.
+		pass(up, f.client)
 	}
 	wg.Wait()
 }
 
-// sendFirst passes on what the client said first.
-func (f *flow) sendFirst(up *net.TCPConn, prefix []byte, checkName bool) error {
-	if checkName {
-		var err error
-		if prefix, err = f.checkHello(prefix); err != nil {
-			return err
-		}
+// pass copies one direction to its end and passes the end on. A failure of
+// either side ends both directions: what was lost cannot be made up for.
+func pass(to, from *net.TCPConn) {
+	if _, err := io.Copy(to, from); err != nil {
+		reset(to)
+		reset(from)
+		return
 	}
-	if len(prefix) > 0 {
-		_, _ = up.Write(prefix) // Where it fails, the copy that follows does too.
-	}
-	return nil
-}
-
-// checkHello waits for the client's first bytes and, where they begin a
-// ClientHello, for the whole of it. It returns what it read.
-func (f *flow) checkHello(prefix []byte) ([]byte, error) {
-	if len(prefix) == 0 {
-		prefix = make([]byte, 4096)
-		n, _ := f.client.Read(prefix) // The end of the stream is the relay's.
-		prefix = prefix[:n]
-	}
-	if len(prefix) == 0 || prefix[0] != recordTypeHandshake {
-		f.setTLS(TLSNone)
-		return prefix, nil
-	}
-	name, read, err := readHello(f.client, prefix)
-	var notTLS tls.RecordHeaderError
-	switch {
-	case errors.As(err, &notTLS):
-		f.setTLS(TLSNone)
-	case err != nil:
-		return nil, fmt.Errorf("malformed ClientHello: %w", err)
-	case !f.namesHost(name):
-		return nil, fmt.Errorf("server name %q on a connection to %s", name, f.hostPort())
-	default:
-		f.setTLS(TLSSpliced)
-	}
-	return read, nil
-}
-
-// namesHost tells whether a server name or request authority is the host that
-// the connection was opened for. A connection to an address was granted by
-// address, and whoever is there may go by any name.
-func (f *flow) namesHost(name string) bool {
-	if _, err := netip.ParseAddr(f.host); err == nil || name == "" {
-		return true
-	}
-	return strings.EqualFold(strings.TrimSuffix(name, "."), f.host)
+	_ = to.CloseWrite()
 }

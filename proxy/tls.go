@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,11 +21,12 @@ const handshakeWait = 30 * time.Second
 // on both sides.
 type termination struct {
 	f        *flow
-	upstream net.Conn // nil: the client is only told why it is refused
+	upstream *net.TCPConn // nil: the client is only told why it is refused
 
 	origin    *tls.Conn
 	originErr error
-	wrongName string // the client asked for this server instead
+	answered  bool  // the client was shown a certificate
+	refused   error // its ClientHello was not one for this connection
 }
 
 // terminate ends TLS at the proxy, so that requests can be seen.
@@ -35,22 +37,24 @@ func (f *flow) terminate(up *net.TCPConn, prefix []byte, p plan) {
 	client, err := t.handshake(prefix)
 	if err != nil {
 		up.Close()
-		t.failed(err)
+		t.failed(err, p)
 		return
 	}
 	if t.originErr != nil {
-		f.refusal = f.refusedCertificate(t.originErr)
+		up.Close()
+		f.evident.Store(true) // no policy makes the origin's certificate good
+		f.owe(f.refusedCertificate(t.originErr))
 		f.p.toOrigin.give(client)
 		return
 	}
-	f.offer(t.origin)
 	switch client.ConnectionState().NegotiatedProtocol {
 	case "h2", "http/1.1":
+		f.offer(t.origin)
 		f.p.toOrigin.give(client)
 	case "":
-		f.undeclared(client, p)
+		f.undeclared(client, t.origin, p)
 	default:
-		f.opaqueTLS(client, nil, p)
+		f.opaqueTLS(client, t.origin, nil, nil, p)
 	}
 }
 
@@ -59,50 +63,63 @@ func (f *flow) terminate(up *net.TCPConn, prefix []byte, p plan) {
 func (t *termination) handshake(prefix []byte) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.f.ctx, handshakeWait)
 	defer cancel()
-	client := tls.Server(newFlowConn(t.f, t.f.client, prefix), &tls.Config{GetConfigForClient: t.config})
+	conn := &flowConn{Conn: t.f.client, flow: t.f, prefix: prefix}
+	client := tls.Server(conn, &tls.Config{GetConfigForClient: t.config})
 	if err := client.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
 	return client, nil
 }
 
-var errWrongName = errors.New("server name does not match the connection")
-
 func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	f := t.f
 	if !f.namesHost(hello.ServerName) {
-		t.wrongName = hello.ServerName
-		return nil, errWrongName
+		t.refused = f.wrongName(hello.ServerName)
+		return nil, t.refused
 	}
-	name := f.host
+	f.serverName = f.host
 	if _, err := netip.ParseAddr(f.host); err == nil && hello.ServerName != "" {
-		name = hello.ServerName
+		f.serverName = hello.ServerName
 	}
-	f.serverName = name
-	leaf, err := f.p.CA.Leaf(name)
+	leaf, err := f.p.CA.Leaf(f.serverName)
 	if err != nil {
+		t.refused = err
 		return nil, err
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{*leaf}}
-	if t.upstream == nil {
-		config.NextProtos = httpOnly(hello.SupportedProtos)
-		return config, nil
-	}
-	t.origin = tls.Client(t.upstream, f.originConfig(name, hello.SupportedProtos))
-	if t.originErr = t.origin.HandshakeContext(hello.Context()); t.originErr != nil {
-		config.NextProtos = httpOnly(hello.SupportedProtos)
-		return config, nil
-	}
-	if proto := t.origin.ConnectionState().NegotiatedProtocol; proto != "" {
-		config.NextProtos = []string{proto}
-	}
+	config.SetSessionTicketKeys([][32]byte{f.p.ticketKey})
+	config.NextProtos, t.originErr = t.agree(hello)
+	t.answered = true
 	return config, nil
 }
 
-func (f *flow) originConfig(name string, protos []string) *tls.Config {
+// agree starts TLS with the origin and returns the protocol it chose. Answers
+// of the proxy's own are HTTP, in the version that the client prefers least:
+// it needs no more.
+func (t *termination) agree(hello *tls.ClientHelloInfo) ([]string, error) {
+	var err error
+	if t.upstream != nil {
+		t.origin = tls.Client(t.upstream, t.f.originConfig(hello.SupportedProtos))
+		err = t.origin.HandshakeContext(hello.Context())
+	}
+	if t.upstream == nil || err != nil {
+		for _, proto := range []string{"http/1.1", "h2"} {
+			if slices.Contains(hello.SupportedProtos, proto) {
+				return []string{proto}, err
+			}
+		}
+		return nil, err
+	}
+	if proto := t.origin.ConnectionState().NegotiatedProtocol; proto != "" {
+		return []string{proto}, nil
+	}
+	return nil, nil
+}
+
+func (f *flow) originConfig(protos []string) *tls.Config {
 	return &tls.Config{
-		ServerName:         name,
-		RootCAs:            f.p.Roots,
+		ServerName:         f.serverName,
+		RootCAs:            f.p.Roots(),
 		NextProtos:         protos,
 		ClientSessionCache: f.p.sessions,
 	}
@@ -110,7 +127,13 @@ func (f *flow) originConfig(name string, protos []string) *tls.Config {
 
 // secure starts TLS on a later connection to the origin.
 func (f *flow) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
-	origin := tls.Client(conn, f.originConfig(f.serverName, []string{"h2", "http/1.1"}))
+	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
+	defer cancel()
+	protos := []string{"http/1.1"}
+	if f.http2 { // otherwise the flow's transport could not speak it
+		protos = []string{"h2", "http/1.1"}
+	}
+	origin := tls.Client(conn, f.originConfig(protos))
 	if err := origin.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
@@ -118,85 +141,84 @@ func (f *flow) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	return origin, nil
 }
 
-// httpOnly picks HTTP/1.1 where the client offers it, for answers that come
-// from the proxy itself.
-func httpOnly(offered []string) []string {
-	for _, p := range offered {
-		if p == "http/1.1" {
-			return []string{p}
-		}
-	}
-	for _, p := range offered {
-		if p == "h2" {
-			return []string{p}
-		}
-	}
-	return nil
-}
-
 // failed records why TLS with the client did not come about. A client that
 // turns the sandbox's CA down is remembered: in permissive mode its next
 // connection is passed on unseen, so that the run can go on, and the rule
 // learned says so.
-func (t *termination) failed(err error) {
+func (t *termination) failed(err error, p plan) {
 	f := t.f
 	defer f.abort()
 	switch {
-	case t.wrongName != "":
-		f.deny(LayerTLS, fmt.Sprintf("server name %q on a connection to %s", t.wrongName, f.hostPort()))
-	case f.ctx.Err() != nil:
-	case t.origin != nil || t.upstream == nil:
-		f.deny(LayerTLS, fmt.Sprintf("the client does not accept the sandbox's CA: %v", err))
-		if t.upstream != nil && t.originErr == nil && f.p.View().Permissive {
-			f.p.pinned.add(f.host, f.proc.Path)
-			f.recordCarried(Raw, true)
-		}
-	default:
+	case f.ctx.Err() != nil: // closed by the proxy itself
+	case t.refused != nil:
+		f.deny(LayerTLS, t.refused.Error())
+	case !t.answered:
 		f.deny(LayerTLS, fmt.Sprintf("malformed TLS: %v", err))
+	case t.originErr != nil:
+		f.deny(LayerTLS, t.originErr.Error())
+	default:
+		if f.p.View().Permissive && !errors.Is(err, context.DeadlineExceeded) {
+			f.p.pinned.add(f.pin())
+			f.recordPinned(p)
+		}
+		f.deny(LayerTLS, fmt.Sprintf("the client does not accept the sandbox's CA: %v", err))
 	}
 }
 
 // undeclared looks into a terminated connection whose ends agreed on no
-// protocol by ALPN.
-func (f *flow) undeclared(client *tls.Conn, p plan) {
-	s, prefix := listen(client, nil, 3*time.Second)
-	if s == speaksHTTP {
-		f.p.toOrigin.give(newFlowConn(f, client, prefix))
+// protocol by ALPN (RFC 7301).
+func (f *flow) undeclared(client, origin *tls.Conn, p plan) {
+	said, greeting := firstWords(client, origin)
+	if len(said) == 0 && len(greeting) == 0 {
+		origin.Close()
+		f.finish()
 		return
 	}
-	f.opaqueTLS(client, prefix, p)
+	if len(greeting) == 0 {
+		var s speech
+		if s, said = listen(client, said, helloWait); s == speaksHTTP {
+			f.offer(origin)
+			f.p.toOrigin.give(&flowConn{Conn: client, flow: f, prefix: said})
+			return
+		}
+	}
+	f.opaqueTLS(client, origin, said, greeting, p)
 }
 
-// opaqueTLS carries a terminated connection that is not HTTP.
-func (f *flow) opaqueTLS(client *tls.Conn, prefix []byte, p plan) {
-	if p.declared && !f.p.View().Permissive {
-		r := f.refusedProtocol()
-		f.record(Record{Kind: Raw, Outcome: Denied, Layer: r.layer, Reason: r.reason})
-		f.abort()
+// opaqueTLS carries a terminated connection that is not HTTP, and on which
+// each end has said something already.
+func (f *flow) opaqueTLS(client, origin *tls.Conn, said, greeting []byte, p plan) {
+	defer origin.Close()
+	if !f.admitOpaque(p) {
 		return
 	}
-	f.recordCarried(Raw, false)
 	defer f.finish()
-	origin := *f.first.Swap(nil)
-	defer origin.Close()
+	defer context.AfterFunc(f.ctx, func() { origin.NetConn().Close() })()
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		_, _ = io.Copy(client, origin)
-		_ = client.CloseWrite()
-	})
-	if _, err := origin.Write(prefix); err == nil {
-		_, _ = io.Copy(origin, client)
-	}
-	if o, ok := origin.(*tls.Conn); ok {
-		_ = o.CloseWrite()
-	}
+	wg.Go(func() { passTLS(client, origin, greeting) })
+	passTLS(origin, client, said)
 	wg.Wait()
+}
+
+// passTLS is pass for terminated connections.
+func passTLS(to, from *tls.Conn, first []byte) {
+	_, err := to.Write(first)
+	if err == nil {
+		_, err = io.Copy(to, from)
+	}
+	if err == nil {
+		err = to.CloseWrite()
+	}
+	if err != nil {
+		to.NetConn().Close()
+		from.NetConn().Close()
+	}
 }
 
 // explain tells a refused client why, if it speaks a protocol with words for
 // it. Otherwise the connection is reset.
 func (f *flow) explain(r *refusal) {
-	f.refusal = r
+	f.owe(r)
 	s, prefix := listen(f.client, f.prefix, explainWait)
 	switch s {
 	case speaksTLS:
@@ -204,7 +226,6 @@ func (f *flow) explain(r *refusal) {
 		f.scheme = "https"
 		client, err := (&termination{f: f}).handshake(prefix)
 		if err != nil {
-			f.recordRefusal(Connect)
 			f.abort()
 			return
 		}
@@ -212,45 +233,12 @@ func (f *flow) explain(r *refusal) {
 	case speaksHTTP:
 		f.setTLS(TLSNone)
 		f.scheme = "http"
-		f.p.toOrigin.give(newFlowConn(f, f.client, prefix))
+		f.p.toOrigin.give(&flowConn{Conn: f.client, flow: f, prefix: prefix})
 	case silent:
-		f.recordRefusal(Connect)
 		f.abort()
 	default:
-		f.recordRefusal(Raw)
+		f.setTLS(TLSNone)
+		f.recordOwed(Raw)
 		f.abort()
 	}
-}
-
-// recordRefusal records a refusal that could not be told.
-func (f *flow) recordRefusal(kind Kind) {
-	f.record(Record{Kind: kind, Outcome: Denied, Evidence: f.refusal.evidence,
-		Layer: f.refusal.layer, Reason: f.refusal.reason})
-}
-
-// pinned remembers which clients do not trust the sandbox's CA, and for which
-// host.
-type pinned struct {
-	mu   sync.Mutex
-	seen map[[2]string]bool
-}
-
-// maxPinned bounds what is remembered.
-const maxPinned = 4096
-
-func (p *pinned) add(host, binary string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.seen == nil {
-		p.seen = make(map[[2]string]bool)
-	}
-	if len(p.seen) < maxPinned {
-		p.seen[[2]string{host, binary}] = true
-	}
-}
-
-func (p *pinned) has(host, binary string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.seen[[2]string{host, binary}]
 }

@@ -140,13 +140,7 @@ func wild(n *int64) bool { return n == nil || *n < 0 }
 func thisHost(bundle string, private ...string) host {
 	return host{
 		private: private,
-		real: func(path string) string {
-			path = filepath.Clean(absolute(bundle, path))
-			if resolved, err := filepath.EvalSymlinks(path); err == nil {
-				return resolved
-			}
-			return path
-		},
+		real:    func(path string) string { return resolved(filepath.Clean(absolute(bundle, path))) },
 		hostPID: func(ns string) bool {
 			var a, b unix.Stat_t
 			if unix.Stat(ns, &a) != nil || unix.Stat("/proc/self/ns/pid", &b) != nil {
@@ -155,4 +149,13 @@ func thisHost(bundle string, private ...string) host {
 			return a.Dev == b.Dev && a.Ino == b.Ino
 		},
 	}
+}
+
+// resolved follows the symbolic links of an absolute path as far as it exists:
+// /var/run/docker.sock is /run/docker.sock before an engine runs, too.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil || path == "/" {
+		return real
+	}
+	return filepath.Join(resolved(filepath.Dir(path)), filepath.Base(path))
 }

@@ -116,8 +116,12 @@ func TestThisHostResolvesInTheBundle(t *testing.T) {
 	if err := os.Symlink("/", filepath.Join(bundle, "rootfs")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink("/run", filepath.Join(bundle, "var-run")); err != nil {
+		t.Fatal(err)
+	}
 	h := thisHost(bundle)
-	for path, want := range map[string]string{"rootfs": "/", "rootfs/proc": "/proc", "/var/../proc": "/proc", "gone/x": bundle + "/gone/x"} {
+	for path, want := range map[string]string{"rootfs": "/", "rootfs/proc": "/proc", "/var/../proc": "/proc", "gone/x": bundle + "/gone/x",
+		"var-run/no-such-engine/x.sock": "/run/no-such-engine/x.sock"} {
 		if got := h.real(path); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)
 		}

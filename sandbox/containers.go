@@ -15,8 +15,9 @@ import (
 // member is a container of a running sandbox. A container that is made anew
 // under the same id is another one.
 type member struct {
-	Container
-	leave context.CancelFunc // ends the watch over it
+	Container                    // does not change
+	leave     context.CancelFunc // ends the watch over it
+	pid       int                // of its first process, once known; s.mu guards it
 }
 
 // errEnding says that a sandbox takes nothing more.
@@ -35,7 +36,7 @@ func (s *Sandbox) Attach(c Container, creator int) error {
 		return errEnding
 	}
 	ctx, leave := context.WithCancel(s.ctx)
-	m := &member{c, leave}
+	m := &member{Container: c, leave: leave}
 	if err := s.updateInfo(func() { s.members = append(s.members, m) }); err != nil {
 		s.gone(func(other *member) bool { return other == m })
 		p.close()
@@ -96,9 +97,17 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 	}
 	defer init.close()
 	defer context.AfterFunc(ctx, init.close)()
-	if err := s.updateInfo(func() { m.PID = pid }); err != nil {
+	if err := s.updateInfo(func() { m.pid = pid }); err != nil {
 		s.recordError("sandbox.json was not updated", err)
 	}
+	s.trusted.Do(func() {
+		if s.begin() {
+			go func() {
+				defer s.wg.Done()
+				s.writeTrustStore()
+			}()
+		}
+	})
 	init.ended(0)
 }
 
@@ -119,6 +128,7 @@ func (s *Sandbox) writeInfo() error {
 	info.Containers = make([]Container, len(s.members))
 	for i, m := range s.members {
 		info.Containers[i] = m.Container
+		info.Containers[i].PID = m.pid
 	}
 	return writeInfo(s.dir, info)
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -60,7 +61,7 @@ func TestInitIsThatProcess(t *testing.T) {
 		}
 	}
 	for name, text := range map[string]string{
-		"reused": `{"init_process_pid":` + itoa(init.Process.Pid) + `,"init_process_start":1}`,
+		"reused": `{"init_process_pid":` + strconv.Itoa(init.Process.Pid) + `,"init_process_start":1}`,
 		"empty":  `{}`, "garbage": `{`, "zero": `{"init_process_pid":0}`,
 	} {
 		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {

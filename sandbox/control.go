@@ -78,6 +78,9 @@ func handle[Req, Resp any](f func(Req) (Resp, error)) http.HandlerFunc {
 	}
 }
 
+// errNoAnswer says that a supervisor cannot be asked, since it ends or hangs.
+var errNoAnswer = errors.New("the supervisor does not answer")
+
 // call asks the supervisor of a sandbox. in and out may be nil.
 func call(ctx context.Context, runDir, id, method string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -100,12 +103,12 @@ func call(ctx context.Context, runDir, id, method string, in, out any) error {
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return fmt.Errorf("ask the supervisor: %w", err)
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
 	if err != nil {
-		return fmt.Errorf("ask the supervisor: %w", err)
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	if resp.StatusCode == http.StatusGone {
 		return errEnding

@@ -160,9 +160,10 @@ func openFileNames(t *testing.T) (names []string) {
 // noLeak fails where the test leaves goroutines or descriptors.
 func noLeak(t *testing.T) {
 	t.Helper()
-	if _, err := netns.Home(); err != nil { // is kept for good
+	if _, err := netns.Home(); err != nil { // is kept for good, as is libcontainer's handle on /proc
 		t.Fatal(err)
 	}
+	alive(os.Getpid(), 0)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	t.Cleanup(func() {
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -218,5 +219,3 @@ func closeContainer(t *testing.T, c *config.Config, root, id string) {
 		t.Errorf("close %s: %v", id, err)
 	}
 }
-
-func itoa(n int) string { return fmt.Sprint(n) }

@@ -51,14 +51,6 @@ func (s *Sandbox) serveNetwork() error {
 	if err != nil {
 		return err
 	}
-	upstream, err := s.upstream()
-	if err != nil {
-		return err
-	}
-	roots, err := s.trustedUpstream()
-	if err != nil {
-		return err
-	}
 	finder, err := identity.NewFinder(s.inner)
 	if err != nil {
 		return err
@@ -68,7 +60,7 @@ func (s *Sandbox) serveNetwork() error {
 		finder.Close()
 		return err
 	}
-	table := names.NewTable()
+	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers)
 	s.proxy = proxy.New(proxy.Config{
 		Outer:          s.outer,
 		View:           s.view,
@@ -76,7 +68,7 @@ func (s *Sandbox) serveNetwork() error {
 		Resolve:        upstream.Resolve,
 		Identify:       finder.Identify,
 		CA:             s.authority,
-		Roots:          roots,
+		Roots:          s.upstreamCAs,
 		Record:         s.observe,
 		MaxConnections: s.config.Limits.Connections,
 		IdleTimeout:    s.config.Limits.IdleTimeout,
@@ -135,8 +127,9 @@ func (s *Sandbox) listen(ipv6 bool) (_ *listeners, err error) {
 	return l, nil
 }
 
-// upstream returns the resolver: the node's servers, or the container's.
-func (s *Sandbox) upstream() (*names.Upstream, error) {
+// readNameservers returns where names are looked up: the node's servers, or the
+// container's.
+func (s *Sandbox) readNameservers() ([]netip.AddrPort, error) {
 	list := s.config.DNS.Upstream
 	if len(list) == 0 {
 		list = s.request.DNS.Servers
@@ -149,7 +142,7 @@ func (s *Sandbox) upstream() (*names.Upstream, error) {
 		}
 		servers = append(servers, server)
 	}
-	return names.NewUpstream(s.outer, servers), nil
+	return servers, nil
 }
 
 // parseServer reads an address with or without a port; DNS's is 53.

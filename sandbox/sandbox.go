@@ -8,9 +8,11 @@ package sandbox
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -115,7 +117,10 @@ type Sandbox struct {
 	inner, outer *netns.Namespace
 	proxy        *proxy.Proxy
 	authority    *proxy.CA
-	roots        []byte // of the workload, in PEM
+	nameservers  []netip.AddrPort
+	upstreamCAs  func() *x509.CertPool
+	roots        []byte    // of the workload, in PEM
+	trusted      sync.Once // the trust store for Java is written
 	mode         mode
 	engine       atomic.Pointer[policy.Engine]
 	applying     sync.Mutex // held while the policy or the mode changes
@@ -152,6 +157,9 @@ func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
 		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID),
 	}
+	if err := s.readSettings(); err != nil {
+		return nil, err
+	}
 	if err := s.makeDir(); err != nil {
 		return nil, err
 	}
@@ -168,6 +176,16 @@ func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// readSettings reads what the node's administrator or the container may have got
+// wrong, before anything is made.
+func (s *Sandbox) readSettings() (err error) {
+	if s.nameservers, err = s.readNameservers(); err != nil {
+		return err
+	}
+	s.upstreamCAs, err = s.trustedUpstream()
+	return err
 }
 
 // checkLandlock refuses a policy that must have Landlock where the kernel has
@@ -275,7 +293,6 @@ func (s *Sandbox) serve(p *Policies) error {
 	if err != nil {
 		return err
 	}
-	s.wg.Go(s.writeTrustStore)
 	s.learner = learn.Start(s.store, s.run(p), learn.Options{Record: s.record})
 	if err := s.serveNetwork(); err != nil {
 		return err

@@ -103,6 +103,11 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		if s, err := Start(c, request(t.TempDir(), "c1")); s != nil || err == nil {
 			t.Errorf("%s: %v, %v", spoil, s, err)
 		}
+		for _, dir := range []string{c.RunDir, c.StateDir} {
+			if !missing(dir)() {
+				t.Errorf("%s: %s was made", spoil, dir)
+			}
+		}
 	}
 	c := newNode(t)
 	root := t.TempDir()

@@ -64,7 +64,7 @@ func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Read
 			return start(r, c)
 		}
 		ready, err := join(ctx, c, info, r)
-		if err == nil || !ended(c.RunDir, info, err) {
+		if !errors.Is(err, errEnding) && !errors.Is(err, errNoAnswer) {
 			return ready, err
 		}
 		// Its last container went while this one came.
@@ -72,15 +72,6 @@ func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Read
 			return Ready{}, err
 		}
 	}
-}
-
-// ended tells whether asking a sandbox failed because it ends.
-func ended(runDir string, info Info, err error) bool {
-	if errors.Is(err, errEnding) || !info.Alive() {
-		return true
-	}
-	_, serr := os.Stat(filepath.Join(sandboxesDir(runDir), info.ID))
-	return errors.Is(serr, fs.ErrNotExist)
 }
 
 // vacate waits for the sandbox that an earlier container of the same id still

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
@@ -56,8 +57,8 @@ func (s *Sandbox) makeAuthority() (err error) {
 	return nil
 }
 
-// writeTrustStore writes the bundle for Java. The container need not wait for
-// it: a virtual machine takes longer to start.
+// writeTrustStore writes the bundle for Java, once there is a container. It need
+// not wait for it: a virtual machine takes longer to start.
 func (s *Sandbox) writeTrustStore() {
 	data, err := trustStore(s.roots, s.authority.Certificate())
 	if err == nil {
@@ -128,21 +129,31 @@ func trustStore(bundle []byte, own *x509.Certificate) ([]byte, error) {
 	return pkcs12.Modern2023.EncodeTrustStoreEntries(entries, TrustStorePassword)
 }
 
-// trustedUpstream returns what upstream certificates must chain to: the host's roots and
-// the node's extra ones.
-func (s *Sandbox) trustedUpstream() (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
+// trustedUpstream returns what upstream certificates must chain to: the host's
+// roots and the node's extra ones. The latter are checked now; the former are
+// parsed when the first certificate is to be verified, because parsing them
+// takes longer than all else that a sandbox does at its start.
+func (s *Sandbox) trustedUpstream() (func() *x509.CertPool, error) {
+	var extra [][]byte
 	for _, file := range s.config.TLS.ExtraRoots {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("tls.extra_roots: %w", err)
 		}
-		if !pool.AppendCertsFromPEM(data) {
+		if !x509.NewCertPool().AppendCertsFromPEM(data) {
 			return nil, fmt.Errorf("tls.extra_roots: %s holds no certificate in PEM", file)
 		}
+		extra = append(extra, data)
 	}
-	return pool, nil
+	return sync.OnceValue(func() *x509.CertPool {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			s.recordError("the host's CA certificates could not be read", err)
+			pool = x509.NewCertPool()
+		}
+		for _, data := range extra {
+			pool.AppendCertsFromPEM(data)
+		}
+		return pool
+	}), nil
 }

@@ -1,0 +1,87 @@
+# What can be done with this source tree: make help.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 60s
+
+# sudo's PATH has no /usr/local/go/bin, and a service may have no HOME.
+GO := $(or $(GO),$(shell hack/find-go))
+export PATH := $(if $(GO),$(patsubst %/,%,$(dir $(GO))):)$(PATH)
+export HOME := $(or $(HOME),/root)
+
+# A checkout that belongs to somebody else must build for root too.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+VERSION ?= $(or $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null),devel)
+
+# Variables that would make clients trust other certificates than they do on a
+# machine without them.
+TRUST := CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE GIT_SSL_CAINFO NODE_EXTRA_CA_CERTS \
+         AWS_CA_BUNDLE CARGO_HTTP_CAINFO DENO_CERT JAVA_TOOL_OPTIONS
+PROXIES := http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY
+CLEAN := env $(patsubst %,-u %,$(TRUST) $(PROXIES))
+
+.PHONY: help
+help: ## list these targets
+	@echo "openshell $(VERSION)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: deps
+deps: ## install what builds and tests need (Debian, Ubuntu; as root)
+	@hack/deps
+
+.PHONY: check-go
+check-go:
+	@test -n "$(GO)" || { echo "make: no Go 1.21 or later found: install it from https://go.dev/dl/" >&2; exit 1; }
+
+.PHONY: build
+build: check-go ## build bin/openshell and bin/openshell-init, both static
+	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/openshell -ldflags \
+		"-linkmode external -extldflags -static -s -w -X openshell.ai/openshell/cmd/openshell/app.version=$(VERSION)" \
+		./cmd/openshell
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/openshell-init ./cmd/openshell-init
+
+.PHONY: demo
+demo: root deps build ## learn, review, approve and enforce, on an internet of its own (as root)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/fakenet ./test/fakenet/cmd/fakenet
+	@$(CLEAN) bin/fakenet run -- hack/demo/run
+
+.PHONY: test
+test: root deps build lint ## run every test (as root)
+	@status=0; \
+	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -v /test/e2e) || status=1; \
+	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m ./test/e2e/... || status=1; \
+	exit $$status
+
+.PHONY: lint
+lint: check-go ## gofmt, go vet, staticcheck
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git -c safe.directory='*' ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
+	if [ -n "$$unformatted" ]; then printf 'not formatted with gofmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+
+.PHONY: bench
+bench: check-go ## run the benchmarks
+	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v /test/e2e) | grep -v '\[no test files\]'
+
+.PHONY: fuzz
+fuzz: check-go ## run each fuzz target for FUZZTIME (60s)
+	@hack/fuzz $(FUZZTIME)
+
+.PHONY: install
+install: build ## install below PREFIX (/usr/local)
+	@install -D -m 755 bin/openshell $(DESTDIR)$(PREFIX)/bin/openshell
+	@install -D -m 755 bin/openshell-init $(DESTDIR)$(PREFIX)/libexec/openshell/openshell-init
+
+.PHONY: clean
+clean: ## remove what was built
+	@rm -rf bin
+
+.PHONY: root
+root:
+	@test "$$(id -u)" = 0 || { echo "make: sandboxes need root: sudo make $(firstword $(MAKECMDGOALS))" >&2; exit 1; }

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"strings"
+
+	"openshell.ai/openshell/confine"
+)
+
+// machine says what tests cannot do here: the words that they use for it, and
+// whether these are true. The first words that a reason contains decide.
+type machine []excuse
+
+type excuse struct {
+	words string
+	holds bool
+}
+
+func (m machine) excuses(reason string) bool {
+	for _, e := range m {
+		if strings.Contains(reason, e.words) {
+			return e.holds
+		}
+	}
+	return false
+}
+
+// landlockIoctl is the first Landlock ABI that restricts ioctl on devices
+// (landlock(7)).
+const landlockIoctl = 5
+
+func thisMachine() machine {
+	root := os.Geteuid() == 0
+	abi, err := confine.LandlockABI()
+	status, statusErr := os.ReadFile("/proc/self/status")
+	return machine{
+		{"only root", !root},
+		{"confined themselves", !root || statusErr != nil || !bytes.Contains(status, []byte("Seccomp:\t0\n"))},
+		{"of amd64", runtime.GOARCH != "amd64"},
+		{"restrict ioctl", err != nil || abi < landlockIoctl},
+		{"andlock", err != nil},
+		// What a test found by trying cannot be looked up.
+		{"this kernel has no", true},
+	}
+}

@@ -1,0 +1,205 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// expectWait is how long an origin may think before a body that the client
+	// announced with Expect: 100-continue is sent anyway (RFC 9110 section
+	// 10.1.1).
+	expectWait = time.Second
+	// maxResponseHeader bounds what an origin may make the proxy hold.
+	maxResponseHeader = 1 << 20
+	copyBuffer        = 64 << 10
+	// flushInterval is how long part of an answer of known length may wait for
+	// the rest: enough for a short one to leave in one piece, header and all.
+	// ReverseProxy does not let answers of unknown length, such as streams, wait.
+	flushInterval = 2 * time.Millisecond
+)
+
+// offer makes an upstream connection the first one that the flow's requests
+// use. Later ones, where the origin closed it, go to the same addresses.
+func (f *flow) offer(upstream net.Conn) {
+	f.first.Store(&upstream)
+	if origin, ok := upstream.(*tls.Conn); ok {
+		f.http2 = origin.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.transport = f.newTransport()
+}
+
+func (f *flow) newTransport() *http.Transport {
+	t := &http.Transport{
+		DialContext:            f.dialOrigin,
+		DialTLSContext:         f.dialOrigin,
+		DisableCompression:     true, // bodies pass as they are
+		ForceAttemptHTTP2:      f.http2 && f.scheme == "https",
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        f.p.IdleTimeout,
+		ExpectContinueTimeout:  expectWait,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		WriteBufferSize:        16 << 10,
+		ReadBufferSize:         16 << 10,
+	}
+	if f.http2 && f.scheme == "http" {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return t
+}
+
+func (f *flow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
+	if first := f.first.Swap(nil); first != nil {
+		// The client may have thought for longer than the origin waits.
+		if alive(tcpOf(*first)) {
+			return *first, nil
+		}
+		(*first).Close()
+	}
+	conn, err := f.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.scheme == "https" {
+		return f.secure(ctx, conn)
+	}
+	return conn, nil
+}
+
+func tcpOf(c net.Conn) *net.TCPConn {
+	if secured, ok := c.(*tls.Conn); ok {
+		c = secured.NetConn()
+	}
+	return c.(*net.TCPConn)
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// pass sends an exchange's request to the origin and the answer back.
+func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
+	// Origins may answer before they have read the whole body. HTTP/2 always
+	// lets them, and says that it is not supported.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	f.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+}
+
+// newForwarder returns the reverse proxy that all flows share.
+func newForwarder() http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      byFlow{},
+		FlushInterval:  flushInterval,
+		BufferPool:     &buffers{},
+		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		ModifyResponse: answered,
+		ErrorHandler:   unanswered,
+	}
+}
+
+// rewrite makes the origin see the very path that was decided on, and
+// otherwise what the client sent.
+func rewrite(pr *httputil.ProxyRequest) {
+	x := exchangeOf(pr.In.Context())
+	out := pr.Out
+	decoded, err := url.PathUnescape(x.request.Path)
+	if err != nil { // a canonical path always decodes
+		decoded = x.request.Path
+	}
+	out.URL = &url.URL{
+		Scheme:   x.flow.scheme,
+		Host:     x.flow.hostPort(),
+		Path:     decoded,
+		RawPath:  x.request.Path,
+		RawQuery: x.request.RawQuery,
+	}
+	out.Host = pr.In.Host
+	// ReverseProxy drops these, for servers that would believe them. Here they
+	// are the workload's own words to the origin.
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := pr.In.Header[name]; ok {
+			out.Header[name] = values
+		}
+	}
+	out.Trailer = pr.In.Trailer // the map that is filled when the body ends
+	// Any other protocol than WebSocket, such as h2c, would carry requests that
+	// nobody decides on. A server goes on in HTTP where none is asked for (RFC
+	// 9110 section 7.8).
+	if !strings.EqualFold(out.Header.Get("Upgrade"), "websocket") {
+		out.Header.Del("Upgrade")
+		out.Header.Del("Connection")
+	}
+}
+
+// websocketGUID is what RFC 6455 section 1.3 has a server append to the key.
+const websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+var errNoWebSocket = errors.New("the origin switched to a protocol that was not asked for")
+
+// answered records the origin's answer. An origin may end HTTP only by
+// agreeing to a WebSocket.
+func answered(resp *http.Response) error {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		key := resp.Request.Header.Get("Sec-Websocket-Key")
+		sum := sha1.Sum([]byte(key + websocketGUID))
+		if resp.Request.Header.Get("Upgrade") == "" || resp.Header.Get("Sec-Websocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+			return errNoWebSocket
+		}
+	}
+	exchangeOf(resp.Request.Context()).done(resp.StatusCode)
+	return nil
+}
+
+// unanswered explains to the client that the origin gave no answer.
+func unanswered(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r.Context())
+	if r.Context().Err() != nil { // the client left, or the flow was ended
+		x.done(0)
+		panic(http.ErrAbortHandler)
+	}
+	no := x.flow.refusedUpstream(err)
+	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
+		no = x.flow.refusedCertificate(err)
+	}
+	x.rec.Reason = fmt.Sprintf("%v", err)
+	x.done(no.status)
+	no.writeFor(w, "", false)
+}
+
+// byFlow sends each request over its own flow's upstream connections.
+type byFlow struct{}
+
+func (byFlow) RoundTrip(r *http.Request) (*http.Response, error) {
+	return exchangeOf(r.Context()).flow.transport.RoundTrip(r)
+}
+
+// buffers pools the reverse proxy's copy buffers.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if v, ok := b.pool.Get().(*[copyBuffer]byte); ok {
+		return v[:]
+	}
+	return new([copyBuffer]byte)[:]
+}
+
+func (b *buffers) Put(s []byte) { b.pool.Put((*[copyBuffer]byte)(s)) }

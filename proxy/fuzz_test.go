@@ -1,0 +1,292 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/proxy/names"
+)
+
+func FuzzFirstBytes(f *testing.F) {
+	f.Add(hello(f, &tls.Config{ServerName: "a.example"}))
+	f.Add(fragmented(hello(f, &tls.Config{ServerName: "a.example"}), 50))
+	f.Add([]byte("GET / HTTP/1.1\r\n"))
+	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, undecided := classify(b)
+		if more, _ := classify(append(b[:len(b):len(b)], "\xff\xff\xff"...)); !undecided && s != more {
+			t.Errorf("%q was decided to be %d, and then %d", b, s, more)
+		}
+		flow := &flow{host: "a.example", port: 443}
+		conn := scripted{r: bytes.NewReader(b)}
+		read, err := flow.checkHello(conn, nil)
+		if err != nil {
+			return
+		}
+		rest, _ := io.ReadAll(conn)
+		if !bytes.Equal(append(read[:len(read):len(read)], rest...), b) {
+			t.Errorf("%q became %q", b, read)
+		}
+		// Whoever reads the hello that was let through must find the same name.
+		if flow.tls == TLSSpliced {
+			if name, _, err := readHello(scripted{r: bytes.NewReader(b)}, nil); err != nil || !flow.namesHost(name) {
+				t.Errorf("a hello for %q was let through, %v", name, err)
+			}
+		}
+	})
+}
+
+// stage is a proxy without namespaces.
+type stage struct {
+	proxy *Proxy
+
+	mu       sync.Mutex
+	plays    int
+	recorded map[int][]Record // by play
+}
+
+func newStage(t testing.TB, rules string) *stage {
+	t.Helper()
+	s := &stage{recorded: map[int][]Record{}}
+	home, err := netns.Home()
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := engine(rules, false)
+	s.proxy = New(Config{
+		Outer: home, View: func() View { return View{Engine: engine} }, Names: names.NewTable(),
+		Resolve:        func(context.Context, string) ([]netip.Addr, error) { return nil, io.EOF },
+		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
+		Record:         s.record,
+		MaxConnections: 1000, IdleTimeout: time.Second, HeaderBytes: 16 << 10,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); s.proxy.Serve(ctx, nil) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return s
+}
+
+// record keeps plays apart by the process that each has of its own: the last
+// records of one may come while the next is on.
+func (s *stage) record(r Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recorded[r.Process.PID] = append(s.recorded[r.Process.PID], r)
+}
+
+// play is one connection to the stage's proxy, and the origin behind it, which
+// answers every request and remembers it as its own parser read it.
+type play struct {
+	stage  *stage
+	number int
+	addr   netip.AddrPort
+
+	mu  sync.Mutex
+	saw []sighting
+}
+
+type sighting struct{ method, target, host string }
+
+func (p *play) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.saw = append(p.saw, sighting{r.Method, r.RequestURI, r.Host})
+	p.mu.Unlock()
+	io.Copy(io.Discard, r.Body)
+}
+
+// speak sends bytes on a new connection of a flow, ends it, and waits until
+// the proxy has nothing more to say. It returns what the origin saw and what
+// the proxy recorded.
+func (s *stage) speak(t *testing.T, text []byte, start func(*play, *flow)) ([]sighting, []Record) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.plays++
+	p := &play{stage: s, number: s.plays, addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	s.mu.Unlock()
+	origin := &http.Server{Handler: p, Protocols: new(http.Protocols)}
+	origin.Protocols.SetHTTP1(true)
+	origin.Protocols.SetUnencryptedHTTP2(true)
+	go origin.Serve(l)
+
+	f := s.proxy.newFlow(context.Background())
+	f.client, f.proc = near.(*net.TCPConn), tool
+	f.proc.PID = p.number
+	s.proxy.track(f)
+	go start(p, f)
+	client.SetDeadline(time.Now().Add(2 * time.Second))
+	client.Write(text)
+	client.(*net.TCPConn).CloseWrite()
+	io.Copy(io.Discard, client)
+	f.abort()
+	if err := origin.Shutdown(t.Context()); err != nil { // its last request included
+		t.Fatal(err)
+	}
+	for range 100 { // a record may come a moment after what it is about
+		p.mu.Lock()
+		done := len(p.saw) <= len(s.recordsOf(p))
+		p.mu.Unlock()
+		if done {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.saw, s.recordsOf(p)
+}
+
+func (s *stage) recordsOf(p *play) []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.recorded[p.number])
+}
+
+const fuzzRules = "{host: web.example, port: 80, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: '/ok/**'}}, {allow: {method: POST, path: /post}}]}"
+
+var fuzzRequests = []string{
+	"GET /ok/1 HTTP/1.1\r\nHost: web.example\r\n\r\n",
+	"GET /ok/../no HTTP/1.1\r\nHost: web.example\r\n\r\nGET /no HTTP/1.1\r\nHost: web.example\r\n\r\n",
+	"GET /ok/%2e%2e/no HTTP/1.1\r\nHost: web.example\r\n\r\n",
+	"GET //ok//a;b/c?d=e HTTP/1.1\r\nHost: web.example:80\r\n\r\n",
+	"GET http://web.example/ok/a HTTP/1.1\r\nHost: other.example\r\n\r\n",
+	"POST /post HTTP/1.1\r\nHost: web.example\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /no HTTP/1.1\r\nHost: web.example\r\n\r\n",
+	"POST /post HTTP/1.1\r\nHost: web.example\r\nContent-Length: 44\r\n\r\nGET /no HTTP/1.1\r\nHost: web.example\r\n\r\n",
+	"POST /post HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\nTrailer: Host\r\n\r\n2;x=y\r\nhi\r\n0\r\nHost: x\r\n\r\n",
+	"GET /ok/1 HTTP/1.1\nHost: web.example\nConnection: Host, Upgrade\nUpgrade: h2c\n\n",
+	"GET /ok/1 HTTP/1.0\r\n\r\n",
+	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+	"CONNECT web.example:80 HTTP/1.1\r\nHost: web.example:80\r\n\r\n",
+	"OPTIONS * HTTP/1.1\r\nHost: web.example\r\n\r\n",
+}
+
+// FuzzRequests says anything at all to an inspected connection. What the
+// origin's parser then reads must be what was decided, one for one.
+func FuzzRequests(f *testing.F) {
+	for _, text := range fuzzRequests {
+		f.Add([]byte(text))
+	}
+	s := newStage(f, fuzzRules)
+	match := engine(fuzzRules, false).Connect(policy.Connection{Binary: tool.Path, Host: "web.example", Port: 80})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		saw, recorded := s.speak(t, text, func(p *play, f *flow) {
+			f.host, f.port, f.addrs = "web.example", 80, []netip.AddrPort{p.addr}
+			f.admitted.Store(true)
+			up, err := f.dial(f.ctx)
+			if err != nil {
+				f.abort()
+				return
+			}
+			f.relay(up, plan{inspect: true, declared: true})
+		})
+		decided := map[string]int{}
+		for _, rec := range recorded {
+			if rec.Kind == Request && rec.Outcome == Allowed {
+				decided[rec.Method+" "+rec.Path]++
+			}
+		}
+		for _, saw := range saw {
+			path, query, _ := strings.Cut(saw.target, "?")
+			if decided[saw.method+" "+path]--; decided[saw.method+" "+path] < 0 {
+				t.Errorf("%q made the origin see %v, which nobody decided on", text, saw)
+			}
+			if v := match.Request(policy.Request{Method: saw.method, Path: path, RawQuery: query}); v.Decision != policy.Allow {
+				t.Errorf("%q made the origin see %v: %s", text, saw, v.Reason)
+			}
+			if again, _, err := policy.CanonicalTarget(saw.target, false); err != nil || again != path {
+				t.Errorf("%q made the origin see %v, which is not canonical: %v", text, saw, err)
+			}
+			host, _, _ := strings.Cut(strings.ToLower(saw.host), ":")
+			if strings.TrimSuffix(host, ".") != "web.example" {
+				t.Errorf("%q made the origin see %v", text, saw)
+			}
+		}
+	})
+}
+
+// FuzzExplicitProxy says anything at all to the explicit proxy, which allows
+// nothing: nothing may be resolved or dialled for a connection that is refused.
+func FuzzExplicitProxy(f *testing.F) {
+	for _, text := range fuzzRequests {
+		f.Add([]byte(text))
+	}
+	for _, text := range []string{
+		"CONNECT [::1]:80 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT a:b:80 HTTP/1.1\r\n\r\n",
+		"GET http://a@b:80@c/ HTTP/1.1\r\nHost: x\r\n\r\n", "GET https://a/ HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET http://[::ffff:127.0.0.1%25lo]:80/ HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		f.Add([]byte(text))
+	}
+	s := newStage(f, fuzzRules)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		saw, recorded := s.speak(t, text, func(_ *play, f *flow) {
+			s.proxy.toProxy.give(&flowConn{Conn: f.client, flow: f})
+		})
+		if len(saw) > 0 {
+			t.Errorf("%q reached an origin: %v", text, saw)
+		}
+		for _, rec := range recorded {
+			// The one host that is allowed does not resolve here.
+			if rec.Outcome != Denied || rec.Host == "web.example" && rec.Layer == LayerL4 && rec.Port == 80 {
+				t.Errorf("%q: record %s", text, line(rec))
+			}
+			if rec.Host != strings.ToLower(rec.Host) || rec.Port == 0 {
+				t.Errorf("%q: record of %q port %d", text, rec.Host, rec.Port)
+			}
+		}
+	})
+}
+
+// TestPipelinedRequestsAreDecidedOneByOne is the fuzz target's property on a
+// case that matters most, by the answers.
+func TestPipelinedRequestsAreDecidedOneByOne(t *testing.T) {
+	r := newRoom(t, enforcing(strings.Replace(rest, "443", "80", 1)))
+	conn := r.mustDial(weather + ":80")
+	for _, path := range []string{"/ok/1", "/ok/2", "/no", "/ok/3"} {
+		io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: "+weather+"\r\n\r\n")
+	}
+	answers := bufio.NewReader(conn)
+	for i, want := range []int{200, 200, 403} {
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		if resp.StatusCode != want {
+			t.Errorf("answer %d: status %d", i, resp.StatusCode)
+		}
+	}
+	if b, _ := io.ReadAll(answers); len(b) > 0 {
+		t.Errorf("after the refusal: %q", b)
+	}
+	if n := len(internet.Requests()); n != 2 {
+		t.Errorf("the origin saw %d requests", n)
+	}
+}

@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"openshell.ai/openshell/proxy/identity"
+)
+
+// helperArg makes the test binary a workload: it runs inside the inner
+// namespace, so that the kernel knows whose connections it makes.
+const helperArg = "workload-helper"
+
+// runHelper requests each URL, through one address for all of them, and prints
+// the answers' statuses.
+func runHelper(args []string) int {
+	addr, urls := args[0], args[1:]
+	for _, url := range urls {
+		c := &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", addr)
+			},
+		}}
+		resp, err := c.Get(url)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		fmt.Println(resp.StatusCode)
+	}
+	return 0
+}
+
+func TestProcessIsIdentifiedByTheKernel(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRoom(t, permissive(""), func(r *room, c *Config) {
+		finder, err := identity.NewFinder(r.inner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { finder.Close() })
+		c.Identify = finder.Identify
+	})
+	var out []byte
+	err = r.inner.Do(func() (err error) {
+		out, err = exec.Command(self, helperArg, "45.64.45.12:80", "http://45.64.45.12/who").Output()
+		return err
+	})
+	if err != nil || string(out) != "200\n" {
+		t.Fatalf("helper said %q, %v", out, err)
+	}
+	for _, rec := range r.records() {
+		if rec.Process.Path != self || len(rec.Process.SHA256) != 64 || rec.Process.PID == 0 {
+			t.Errorf("record of %+v, want %s", rec.Process, self)
+		}
+	}
+	if len(r.records()) != 2 {
+		t.Errorf("%d records", len(r.records()))
+	}
+}
+
+func TestUnknownProcessIsRefusedInBothModes(t *testing.T) {
+	const allowed = "{host: web.example, port: 80}"
+	for _, v := range []View{enforcing(allowed), permissive(allowed)} {
+		r := newRoom(t, v, func(_ *room, c *Config) {
+			c.Identify = func(netip.AddrPort, netip.AddrPort) (identity.Process, error) {
+				return identity.Process{}, errors.New("failed to resolve peer binary: gone")
+			}
+		})
+		resp := r.get(r.client(false), "http://web.example/x")
+		if resp.StatusCode != 403 || !strings.Contains(resp.text, `"reason":"failed to resolve peer binary: gone"`) {
+			t.Errorf("answer %d %s", resp.StatusCode, resp.text)
+		}
+		resp = r.say(r.mustDial("10.200.0.1:3128"), "CONNECT web.example:80 HTTP/1.1\r\nHost: web.example:80\r\n\r\n")
+		if resp.StatusCode != 403 {
+			t.Errorf("CONNECT: status %d", resp.StatusCode)
+		}
+		if len(internet.Requests()) != 0 {
+			t.Error("it reached the origin")
+		}
+		r.want(
+			"request denied identity web.example:80 GET http:/x 403 tls=none (failed to resolve peer binary: gone)",
+			"connect denied identity web.example:80 (failed to resolve peer binary: gone)",
+		)
+	}
+}

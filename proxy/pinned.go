@@ -1,0 +1,39 @@
+package proxy
+
+import "sync"
+
+// pin is a client that does not trust the sandbox's CA, and the service it
+// did not trust it for.
+type pin struct {
+	host   string
+	port   uint16
+	binary string
+}
+
+func (f *flow) pin() pin { return pin{f.host, f.port, f.proc.Path} }
+
+// pinned remembers pins for the sandbox's life.
+type pinned struct {
+	mu   sync.Mutex
+	seen map[pin]bool
+}
+
+// maxPinned bounds what is remembered.
+const maxPinned = 4096
+
+func (p *pinned) add(c pin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen == nil {
+		p.seen = make(map[pin]bool)
+	}
+	if len(p.seen) < maxPinned {
+		p.seen[c] = true
+	}
+}
+
+func (p *pinned) has(c pin) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[c]
+}

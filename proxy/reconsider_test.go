@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+func (r *room) change(v View) {
+	r.view.Store(&v)
+	r.proxy.Reconsider()
+}
+
+func ended(t *testing.T, what string, conn io.Reader) {
+	t.Helper()
+	if c, ok := conn.(net.Conn); ok {
+		c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	}
+	_, err := conn.Read(make([]byte, 1))
+	if err == nil || strings.Contains(err.Error(), "timeout") {
+		t.Errorf("%s is still open (%v)", what, err)
+	}
+}
+
+func echoes(t *testing.T, what string, conn io.ReadWriter) {
+	t.Helper()
+	conn.Write([]byte("\x00"))
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Errorf("%s was closed: %v", what, err)
+	}
+}
+
+func TestReconsiderClosesWhatIsNoLongerAllowed(t *testing.T) {
+	const both = "{host: echo.example, port: 7}\n{host: mail.example, port: 25}"
+	r := newRoom(t, enforcing(both))
+	echo, tunnel, mail := r.mustDial("echo.example:7"), r.mustDial(explicitProxy), r.mustDial("mail.example:25")
+	r.say(tunnel, "CONNECT echo.example:7 HTTP/1.1\r\nHost: echo.example:7\r\n\r\n")
+	echoes(t, "the connection", echo)
+	echoes(t, "the tunnel", tunnel)
+	readLine(t, mail, "220 mail.example")
+	r.change(enforcing("{host: mail.example, port: 25}"))
+	ended(t, "the connection", echo)
+	ended(t, "the tunnel", tunnel)
+	readLine(t, mail, " ESMTP fakenet\r\n")
+	io.WriteString(mail, "NOOP\r\n")
+	readLine(t, mail, "250 ok\r\n")
+}
+
+func TestReconsiderLeavesPermissiveConnectionsAlone(t *testing.T) {
+	r := newRoom(t, enforcing("{host: echo.example, port: 7}"))
+	echo := r.mustDial("echo.example:7")
+	echoes(t, "the connection", echo)
+	r.change(permissive(""))
+	echoes(t, "the connection", echo)
+}
+
+// TestEndOfPermissiveMode ends what only permissive mode let through: a raw
+// connection, a stream, a WebSocket, a download through the explicit proxy.
+func TestEndOfPermissiveMode(t *testing.T) {
+	r := newRoom(t, permissive(strings.Replace(rest, weather, stream, 1)+"\n{host: echo.example, port: 7, protocol: rest, access: full}"))
+	raw := r.mustDial("echo.example:7")
+	echoes(t, "the raw connection", raw)
+	socket, _, err := websocket.Dial(t.Context(), "https://"+stream+"/ws", &websocket.DialOptions{HTTPClient: r.client(false)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.CloseNow()
+	kept := r.mustDialTLS(stream+":443", r.trust(stream))
+	r.say(kept, "GET /ok/kept HTTP/1.1\r\nHost: "+stream+"\r\n\r\n").echo(t)
+	get := func(c *http.Client, url string) io.Reader {
+		resp, err := c.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		io.ReadFull(resp.Body, make([]byte, 10))
+		return resp.Body
+	}
+	h1 := get(r.client(false), "https://"+stream+"/drip/100000")
+	h2 := get(r.client(true), "https://"+stream+"/drip/100000")
+	forward := get(r.proxied(), "http://web.example/drip/100000")
+
+	v := *r.view.Load()
+	v.Permissive = false
+	r.change(v)
+	ended(t, "the raw connection", raw)
+	for what, body := range map[string]io.Reader{"the stream": h1, "the HTTP/2 stream": h2, "the forwarded stream": forward} {
+		done := make(chan error, 1)
+		go func() { _, err := io.Copy(io.Discard, body); done <- err }()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("%s ended as if it were complete", what)
+			}
+		case <-time.After(3 * time.Second):
+			t.Errorf("%s is still open", what)
+		}
+	}
+	if _, _, err := socket.Read(t.Context()); err == nil {
+		t.Error("the WebSocket is still open")
+	}
+	r.say(kept, "GET /ok/again HTTP/1.1\r\nHost: "+stream+"\r\n\r\n").echo(t)
+	if resp := r.say(kept, "GET /no HTTP/1.1\r\nHost: "+stream+"\r\n\r\n"); resp.StatusCode != 403 {
+		t.Errorf("a kept connection's next request: status %d", resp.StatusCode)
+	}
+	evidence := map[string]int{}
+	for _, rec := range r.records() {
+		if rec.Evidence {
+			evidence[line(rec)]++
+		}
+	}
+	for _, n := range evidence {
+		if n > 2 { // the two /drip/ streams look alike
+			t.Errorf("evidence %v", evidence)
+		}
+	}
+}
+
+func TestSpliceEndsWhereInspectionBegins(t *testing.T) {
+	r := newRoom(t, enforcing("{host: echo.example, port: 7}"))
+	echo := r.mustDial("echo.example:7")
+	echoes(t, "the connection", echo)
+	r.change(enforcing("{host: echo.example, port: 7, protocol: rest, access: full}"))
+	ended(t, "the connection", echo)
+}

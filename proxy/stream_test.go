@@ -1,0 +1,343 @@
+package proxy
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const stream = "stream.example"
+
+func TestWebSocket(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		r := newRoom(t, permissive(""))
+		conn, _, err := websocket.Dial(t.Context(), scheme+"://"+stream+"/ws", &websocket.DialOptions{HTTPClient: r.client(false)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"one", strings.Repeat("two", 10000)} {
+			if err := conn.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			if _, got, err := conn.Read(t.Context()); err != nil || string(got) != text {
+				t.Fatalf("read %d bytes, %v", len(got), err)
+			}
+		}
+		if err := conn.Close(websocket.StatusNormalClosure, "done"); err != nil {
+			t.Error(err)
+		}
+		port, how := "443", "terminated"
+		if scheme == "http" {
+			port, how = "80", "none"
+		}
+		r.want(
+			"connect logged l4 "+stream+":"+port+" "+empty,
+			"request logged l4 "+stream+":"+port+" GET "+scheme+":/ws 101 tls="+how+" EVIDENCE "+empty,
+		)
+	}
+}
+
+func TestOnlyWebSocketLeavesHTTP(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	resp := r.say(r.mustDial("web.example:80"), "GET /x HTTP/1.1\r\nHost: web.example\r\n"+
+		"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+	if e := resp.echo(t); e.Header.Get("Upgrade") != "" || e.Header.Get("Http2-Settings") != "" {
+		t.Errorf("the origin saw %v", e.Header)
+	}
+}
+
+// TestOriginMayNotSwitchUnasked has an origin of its own, which answers 101 to
+// anything.
+func TestOriginMayNotSwitchUnasked(t *testing.T) {
+	for _, ask := range []string{"", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"} {
+		r := newRoom(t, permissive(""))
+		up, origin := tcpPair(t)
+		go func() {
+			http.ReadRequest(bufio.NewReader(origin))
+			io.WriteString(origin, "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: wrong\r\n\r\nsmuggled")
+		}()
+		conn := r.carry(up)
+		resp := r.say(conn, "GET /x HTTP/1.1\r\nHost: web.example\r\n"+ask+"\r\n")
+		if resp.StatusCode != 502 || strings.Contains(resp.text, "smuggled") {
+			t.Errorf("answer %d %s", resp.StatusCode, resp.text)
+		}
+	}
+}
+
+func tcpPair(t *testing.T) (near, far *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+// carry relays a connection of a client to an origin that a test plays itself.
+func (r *room) carry(up *net.TCPConn) net.Conn {
+	client, near := tcpPair(r.t.(*testing.T))
+	f := r.proxy.newFlow(r.t.Context())
+	f.client, f.host, f.port, f.proc = near, "web.example", 80, tool
+	r.proxy.track(f)
+	f.admitted.Store(true)
+	go f.relay(up, plan{inspect: true})
+	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	return client
+}
+
+func TestEarlyAnswerToALongUpload(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	up, origin := tcpPair(t)
+	go func() {
+		http.ReadRequest(bufio.NewReader(origin))
+		io.WriteString(origin, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+	}()
+	conn := r.carry(up)
+	io.WriteString(conn, "POST /x HTTP/1.1\r\nHost: web.example\r\nContent-Length: 1000000\r\n\r\nstart")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != 413 {
+		t.Fatalf("answer %v, %v", resp, err)
+	}
+}
+
+func TestServerSentEventsAreNotHeldBack(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		r := newRoom(t, permissive(""))
+		resp, err := r.client(http2).Get("https://" + stream + "/sse?n=50")
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		lines := bufio.NewReader(resp.Body)
+		if text, err := lines.ReadString('\n'); err != nil || text != "id: 0\n" {
+			t.Fatalf("read %q, %v", text, err)
+		}
+		if first := time.Since(start); first > 300*time.Millisecond { // all of them take 500 ms
+			t.Errorf("the first event came after %v", first)
+		}
+		rest, err := io.ReadAll(lines)
+		resp.Body.Close()
+		if err != nil || !strings.HasSuffix(string(rest), "data: event 49\n\n") {
+			t.Errorf("the last events: %v", err)
+		}
+	}
+}
+
+func TestTrailersBothWays(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		r := newRoom(t, permissive(""))
+		c := r.client(http2)
+		resp := r.get(c, "https://"+stream+"/trailers")
+		if resp.Trailer.Get("X-Checksum") != "sum-of-GET" || resp.Trailer.Get("X-Late") != "yes" {
+			t.Errorf("HTTP/2 %v: trailers %v", http2, resp.Trailer)
+		}
+	}
+	r := newRoom(t, permissive(""))
+	up, origin := tcpPair(t)
+	seen := make(chan http.Header, 1)
+	go func() {
+		req, err := http.ReadRequest(bufio.NewReader(origin))
+		if err == nil {
+			io.Copy(io.Discard, req.Body)
+			seen <- req.Trailer
+		}
+		io.WriteString(origin, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	}()
+	r.say(r.carry(up), "POST /x HTTP/1.1\r\nHost: web.example\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n")
+	if got := <-seen; got.Get("X-Sum") != "7" {
+		t.Errorf("the origin saw trailers %v", got)
+	}
+}
+
+func TestInformationalResponses(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		r := newRoom(t, permissive(""))
+		hints := ""
+		req := r.request("GET", "https://"+stream+"/early-hints", "")
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+				hints = fmt.Sprint(code, header.Get("Link"))
+				return nil
+			},
+		}))
+		if resp := r.do(r.client(http2), req); resp.text != "hinted\n" || hints != "103</style.css>; rel=preload; as=style" {
+			t.Errorf("%d %q, before it %s", resp.StatusCode, resp.text, hints)
+		}
+		rec := r.records()[1]
+		if rec.Status != 200 {
+			t.Errorf("record %s", line(rec))
+		}
+	}
+}
+
+func TestExpectContinue(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	conn := r.mustDial("web.example:80")
+	io.WriteString(conn, "POST /x HTTP/1.1\r\nHost: web.example\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+	readLine(t, conn, "HTTP/1.1 100 Continue\r\n\r\n")
+	if e := r.say(conn, "body").echo(t); e.Body != "body" {
+		t.Errorf("the origin saw %q", e.Body)
+	}
+}
+
+func TestLargeBodiesPass(t *testing.T) {
+	const size = 8 << 20
+	for _, http2 := range []bool{false, true} {
+		r := newRoom(t, permissive(""))
+		c := r.client(http2)
+		if resp := r.get(c, fmt.Sprintf("https://%s/chunked/%d", stream, size)); len(resp.text) != size {
+			t.Errorf("read %d bytes", len(resp.text))
+		}
+		if e := r.do(c, r.request("PUT", "https://"+stream+"/up", strings.Repeat("x", size))).echo(t); e.Length != size {
+			t.Errorf("the origin read %d bytes", e.Length)
+		}
+	}
+}
+
+// TestBodiesAreNotHeld has one end send what the other does not read: the
+// proxy must stop reading too.
+func TestBodiesAreNotHeld(t *testing.T) {
+	const most = 32 << 20 // the kernel's buffers of four sockets, and some
+	chunk := make([]byte, 1<<20)
+	stalls := func(what string, conn net.Conn) {
+		sent := 0
+		for sent < 2*most {
+			conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			n, err := conn.Write(chunk)
+			sent += n
+			if err != nil {
+				break
+			}
+		}
+		if sent > most {
+			t.Errorf("%d bytes of the %s were taken", sent, what)
+		}
+	}
+	r := newRoom(t, permissive(""))
+	up, origin := tcpPair(t)
+	conn := r.carry(up)
+	io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: web.example\r\n\r\n")
+	http.ReadRequest(bufio.NewReader(origin))
+	io.WriteString(origin, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+	stalls("response", origin)
+
+	up, origin = tcpPair(t)
+	conn = r.carry(up)
+	io.WriteString(conn, "PUT /x HTTP/1.1\r\nHost: web.example\r\nContent-Length: 1000000000\r\n\r\n")
+	stalls("request", conn)
+	origin.Close()
+}
+
+func TestGRPC(t *testing.T) {
+	for _, url := range []string{"https://" + stream + "/svc/Echo", "http://web.example/svc/Echo"} {
+		r := newRoom(t, permissive(""))
+		transport := &http.Transport{DialContext: r.dial, TLSClientConfig: r.trust(""), Protocols: new(http.Protocols)}
+		transport.Protocols.SetHTTP2(true)
+		transport.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge, as gRPC does
+		t.Cleanup(transport.CloseIdleConnections)
+		in, out := io.Pipe()
+		req, _ := http.NewRequest("POST", url, in)
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("Te", "trailers")
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 { // the answer comes while the request goes on
+			message := binary.BigEndian.AppendUint32([]byte{0}, 1)
+			message = append(message, byte(i))
+			out.Write(message)
+			readLine(t, resp.Body, string(message))
+		}
+		out.Close()
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 || resp.Trailer.Get("Grpc-Status") != "0" {
+			t.Errorf("%s: %s, trailers %v", url, resp.Proto, resp.Trailer)
+		}
+		if seen := internet.Requests()[0]; seen.Proto != "HTTP/2.0" {
+			t.Errorf("%s: the origin was spoken to in %s", url, seen.Proto)
+		}
+		rec := r.records()[1]
+		if rec.Method != "POST" || rec.Path != "/svc/Echo" || rec.Status != 200 || !rec.Evidence {
+			t.Errorf("record %s", line(rec))
+		}
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	r := newRoom(t, enforcing("{host: echo.example, port: 7}"), func(_ *room, c *Config) { c.MaxConnections = 2 })
+	for range 2 {
+		conn := r.mustDial("echo.example:7")
+		io.WriteString(conn, "x")
+		readLine(t, conn, "x")
+	}
+	third := r.mustDial("echo.example:7")
+	if _, err := third.Read(make([]byte, 1)); err == nil {
+		t.Error("a third connection was served")
+	}
+	r.want("connect allowed l4 echo.example:7 policy=p", "connect allowed l4 echo.example:7 policy=p",
+		"connect denied limit (the sandbox has 2 connections open (limits.connections))")
+}
+
+// TestPlacesAreGivenBack opens and ends connections of each kind one after the
+// other, under a limit of one.
+func TestPlacesAreGivenBack(t *testing.T) {
+	r := newRoom(t, permissive("{host: echo.example, port: 7}"), func(_ *room, c *Config) { c.MaxConnections = 1 })
+	for i := range 3 {
+		for _, use := range []func(){
+			func() { r.say(r.mustDial("web.example:80"), "GET /x HTTP/1.0\r\n\r\n") },
+			func() {
+				conn := r.mustDialTLS(weather+":443", r.trust(weather))
+				r.say(conn, "GET /x HTTP/1.0\r\n\r\n")
+				conn.Close()
+			},
+			func() { r.say(r.mustDial(explicitProxy), "GET http://web.example/ HTTP/1.0\r\n\r\n") },
+			func() {
+				conn := r.mustDial(explicitProxy)
+				r.say(conn, "CONNECT web.example:80 HTTP/1.1\r\nHost: web.example:80\r\n\r\n")
+				conn.Close()
+			},
+			func() {
+				conn := r.mustDial("echo.example:7")
+				echoes(t, "the connection", conn)
+				conn.Close()
+			},
+			func() { tls.Client(r.mustDial(weather+":443"), r.distrusting("x.example")).Handshake() },
+		} {
+			use()
+			for n := 0; r.proxy.open.Load() != 0; n++ {
+				if n == 300 {
+					t.Fatalf("round %d: %d connections are still counted", i, r.proxy.open.Load())
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}
+	for _, rec := range r.records() {
+		if rec.Layer == LayerLimit {
+			t.Error("the limit was hit")
+		}
+	}
+}

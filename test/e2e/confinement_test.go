@@ -1,0 +1,324 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/capability"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// droppedCapabilities are those that no workload keeps, by their numbers
+// (linux/capability.h).
+var droppedCapabilities = map[string]uint{
+	"NET_ADMIN": unix.CAP_NET_ADMIN, "NET_RAW": unix.CAP_NET_RAW, "SYS_MODULE": unix.CAP_SYS_MODULE,
+	"SYS_RAWIO": unix.CAP_SYS_RAWIO, "SYS_PTRACE": unix.CAP_SYS_PTRACE, "SYS_ADMIN": unix.CAP_SYS_ADMIN,
+	"SYS_BOOT": unix.CAP_SYS_BOOT, "SYS_TIME": unix.CAP_SYS_TIME, "MAC_OVERRIDE": unix.CAP_MAC_OVERRIDE,
+	"MAC_ADMIN": unix.CAP_MAC_ADMIN, "PERFMON": unix.CAP_PERFMON, "BPF": unix.CAP_BPF,
+	"CHECKPOINT_RESTORE": unix.CAP_CHECKPOINT_RESTORE,
+}
+
+// everything asks for all capabilities that can be given, and for no seccomp
+// profile.
+func everything(s *specs.Spec) {
+	s.Process.Capabilities = capabilitySets(held)
+	s.Process.NoNewPrivileges = false
+	s.Linux.Seccomp = nil
+}
+
+// held are the capabilities of this process: runc cannot give others away.
+var held []string
+
+func findHeld() error {
+	own, err := capability.NewPid2(0)
+	if err != nil {
+		return err
+	}
+	if err := own.Load(); err != nil {
+		return err
+	}
+	for _, c := range capability.ListKnown() {
+		if own.Get(capability.PERMITTED, c) {
+			held = append(held, "CAP_"+strings.ToUpper(c.String()))
+		}
+	}
+	return nil
+}
+
+// confined checks what /proc/self/status says of a process in a sandbox.
+func confined(t *testing.T, what string, r result) {
+	t.Helper()
+	if r.Fields["Seccomp"] != "2" || r.Fields["NoNewPrivs"] != "1" {
+		t.Errorf("%s: Seccomp %s, NoNewPrivs %s", what, r.Fields["Seccomp"], r.Fields["NoNewPrivs"])
+	}
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		bits, err := strconv.ParseUint(r.Fields[set], 16, 64)
+		if err != nil {
+			t.Fatalf("%s: %s: %v", what, set, err)
+		}
+		for name, n := range droppedCapabilities {
+			if bits&(1<<n) != 0 {
+				t.Errorf("%s: %s has CAP_%s", what, set, name)
+			}
+		}
+	}
+}
+
+// modes are the edits that make a container's mode.
+var modes = map[string][]edit{"enforcing": nil, "permissive": {permissive}}
+
+func TestSeccompAndCapabilities(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	noDefault := newWorld(t, map[string]any{"seccomp": map[string]any{"default_profile": false}})
+	for mode, edits := range modes {
+		for name, more := range map[string]edit{"plain": func(*specs.Spec) {}, "everything": everything} {
+			for profile, w := range map[string]*world{"default profile": w, "no default profile": noDefault} {
+				what := mode + ", " + name + ", " + profile
+				c := w.container(append(edits, more, args(clientPath, "status"))...)
+				o := c.run()
+				r := o.results(c)[0]
+				confined(t, what, r)
+				filters, _ := strconv.Atoi(r.Fields["Seccomp_filters"])
+				if want := map[string]int{"default profile": 2, "no default profile": 1}[profile]; filters < want {
+					t.Errorf("%s: %d filters, want at least %d", what, filters, want)
+				}
+				if bits, _ := strconv.ParseUint(r.Fields["CapEff"], 16, 64); bits&(1<<unix.CAP_CHOWN) == 0 {
+					t.Errorf("%s: a harmless capability is gone: %s", what, r.Fields["CapEff"])
+				}
+			}
+		}
+	}
+}
+
+func TestRefusedSystemCalls(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.container(permissive, everything).start()
+	for _, call := range []struct {
+		eperm string // what busybox says of it
+		argv  []string
+	}{
+		{"are you root?", []string{"/bin/mount", "-t", "tmpfs", "tmpfs", "/data"}},
+		{"Operation not permitted", []string{"/bin/unshare", "-U", "/bin/true"}},
+		{"Operation not permitted", []string{"/bin/nsenter", "-t", "1", "-m", "/bin/true"}},
+	} {
+		o := c.exec(call.argv...)
+		if o.status == 0 || !strings.Contains(o.stderr, call.eperm) {
+			t.Errorf("%s: %s", call.argv[0], o)
+		}
+	}
+}
+
+func TestOnlyLoopback(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for mode, edits := range modes {
+		for name, network := range map[string]edit{
+			"new namespace": func(*specs.Spec) {},
+			"path":          netnsPath(w.net),
+			"host's": func(s *specs.Spec) {
+				s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+					return n.Type == specs.NetworkNamespace
+				})
+			},
+		} {
+			c := w.container(append(edits, network, args(clientPath, "links"))...)
+			if r := c.run().results(c)[0]; !slices.Equal(r.Names, []string{"lo"}) {
+				t.Errorf("%s, %s: devices %q", mode, name, r.Names)
+			}
+			c.awaitEnd() // of the path's namespace, which a second container would join
+		}
+	}
+}
+
+const someFiles = `version: 1
+filesystem_policy:
+  read_only: [/srv]
+  read_write: [/data]
+`
+
+// refusedWrite tells whether a write failed with EACCES, which is Landlock's.
+func refusedWrite(r result) bool {
+	return !r.OK && strings.Contains(r.Error, "permission denied")
+}
+
+func TestFilesystem(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, someFiles)
+	for _, path := range []string{"/data/a", "/tmp/a", "/dev/shm/a", "/dev/null"} {
+		if r := p.enforcing.client("write", path, "x"); !r.OK {
+			t.Errorf("enforcing, %s is writable by policy or baseline: %s", path, r.Error)
+		}
+	}
+	for _, path := range []string{"/outside/a", "/srv/a", "/etc/passwd-", "/usr/bin/a", "/a"} {
+		if r := p.enforcing.client("write", path, "x"); !refusedWrite(r) {
+			t.Errorf("enforcing, write %s: %+v", path, r)
+		}
+		if _, err := os.Lstat(filepath.Join(p.enforcing.rootfs(), path)); !os.IsNotExist(err) {
+			t.Errorf("enforcing, %s was written: %v", path, err)
+		}
+		if r := p.permissive.client("write", path, "x"); !r.OK {
+			t.Errorf("permissive, write %s: %s", path, r.Error)
+		}
+		if _, err := os.Lstat(filepath.Join(p.permissive.rootfs(), path)); err != nil {
+			t.Errorf("permissive, %s was not written: %v", path, err)
+		}
+	}
+	if r := p.enforcing.client("read", "/etc/passwd"); !r.OK {
+		t.Errorf("enforcing, read of the baseline: %s", r.Error)
+	}
+	if r := p.enforcing.client("list", "/outside"); !refusedWrite(r) {
+		t.Errorf("enforcing, list /outside: %+v", r)
+	}
+}
+
+func TestFirstProcessIsConfinedLikeExec(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.policy("files", someFiles)
+	c := w.container(policy("files"), args(clientPath, "seq", "write", "/data/a", ",", "write", "/outside/a"))
+	list := c.run().results(c)
+	if !list[0].OK || !refusedWrite(list[1]) {
+		t.Errorf("the first process's writes: %+v", list)
+	}
+}
+
+// trustVariables point clients at the sandbox's CA.
+var trustVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
+	"NODE_EXTRA_CA_CERTS", "DENO_CERT", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "JAVA_TOOL_OPTIONS"}
+
+// execWays are the ways by which engines execute a program in a container. Each
+// returns what the program printed.
+var execWays = map[string]func(c *container, argv ...string) outcome{
+	"positional": (*container).exec,
+	"process file": func(c *container, argv ...string) outcome {
+		return c.w.oci("exec", "--process", c.processFile(false, argv...), c.id)
+	},
+	"process file, inline flag": func(c *container, argv ...string) outcome {
+		return c.w.oci("exec", "-p="+c.processFile(false, argv...), c.id)
+	},
+	"process file with a terminal": func(c *container, argv ...string) outcome {
+		tty := newConsole(c.w)
+		o := c.w.oci("exec", "--process", c.processFile(true, argv...), "--console-socket", tty.path, "--detach", c.id)
+		if o.status != 0 {
+			return o
+		}
+		return outcome{stdout: tty.read()}
+	},
+	"capabilities asked for": func(c *container, argv ...string) outcome {
+		return c.w.oci(append([]string{"exec", "--cap", "CAP_SYS_ADMIN", "--cap=CAP_NET_ADMIN", "--cap", "CAP_CHOWN", c.id}, argv...)...)
+	},
+}
+
+// processFile writes a process as containerd and podman do. It asks for all
+// that can be asked for.
+func (c *container) processFile(terminal bool, argv ...string) string {
+	c.w.t.Helper()
+	spec := plainSpec()
+	everything(spec)
+	process := *spec.Process
+	process.Args, process.Terminal = argv, terminal
+	text, err := json.Marshal(process)
+	must(c.w.t, err)
+	f := c.w.capture("process")
+	_, err = f.Write(text)
+	must(c.w.t, errors.Join(err, f.Close()))
+	return f.Name()
+}
+
+func TestExecIsConfined(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, someFiles)
+	for name, exec := range execWays {
+		for _, c := range []*container{p.enforcing, p.permissive} {
+			what := name + ", " + c.info().Mode
+			confined(t, what, exec(c, clientPath, "status").results(c)[0])
+
+			env := exec(c, append([]string{clientPath, "env"}, trustVariables...)...).results(c)[0]
+			for _, variable := range trustVariables {
+				if !strings.Contains(env.Fields[variable], "/etc/openshell-tls/") {
+					t.Errorf("%s: %s is %q", what, variable, env.Fields[variable])
+				}
+			}
+
+			r := exec(c, clientPath, "write", "/outside/exec", "x").results(c)[0]
+			if c == p.enforcing && !refusedWrite(r) || c == p.permissive && !r.OK {
+				t.Errorf("%s: write outside: %+v", what, r)
+			}
+		}
+	}
+}
+
+func TestTrustVariableOfTheImageIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.container(args(clientPath, "env", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), func(s *specs.Spec) {
+		s.Process.Env = append(s.Process.Env, "SSL_CERT_FILE=/data/own.pem")
+	})
+	r := c.run().results(c)[0]
+	if r.Fields["SSL_CERT_FILE"] != "/data/own.pem" || r.Fields["CURL_CA_BUNDLE"] == "" {
+		t.Errorf("variables %+v", r.Fields)
+	}
+}
+
+// console is the socket on which the low-level runtime hands over a terminal
+// (runc's docs/terminals.md).
+type console struct {
+	w    *world
+	path string
+	l    *net.UnixListener
+}
+
+func newConsole(w *world) *console {
+	w.t.Helper()
+	// Not in the test's directory, whose path may be too long for sun_path.
+	dir, err := os.MkdirTemp("", "c")
+	must(w.t, err)
+	w.t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	must(w.t, err)
+	w.t.Cleanup(func() { l.Close() })
+	return &console{w: w, path: path, l: l}
+}
+
+// terminal takes over the terminal.
+func (c *console) terminal() *os.File {
+	c.w.t.Helper()
+	conn, err := c.l.AcceptUnix()
+	must(c.w.t, err)
+	defer conn.Close()
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 4096), oob)
+	must(c.w.t, err)
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	must(c.w.t, err)
+	fds, err := unix.ParseUnixRights(&messages[0])
+	must(c.w.t, err)
+	tty := os.NewFile(uintptr(fds[0]), "tty")
+	c.w.t.Cleanup(func() { tty.Close() })
+	return tty
+}
+
+// read takes over the terminal and reads all that is written to it.
+func (c *console) read() string {
+	tty := c.terminal()
+	var text strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := tty.Read(buf)
+		text.Write(buf[:n])
+		if err != nil { // EIO, when the last process has closed its side
+			return strings.ReplaceAll(text.String(), "\r\n", "\n")
+		}
+	}
+}

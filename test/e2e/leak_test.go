@@ -1,0 +1,94 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"openshell.ai/openshell/test/fakenet"
+)
+
+// cycles is how often a container is made and deleted.
+func cycles(t *testing.T) int {
+	text := os.Getenv("OPENSHELL_E2E_CYCLES")
+	if text == "" {
+		return 20
+	}
+	n, err := strconv.Atoi(text)
+	must(t, err)
+	return n
+}
+
+// Not parallel: what is left is counted on the whole machine.
+func TestCyclesLeaveNothing(t *testing.T) {
+	w := newWorld(t)
+	for mode, c := range map[string]*container{
+		"enforcing": w.container(), "permissive": w.container(permissive), "shared": w.container(netnsPath(w.net)),
+	} {
+		cycle := func() {
+			c.start()
+			c.client("get", "http://"+fakenet.WebHost+"/")
+			c.delete()
+		}
+		cycle() // makes the directories that stay
+		before := snap(t, w.places(c)...)
+		for range cycles(t) {
+			cycle()
+		}
+		if mode == "permissive" {
+			// Every permissive run is on record.
+			runs, err := filepath.Glob(filepath.Join(w.stateDir, "policies", c.id, "runs", "*.json"))
+			must(t, err)
+			if len(runs) != cycles(t)+1 {
+				t.Errorf("%d runs on record, want %d", len(runs), cycles(t)+1)
+			}
+			before.allow(runs...)
+		}
+		nothingLeft(t, fmt.Sprintf("%d %s cycles", cycles(t), mode), before, w.places(c)...)
+	}
+}
+
+// Not parallel, as above.
+func TestForegroundRunsLeaveNothing(t *testing.T) {
+	w := newWorld(t)
+	c := w.container(args("/bin/true"))
+	c.run()
+	c.awaitEnd()
+	before := snap(t, w.places(c)...)
+	for range cycles(t) {
+		// Each run finds the sandbox of the one before gone, or waits for it.
+		if o := c.run(); o.status != 0 {
+			t.Fatal(o)
+		}
+	}
+	nothingLeft(t, "foreground runs", before, w.places(c)...)
+}
+
+func TestConnectionsLeaveNothingInTheSupervisor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.container(permissive).start()
+	pid := c.info().Supervisor.PID
+	use := func(n int) {
+		t.Helper()
+		argv := []string{clientPath, "get"}
+		for i := range n {
+			argv = append(argv, fmt.Sprintf("http://%s/%d", fakenet.WebHost, i), fmt.Sprintf("https://%s/%d", fakenet.GitHubHost, i))
+		}
+		if o := c.exec(argv...); o.status != 0 {
+			t.Fatal(o)
+		}
+		if r := c.client("tcp", fakenet.EchoHost+":7", "x"); !r.OK {
+			t.Fatalf("%+v", r)
+		}
+	}
+	held := func() int { return len(glob(t, fmt.Sprintf("/proc/%d/fd/*", pid))) }
+	use(2)
+	base := held()
+	for range 20 {
+		use(2)
+	}
+	eventually(t, patience, fmt.Sprintf("as many descriptors as before, which were %d", base), func() bool { return held() <= base })
+}

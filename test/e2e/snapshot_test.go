@@ -1,0 +1,117 @@
+package e2e_test
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// snapshot is all that a container could leave on the machine. It is only
+// meaningful in tests that are not parallel: it has everybody's.
+type snapshot struct {
+	items       map[string]bool
+	descriptors int // of this process
+}
+
+// snap takes stock of mounts, namespaces, processes, cgroups and this process's
+// descriptors, and of the files below some directories.
+func snap(t *testing.T, dirs ...string) snapshot {
+	t.Helper()
+	s := map[string]bool{}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	for line := range linesOf(string(mounts)) {
+		s["mount "+strings.Fields(line)[4]] = true
+	}
+	for _, link := range glob(t, "/proc/[0-9]*/ns/*") {
+		if target, err := os.Readlink(link); err == nil {
+			s["namespace "+target] = true
+		}
+	}
+	for _, link := range glob(t, "/proc/[0-9]*/fd/*") {
+		if target, err := os.Readlink(link); err == nil && slices.Contains([]string{"net", "mnt", "pid"}, strings.SplitN(target, ":", 2)[0]) {
+			s["namespace "+target] = true
+		}
+	}
+	for _, file := range glob(t, "/proc/[0-9]*/cmdline") {
+		if text, err := os.ReadFile(file); err == nil {
+			s["process "+filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(text), "\x00", " ")] = true
+		}
+	}
+	for _, file := range glob(t, "/sys/fs/cgroup/*/"+binaries.tag+"-*") {
+		s["cgroup "+file] = true
+	}
+	for _, dir := range dirs {
+		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				s["file "+path] = true
+			}
+			return nil
+		})
+	}
+	return snapshot{s, len(glob(t, "/proc/self/fd/*"))}
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	list, err := filepath.Glob(pattern)
+	must(t, err)
+	return list
+}
+
+// allow makes files that stay no change.
+func (s snapshot) allow(paths ...string) {
+	for _, path := range paths {
+		s.items["file "+path] = true
+	}
+}
+
+// since lists what was added (+) and what has gone (-).
+func (s snapshot) since(before snapshot) []string {
+	var out []string
+	for item := range s.items {
+		if !before.items[item] {
+			out = append(out, "+"+item)
+		}
+	}
+	for item := range before.items {
+		if !s.items[item] {
+			out = append(out, "-"+item)
+		}
+	}
+	// The fake internet's may become fewer meanwhile.
+	if more := s.descriptors - before.descriptors; more > 0 {
+		out = append(out, fmt.Sprintf("+%d descriptors", more))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// nothingLeft fails unless everything becomes as it was before: processes that
+// are not waited for need a moment.
+func nothingLeft(t *testing.T, what string, before snapshot, dirs ...string) {
+	t.Helper()
+	var changes []string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if changes = snap(t, dirs...).since(before); len(changes) == 0 {
+			return
+		}
+	}
+	t.Errorf("%s left:\n%s", what, strings.Join(changes, "\n"))
+}
+
+// places are the directories that a container must leave as they were, its own
+// included.
+func (w *world) places(containers ...*container) []string {
+	places := map[string]bool{w.runDir: true, w.stateDir: true, w.policyDir: true, w.root: true}
+	for _, c := range containers {
+		places[c.bundle] = true
+	}
+	return slices.Collect(maps.Keys(places))
+}

@@ -110,7 +110,7 @@ func (e *Evidence) addRequest(d Denial) {
 	method := strings.ToUpper(d.Method)
 	e.addSample(Sample{
 		Method: audit.Escape(method, maxShownMethod),
-		Path:   audit.Escape(mask(withoutQuery(d.Path)), maxShownPath),
+		Path:   audit.Escape(Mask(withoutQuery(d.Path)), maxShownPath),
 		Count:  1, Status: d.Status,
 	})
 	path, ok := pattern(d.Path)
@@ -145,7 +145,7 @@ func reasonFor(d Denial) string {
 	if len(d.Path) > 1 {
 		general, ok := pattern(d.Path)
 		if !ok {
-			general = mask(withoutQuery(d.Path))
+			general = Mask(withoutQuery(d.Path))
 		}
 		reason = strings.ReplaceAll(reason, d.Path, general)
 	}

@@ -68,8 +68,8 @@ func generalise(s string, first bool) string {
 	return s
 }
 
-// mask hides the segments of a path that may be secrets, for showing it.
-func mask(path string) string {
+// Mask hides the segments of a path that may be secrets, for showing it.
+func Mask(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
 		if kind := classify(s); kind == segmentToken || kind == segmentHex && len(s) >= minSecretHex {

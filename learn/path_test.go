@@ -63,8 +63,8 @@ func TestMask(t *testing.T) {
 		"/k/" + strings.Repeat("0f", 16):                         "/k/*",
 		"/commit/a1b2c3d4":                                       "/commit/a1b2c3d4",
 	} {
-		if got := mask(in); got != want {
-			t.Errorf("mask(%q) = %q, want %q", in, got, want)
+		if got := Mask(in); got != want {
+			t.Errorf("Mask(%q) = %q, want %q", in, got, want)
 		}
 	}
 }

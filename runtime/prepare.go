@@ -179,22 +179,27 @@ func imageOf(a map[string]string) string {
 	return ""
 }
 
-// findLauncher returns openshell-init's path: beside this program, or in the
-// directory for programs that only programs call.
-func findLauncher() (string, error) {
+// LauncherPlaces returns where openshell-init may be: beside this program, or in
+// a directory for programs that only programs call.
+func LauncherPlaces() []string {
+	places := []string{filepath.Join("/usr/libexec/openshell", confine.InitName)}
 	self, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("find %s: %w", confine.InitName, err)
+		return places
 	}
 	dir := filepath.Dir(self)
-	for _, p := range []string{
+	return append([]string{
 		filepath.Join(dir, confine.InitName),
 		filepath.Join(dir, "..", "libexec", "openshell", confine.InitName),
-		filepath.Join("/usr/libexec/openshell", confine.InitName),
-	} {
+	}, places...)
+}
+
+func findLauncher() (string, error) {
+	places := LauncherPlaces()
+	for _, p := range places {
 		if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
 			return filepath.Clean(p), nil
 		}
 	}
-	return "", fmt.Errorf("%s is neither beside %s nor in /usr/libexec/openshell: install it there", confine.InitName, self)
+	return "", fmt.Errorf("%s is in none of its places: install it as one of %s", confine.InitName, strings.Join(places, ", "))
 }

@@ -81,8 +81,14 @@ func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	spawner, err := sandbox.NewSpawner()
+	if err != nil {
+		return 1, err
+	}
 	root := r.root(inv)
-	if err := Prepare(ctx, r.config, root, bundle, inv.ID, sandbox.Spawn); err != nil {
+	err = Prepare(ctx, r.config, root, bundle, inv.ID, spawner.Start)
+	spawner.Close()
+	if err != nil {
 		return 1, err
 	}
 	_, err = r.replace(inv.Args)

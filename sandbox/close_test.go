@@ -21,7 +21,7 @@ func orphan(t *testing.T, c *config.Config, root string) Info {
 		if err := os.Mkdir(r.Container.Stubs[0], 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(t.Context(), c, r, Spawn); err != nil {
+		if _, err := Open(t.Context(), c, r, spawn); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -219,3 +219,13 @@ func closeContainer(t *testing.T, c *config.Config, root, id string) {
 		t.Errorf("close %s: %v", id, err)
 	}
 }
+
+// spawn is a Starter by a Spawner of its own.
+func spawn(r Request, c *config.Config) (Ready, error) {
+	s, err := NewSpawner()
+	if err != nil {
+		return Ready{}, err
+	}
+	defer s.Close()
+	return s.Start(r, c)
+}

@@ -27,7 +27,7 @@ func TestSpawnAndClose(t *testing.T) {
 	noLeak(t)
 	c := newNode(t)
 	root := t.TempDir()
-	ready, err := Open(t.Context(), c, request(root, "c1"), Spawn)
+	ready, err := Open(t.Context(), c, request(root, "c1"), spawn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestSpawnTellsTheReason(t *testing.T) {
 	c := newNode(t)
 	r := request(t.TempDir(), "c1")
 	r.PolicyNamed = true
-	if _, err := Open(t.Context(), c, r, Spawn); err == nil || !strings.Contains(err.Error(), `policy "c1" does not exist`) {
+	if _, err := Open(t.Context(), c, r, spawn); err == nil || !strings.Contains(err.Error(), `policy "c1" does not exist`) {
 		t.Errorf("got %v", err)
 	}
 	if entries, _ := os.ReadDir(sandboxesDir(c.RunDir)); len(entries) != 0 {
@@ -73,7 +73,7 @@ func TestSupervisorHoldsNothingOfItsCreators(t *testing.T) {
 	}
 	defer unix.Close(pipe[0])
 	root := t.TempDir()
-	if _, err := Open(t.Context(), c, request(root, "c1"), Spawn); err != nil {
+	if _, err := Open(t.Context(), c, request(root, "c1"), spawn); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(pipe[1])
@@ -96,7 +96,7 @@ func TestConcurrentJoinsMakeOneSandbox(t *testing.T) {
 		wg.Go(func() {
 			r := request(root, fmt.Sprintf("c%d", i))
 			r.Outer = Outer{OuterPath, outer}
-			ready, err := Open(t.Context(), c, r, Spawn)
+			ready, err := Open(t.Context(), c, r, spawn)
 			if err != nil {
 				t.Error(err)
 			}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/learn"
@@ -15,10 +16,14 @@ import (
 // observe takes what the proxy did to the audit log and, where it is evidence
 // of what the policy lacks, to the learner.
 func (s *Sandbox) observe(r proxy.Record) {
-	s.record(eventOf(r))
 	if r.Evidence {
 		s.learner.Observe(denialOf(r))
+		// That it was let through was recorded when it was opened.
+		if r.Outcome == proxy.Logged && r.Kind != proxy.Request {
+			return
+		}
 	}
+	s.record(eventOf(r))
 }
 
 // record completes an event and writes it down.
@@ -28,6 +33,7 @@ func (s *Sandbox) record(e audit.Event) {
 }
 
 func eventOf(r proxy.Record) audit.Event {
+	r.Path = learn.Mask(r.Path)
 	e := audit.Event{
 		Time: r.Time, Class: audit.ClassNetwork, Activity: "OPEN",
 		Process: processOf(r.Process), Host: r.Host, Port: r.Port,
@@ -113,6 +119,13 @@ func (s *Sandbox) recordStart(p *Policies) {
 		severity = audit.SeverityMedium
 	}
 	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "START", Severity: severity, Message: text})
+}
+
+// prune removes the logs of sandboxes that ended long ago.
+func (s *Sandbox) prune() {
+	if err := audit.Prune(s.config.StateDir, s.config.Audit.KeepDays, time.Now()); err != nil {
+		s.recordError("old logs were not removed", err)
+	}
 }
 
 func (s *Sandbox) recordStop() {

@@ -110,6 +110,7 @@ type Sandbox struct {
 	config  *config.Config
 	request Request
 	dir     string
+	ready   Ready // what is asked for it may come after the sandbox's end
 	store   *state.Store
 	log     *audit.Logger
 	learner *learn.Learner
@@ -297,13 +298,15 @@ func (s *Sandbox) serve(p *Policies) error {
 	if err := s.serveNetwork(); err != nil {
 		return err
 	}
+	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir()}
 	s.mu.Lock()
-	s.info.Outer, s.info.Shared, s.info.Inner = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.inner.Path()
+	s.info.Outer, s.info.Shared, s.info.Inner = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.ready.Inner
 	s.mu.Unlock()
 	if err := s.serveControl(); err != nil {
 		return err
 	}
 	s.recordStart(p)
+	s.wg.Go(s.prune)
 	s.startTimer()
 	return s.Attach(s.request.Container, s.request.Creator)
 }
@@ -321,9 +324,7 @@ func (s *Sandbox) run(p *Policies) learn.Run {
 }
 
 // Ready returns what bundles of the sandbox's containers need.
-func (s *Sandbox) Ready() Ready {
-	return Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir()}
-}
+func (s *Sandbox) Ready() Ready { return s.ready }
 
 // Done is closed when the sandbox has ended and left nothing in the run
 // directory.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -28,7 +29,7 @@ type outcome struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Starter makes a new sandbox: Spawn does in a process of its own, a caller
+// Starter makes a new sandbox: a Spawner does in a process of its own, a caller
 // that lives long enough by Start.
 type Starter func(r Request, c *config.Config) (Ready, error)
 
@@ -121,28 +122,37 @@ func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, e
 // startTimeout bounds a sandbox's start.
 const startTimeout = 30 * time.Second
 
-// Spawn starts a detached supervisor and waits until its sandbox is ready. The
-// supervisor reads the configuration itself.
-func Spawn(r Request, _ *config.Config) (_ Ready, err error) {
+// Spawner starts a sandbox in a detached supervisor. The supervisor's process
+// is started beforehand, so that it gets ready while its parent still reads
+// what the sandbox is to be.
+type Spawner struct {
+	cmd     *exec.Cmd
+	request *os.File // to write to
+	answer  *os.File // to read from
+}
+
+// NewSpawner starts the process. It has to be used, or closed.
+func NewSpawner() (_ *Spawner, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start supervisor: %w", err)
+		}
+	}()
 	self, err := os.Executable()
 	if err != nil {
-		return Ready{}, fmt.Errorf("start supervisor: %w", err)
-	}
-	input, err := json.Marshal(r)
-	if err != nil {
-		return Ready{}, fmt.Errorf("start supervisor: %w", err)
+		return nil, err
 	}
 	requestR, requestW, err := os.Pipe()
 	if err != nil {
-		return Ready{}, fmt.Errorf("start supervisor: %w", err)
+		return nil, err
 	}
-	defer requestW.Close()
+	defer requestR.Close()
 	answerR, answerW, err := os.Pipe()
 	if err != nil {
-		requestR.Close()
-		return Ready{}, fmt.Errorf("start supervisor: %w", err)
+		requestW.Close()
+		return nil, err
 	}
-	defer answerR.Close()
+	defer answerW.Close()
 
 	// Nothing of the engine's may stay open in the supervisor: a pipe that it
 	// held would keep the engine waiting for the container's output.
@@ -151,36 +161,62 @@ func Spawn(r Request, _ *config.Config) (_ Ready, err error) {
 	cmd.Stdin = requestR
 	cmd.ExtraFiles = []*os.File{answerW}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
-	requestR.Close()
-	answerW.Close()
+	if err := cmd.Start(); err != nil {
+		requestW.Close()
+		answerR.Close()
+		return nil, err
+	}
+	return &Spawner{cmd: cmd, request: requestW, answer: answerR}, nil
+}
+
+// Start is a Starter: it hands the request over and waits until the sandbox is
+// ready. The supervisor reads the configuration itself.
+func (s *Spawner) Start(r Request, _ *config.Config) (_ Ready, err error) {
+	defer func() {
+		if err == nil {
+			s.release()
+		}
+	}()
+	input, err := json.Marshal(r)
 	if err != nil {
 		return Ready{}, fmt.Errorf("start supervisor: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			return
-		}
-		_ = cmd.Process.Release()
-	}()
 	deadline := time.Now().Add(startTimeout)
-	if err := errors.Join(requestW.SetDeadline(deadline), answerR.SetDeadline(deadline)); err != nil {
+	if err := errors.Join(s.request.SetDeadline(deadline), s.answer.SetDeadline(deadline)); err != nil {
 		return Ready{}, fmt.Errorf("start supervisor: %w", err)
 	}
 	// A supervisor that does not read says why in its answer, or not at all.
-	_, _ = requestW.Write(input)
-	requestW.Close()
+	_, _ = s.request.Write(input)
+	s.request.Close()
 
 	var o outcome
-	if err := json.NewDecoder(answerR).Decode(&o); err != nil {
+	if err := json.NewDecoder(s.answer).Decode(&o); err != nil {
 		return Ready{}, fmt.Errorf("the supervisor ended before its sandbox was ready: %w", err)
 	}
 	if o.Ready == nil {
 		return Ready{}, errors.New(o.Error)
 	}
 	return *o.Ready, nil
+}
+
+// release lets the supervisor live on by itself.
+func (s *Spawner) release() {
+	_ = s.cmd.Process.Release()
+	s.cmd = nil
+	s.answer.Close()
+}
+
+// Close ends a supervisor that has no sandbox. After a successful Start it does
+// nothing.
+func (s *Spawner) Close() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	s.request.Close()
+	s.answer.Close()
+	s.cmd = nil
 }
 
 // answerFD is where a supervisor answers: the first of exec.Cmd's ExtraFiles.
@@ -193,7 +229,11 @@ func Supervise(c *config.Config) error {
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
 	answer := os.NewFile(answerFD, "answer")
 	var r Request
-	if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {
+	err := json.NewDecoder(os.Stdin).Decode(&r)
+	if errors.Is(err, io.EOF) {
+		return nil // there is nothing to supervise after all
+	}
+	if err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
 	if err := closeInherited(); err != nil {

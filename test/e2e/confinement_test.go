@@ -121,16 +121,21 @@ func TestRefusedSystemCalls(t *testing.T) {
 func TestOnlyLoopback(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	prepared := newWorld(t).apart()
 	for mode, edits := range modes {
 		for name, network := range map[string]edit{
 			"new namespace": func(*specs.Spec) {},
-			"path":          netnsPath(w.net),
+			"path":          netnsPath(prepared.net),
 			"host's": func(s *specs.Spec) {
 				s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
 					return n.Type == specs.NetworkNamespace
 				})
 			},
 		} {
+			w := w
+			if name == "path" {
+				w = prepared
+			}
 			c := w.container(append(edits, network, args(clientPath, "links"))...)
 			if r := c.run().results(c)[0]; !slices.Equal(r.Names, []string{"lo"}) {
 				t.Errorf("%s, %s: devices %q", mode, name, r.Names)

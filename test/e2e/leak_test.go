@@ -23,10 +23,12 @@ func cycles(t *testing.T) int {
 
 // Not parallel: what is left is counted on the whole machine.
 func TestCyclesLeaveNothing(t *testing.T) {
-	w := newWorld(t)
+	host, prepared := newWorld(t), newWorld(t).apart()
 	for mode, c := range map[string]*container{
-		"enforcing": w.container(), "permissive": w.container(permissive), "shared": w.container(netnsPath(w.net)),
+		"enforcing": host.container(), "permissive": host.container(permissive),
+		"prepared namespace": prepared.container(netnsPath(prepared.net)),
 	} {
+		w := c.w
 		cycle := func() {
 			c.start()
 			c.client("get", "http://"+fakenet.WebHost+"/")

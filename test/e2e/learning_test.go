@@ -80,7 +80,7 @@ func TestLearningLoop(t *testing.T) {
 		"another port":   {"/usr/bin/fetcher", "get", "https://" + fakenet.WebHost + "/index.html"},
 	} {
 		r := third.clientAs(argv[0], argv[1:]...)
-		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Reason == "" {
+		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Detail == "" {
 			t.Errorf("%s: %s", what, r.Body)
 		}
 	}

@@ -25,7 +25,7 @@ network_policies:
 	for _, a := range fakenet.Addrs(fakenet.WebHost) {
 		target := net.JoinHostPort(a.String(), "80")
 		r := p.enforcing.client("get", "http://"+target+"/x")
-		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Host != a.String() {
+		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Detail != "GET "+target+"/x not permitted by policy" {
 			t.Errorf("%s: %s", target, r.Body)
 		}
 		p.unseen(fakenet.WebHost)

@@ -34,6 +34,8 @@ type world struct {
 	runDir    string
 	policyDir string
 	root      string // the low-level runtime's --root
+
+	elsewhere bool // openshell runs in another network, see apart
 }
 
 // newWorld makes a node. settings are merged into its configuration.
@@ -85,6 +87,9 @@ func borrowNet(t *testing.T) *fakenet.Net {
 		must(t, err)
 	}
 	t.Cleanup(func() {
+		if left := tables(t, n.Do); len(left) > 0 {
+			t.Errorf("rules were left in the outer namespace: %q", left)
+		}
 		n.Reset()
 		nets.Lock()
 		defer nets.Unlock()
@@ -166,10 +171,14 @@ func (w *world) capture(name string) *os.File {
 	return f
 }
 
-// launch starts a command in the outer namespace.
+// launch starts a command in the network that stands for the host's.
 func (w *world) launch(cmd *exec.Cmd) {
 	w.t.Helper()
-	err := w.net.Do(cmd.Start)
+	network := w.net.Do
+	if w.elsewhere {
+		network = here
+	}
+	err := network(cmd.Start)
 	for _, captured := range []any{cmd.Stdout, cmd.Stderr} {
 		if f, ok := captured.(*os.File); ok {
 			f.Close() // the command has its own

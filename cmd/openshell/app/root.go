@@ -2,7 +2,6 @@ package app
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
@@ -11,26 +10,18 @@ import (
 	"openshell.ai/openshell/cmd/openshell/try"
 )
 
-// exitStatus is an error that only carries an exit status.
-type exitStatus interface{ ExitStatus() int }
-
 // operate carries out an operator's command.
 func operate(args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.Execute()
-	if err == nil {
-		return 0
-	}
-	var status exitStatus
-	if errors.As(err, &status) {
-		if text := err.Error(); text != "" {
-			fmt.Fprintln(os.Stderr, "openshell: "+text)
+	if status := (try.StatusError{}); errors.As(err, &status) {
+		if status.Err != nil {
+			operator.Report(os.Stderr, status.Err)
 		}
-		return status.ExitStatus()
+		return status.Status
 	}
-	fmt.Fprintln(os.Stderr, "openshell: "+err.Error())
-	return 1
+	return operator.Report(os.Stderr, err)
 }
 
 func newRoot() *cobra.Command {

@@ -101,18 +101,6 @@ func checkRuntime(ctx context.Context, name string) finding {
 	return ok("runtime", fmt.Sprintf("%s (%s)", path, version))
 }
 
-// launcherPlaces is where openshell-init is installed: beside this program, or on PATH.
-func launcherPlaces() []string {
-	var places []string
-	if self, err := os.Executable(); err == nil {
-		places = append(places, filepath.Join(filepath.Dir(self), confine.InitName))
-	}
-	if path, err := exec.LookPath(confine.InitName); err == nil {
-		places = append(places, path)
-	}
-	return places
-}
-
 // checkLauncher looks for openshell-init, and at whether it would run in any image: it cannot if it needs
 // a dynamic loader, which an image may not have.
 func checkLauncher(places []string) finding {

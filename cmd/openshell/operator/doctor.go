@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/runtime"
 )
 
 // The outcomes of a check.
@@ -88,7 +89,7 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 		checkSeccomp(),
 		checkNetwork(),
 		checkRuntime(ctx, c.Runtime),
-		checkLauncher(launcherPlaces()),
+		checkLauncher(runtime.LauncherPlaces()),
 		checkPrivate("state_dir", c.StateDir),
 		checkPrivate("run_dir", c.RunDir),
 		checkPolicies(c),

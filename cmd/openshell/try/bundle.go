@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,8 +44,26 @@ func newBundle(dir string) (_ *bundle, err error) {
 	if err := unix.Mount("overlay", b.rootfs(), "overlay", 0, data); err != nil {
 		return nil, fmt.Errorf("mount overlay over /: %w", err)
 	}
-	return b, nil
+	return b, b.writeHosts()
 }
+
+// hostname is the workload's. Programs look their own name up, and no DNS
+// server knows this one.
+const hostname = "openshell"
+
+func (b *bundle) writeHosts() error {
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	hosts = fmt.Appendf(hosts, "\n127.0.1.1 %s\n", hostname)
+	if err := os.WriteFile(b.hosts(), hosts, 0o644); err != nil {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	return nil
+}
+
+func (b *bundle) hosts() string { return filepath.Join(b.dir, "hosts") }
 
 func (b *bundle) rootfs() string { return filepath.Join(b.dir, "rootfs") }
 
@@ -92,8 +111,8 @@ func newSpec(c *config.Config, o options, b *bundle, cwd string, args []string) 
 				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
 			},
 		},
-		Hostname:    "openshell",
-		Mounts:      mounts(o, cwd),
+		Hostname:    hostname,
+		Mounts:      mounts(o, b, cwd),
 		Annotations: annotate(o),
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
@@ -110,7 +129,7 @@ func newSpec(c *config.Config, o options, b *bundle, cwd string, args []string) 
 	}
 }
 
-func mounts(o options, cwd string) []specs.Mount {
+func mounts(o options, b *bundle, cwd string) []specs.Mount {
 	out := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -118,6 +137,7 @@ func mounts(o options, cwd string) []specs.Mount {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}},
+		{Destination: "/etc/hosts", Type: "bind", Source: b.hosts(), Options: []string{"bind", "ro"}},
 	}
 	if o.bind {
 		out = append(out, specs.Mount{Destination: cwd, Type: "bind", Source: cwd, Options: []string{"rbind", "rw"}})

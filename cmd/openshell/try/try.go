@@ -60,23 +60,22 @@ The exit status is the command's own; 125 where the sandbox could not be made.`,
 	return cmd
 }
 
-// statusError carries the exit status of the command.
-type statusError struct {
-	status int
-	err    error
+// StatusError carries the status to exit with: the command's own, or that of
+// Err, which kept it from running.
+type StatusError struct {
+	Status int
+	Err    error // nil where the command ran
 }
 
-func (e statusError) Error() string {
-	if e.err == nil {
-		return ""
+// Error implements error.
+func (e StatusError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("the command ended with status %d", e.Status)
 	}
-	return e.err.Error()
+	return e.Err.Error()
 }
 
-func (e statusError) Unwrap() error { return e.err }
-
-// ExitStatus is the status that openshell ends with.
-func (e statusError) ExitStatus() int { return e.status }
+func (e StatusError) Unwrap() error { return e.Err }
 
 // failed is the status of docker run for its own failures.
 const failed = 125
@@ -84,10 +83,10 @@ const failed = 125
 func run(o options, args []string) error {
 	status, err := runSandboxed(o, args)
 	if err != nil {
-		return statusError{failed, err}
+		return StatusError{failed, err}
 	}
 	if status != 0 {
-		return statusError{status: status}
+		return StatusError{Status: status}
 	}
 	return nil
 }

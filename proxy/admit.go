@@ -17,7 +17,6 @@ const dialTimeout = 30 * time.Second
 type plan struct {
 	inspect  bool // see each HTTP request
 	declared bool // because the policy names a protocol: anything else is refused
-	pinned   bool // the client turned the sandbox's CA down before: TLS goes unseen
 	policy   string
 }
 
@@ -65,7 +64,6 @@ func (f *flow) admit() (*net.TCPConn, plan, *refusal) {
 		inspect:  match.Inspect || !match.Allowed,
 		declared: match.Inspect,
 		policy:   match.Policy,
-		pinned:   view.Permissive && f.p.pinned.has(f.pin()),
 	}, nil
 }
 

@@ -23,7 +23,8 @@ func (f *flow) relay(up *net.TCPConn, p plan) {
 	}
 	s, prefix := listen(f.client, f.prefix, helloWait)
 	switch {
-	case s == speaksTLS && p.pinned:
+	// Asked only now: a client retries at once, and its first try has to be over.
+	case s == speaksTLS && f.p.View().Permissive && f.p.pinned.has(f.pin()):
 		f.passUnseen(up, prefix, p)
 	case s == speaksTLS:
 		f.terminate(up, prefix, p)

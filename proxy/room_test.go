@@ -388,6 +388,16 @@ func line(rec Record) string {
 	return strings.Join(words, " ")
 }
 
+// await waits until there are n records.
+func (r *room) await(n int) {
+	for range 300 {
+		if len(r.records()) >= n {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // want waits until the records are the given ones, and checks that no others
 // follow. "*" at the end of a line stands for the rest of it.
 func (r *room) want(lines ...string) {
@@ -403,12 +413,7 @@ func (r *room) want(lines ...string) {
 			return g == w || open && strings.HasPrefix(g, prefix)
 		})
 	}
-	for range 300 {
-		if len(r.records()) >= len(lines) && read() {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	r.await(len(lines))
 	time.Sleep(20 * time.Millisecond)
 	if !read() {
 		r.t.Errorf("records:\n  %s\nwant:\n  %s", strings.Join(got, "\n  "), strings.Join(lines, "\n  "))

@@ -98,6 +98,7 @@ func TestPinningClientIsSplicedNextTimeInPermissiveMode(t *testing.T) {
 	if err := conn.Handshake(); err == nil {
 		t.Fatal("the first connection was not terminated")
 	}
+	r.await(3)
 	second := r.mustDialTLS(weather+":443", r.distrusting(weather))
 	r.say(second, "GET /x HTTP/1.1\r\nHost: "+weather+"\r\nConnection: close\r\n\r\n").echo(t)
 	second.Close()
@@ -128,9 +129,7 @@ func TestPinningClientFailsClosedWhenEnforcing(t *testing.T) {
 		if err := conn.Handshake(); err == nil {
 			t.Error("the connection was not terminated")
 		}
-		for n := 0; n < 300 && len(r.records()) < 3; n++ {
-			time.Sleep(10 * time.Millisecond)
-		}
+		r.await(3)
 		v := enforcing(rest)
 		r.view.Store(&v)
 	}
@@ -276,12 +275,7 @@ func TestMalformedTLSIsRefused(t *testing.T) {
 		if b, err := io.ReadAll(conn); err == nil && len(b) > 7 {
 			t.Errorf("read %x", b)
 		}
-		for range 100 {
-			if len(r.records()) > 1 {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		r.await(2)
 		if rec := r.records()[1]; len(r.records()) != 2 || rec.Outcome != Denied || rec.Layer != LayerTLS || rec.Evidence {
 			t.Errorf("record %s", line(rec))
 		}

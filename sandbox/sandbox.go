@@ -306,7 +306,6 @@ func (s *Sandbox) serve(p *Policies) error {
 		return err
 	}
 	s.recordStart(p)
-	s.wg.Go(s.prune)
 	s.startTimer()
 	return s.Attach(s.request.Container, s.request.Creator)
 }
@@ -362,6 +361,7 @@ func (s *Sandbox) Stop() {
 			}
 		}
 		if s.log != nil {
+			s.prune()
 			s.recordStop()
 			s.log.Close()
 		}

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"os/exec"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -92,5 +93,5 @@ func TestConnectionsLeaveNothingInTheSupervisor(t *testing.T) {
 	for range 20 {
 		use(2)
 	}
-	eventually(t, patience, fmt.Sprintf("as many descriptors as before, which were %d", base), func() bool { return held() <= base })
+	eventually(t, patience, fmt.Sprintf("as many descriptors as before, which were %d", base), func() bool { if n := held(); n > base { out, _ := exec.Command("sh", "-c", fmt.Sprintf("ls -l /proc/%d/fd | sed s/.*://; nsenter -n/proc/%d/ns/net ss -tnp; nsenter -n/proc/%d/ns/net ss -tnpa", pid, pid, c.pid())).CombinedOutput(); t.Logf("%d %s", n, out); return false }; return true })
 }

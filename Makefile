@@ -40,10 +40,10 @@ check-go:
 	@test -n "$(GO)" || { echo "make: no Go 1.21 or later found: install it from https://go.dev/dl/" >&2; exit 1; }
 
 .PHONY: build
-build: check-go ## build bin/openshell and bin/openshell-init, both static
-	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/openshell -ldflags \
+build: check-go ## build bin/openshell, openshell-init and the containerd shim, all static
+	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/ -ldflags \
 		"-linkmode external -extldflags -static -s -w -X openshell.ai/openshell/cmd/openshell/app.version=$(VERSION)" \
-		./cmd/openshell
+		./cmd/openshell ./cmd/containerd-shim-openshell-v1
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/openshell-init ./cmd/openshell-init
 
 .PHONY: demo
@@ -75,7 +75,7 @@ fuzz: check-go ## run each fuzz target for FUZZTIME (60s)
 
 .PHONY: install
 install: build ## install below PREFIX (/usr/local)
-	@install -D -m 755 bin/openshell $(DESTDIR)$(PREFIX)/bin/openshell
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/openshell bin/containerd-shim-openshell-v1
 	@install -D -m 755 bin/openshell-init $(DESTDIR)$(PREFIX)/libexec/openshell/openshell-init
 
 .PHONY: clean

@@ -33,10 +33,6 @@ const (
 	KeyCredentials = Prefix + "credentials"
 )
 
-// Internal is the prefix of the keys that openshell itself writes into a bundle
-// it has prepared. They are ignored on reading, whoever wrote them.
-const Internal = Prefix + "internal."
-
 // What happens to a sandbox whose permissive time is over.
 const (
 	// OnExpiryEnforce goes on running, with the policy enforced.
@@ -71,7 +67,7 @@ func Parse(a map[string]string) (Request, error) {
 		errs []string
 	)
 	for _, key := range slices.Sorted(maps.Keys(a)) {
-		if !strings.HasPrefix(key, Prefix) || strings.HasPrefix(key, Internal) {
+		if !strings.HasPrefix(key, Prefix) {
 			continue
 		}
 		if err := req.set(key, a[key]); err != nil {

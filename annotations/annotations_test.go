@@ -23,7 +23,6 @@ func TestParse(t *testing.T) {
 		{"permissive false", map[string]string{KeyPermissive: "false"}, Request{}},
 		{"on expiry enforce", map[string]string{KeyPermissive: "true", KeyPermissiveOnExpiry: "enforce"},
 			Request{Permissive: true, OnExpiry: OnExpiryEnforce}},
-		{"internal keys are nobody's request", map[string]string{Internal + "prepared": "anything at all", KeyPolicy: "a"}, Request{Policy: "a"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

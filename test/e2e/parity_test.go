@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -75,10 +76,20 @@ func TestFeatures(t *testing.T) {
 	must(t, json.Unmarshal([]byte(w.openshell("features").stdout), &got))
 	must(t, json.Unmarshal([]byte(w.runc("features").stdout), &want))
 	notes := got["annotations"].(map[string]any)
-	if notes["openshell.ai/version"] == "" {
+	if notes["openshell.ai/version"] == nil {
 		t.Errorf("annotations %v", notes)
 	}
 	delete(notes, "openshell.ai/version")
+	// What engines must not pass on from users whom they do not trust.
+	const unsafe = "potentiallyUnsafeConfigAnnotations"
+	keys, _ := got[unsafe].([]any)
+	if !slices.Contains(keys, any(annotations.KeyPermissive)) {
+		t.Errorf("%s: %v", unsafe, keys)
+	}
+	keys = slices.DeleteFunc(keys, func(key any) bool { return strings.HasPrefix(key.(string), annotations.Prefix) })
+	if got[unsafe] = keys; len(keys) == 0 && want[unsafe] == nil {
+		delete(got, unsafe)
+	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("features:\n%v\nand of the low-level runtime:\n%v", got, want)
 	}
@@ -339,4 +350,3 @@ func TestDefaultRoot(t *testing.T) {
 		t.Errorf("delete: %s, sandboxes %q", o, w.sandboxes())
 	}
 }
-

@@ -1,13 +1,11 @@
 package e2e_test
 
 import (
-	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/nftables"
 
@@ -67,31 +65,6 @@ func TestPreparedNamespace(t *testing.T) {
 	}
 	if got := tables(t, here); slices.Contains(got, "openshell") {
 		t.Errorf("rules of a sandbox are in the engine's own network: %q", got)
-	}
-}
-
-func TestServerInAPreparedNamespace(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t).apart()
-	c := w.container(netnsPath(w.net), args(clientPath, "listen", "-http", ":8080")).start()
-	eventually(t, patience, "the listener", func() bool { return strings.Contains(c.output(), "listening") })
-	for _, own := range fakenet.OuterAddrs() {
-		must(t, w.net.DoInternet(func() error {
-			conn, err := net.DialTimeout("tcp", net.JoinHostPort(own.String(), "8080"), patience)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(patience))
-			if _, err := io.WriteString(conn, "GET /in HTTP/1.1\r\nHost: container\r\n\r\n"); err != nil {
-				return err
-			}
-			answer, err := io.ReadAll(conn)
-			if !strings.Contains(string(answer), "hello from the container") {
-				t.Errorf("over %s: %q", own, answer)
-			}
-			return err
-		}))
 	}
 }
 

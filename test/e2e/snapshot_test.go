@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,16 +13,13 @@ import (
 
 // snapshot is all that a container could leave on the machine. It is only
 // meaningful in tests that are not parallel: it has everybody's.
-type snapshot struct {
-	items       map[string]bool
-	descriptors int // of this process
-}
+type snapshot map[string]bool
 
-// snap takes stock of mounts, namespaces, processes, cgroups and this process's
-// descriptors, and of the files below some directories.
+// snap takes stock of mounts, namespaces, processes and cgroups, and of the files
+// below some directories.
 func snap(t *testing.T, dirs ...string) snapshot {
 	t.Helper()
-	s := map[string]bool{}
+	s := snapshot{}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	must(t, err)
 	for line := range linesOf(string(mounts)) {
@@ -56,7 +52,7 @@ func snap(t *testing.T, dirs ...string) snapshot {
 			return nil
 		})
 	}
-	return snapshot{s, len(glob(t, "/proc/self/fd/*"))}
+	return s
 }
 
 func glob(t *testing.T, pattern string) []string {
@@ -69,27 +65,23 @@ func glob(t *testing.T, pattern string) []string {
 // allow makes files that stay no change.
 func (s snapshot) allow(paths ...string) {
 	for _, path := range paths {
-		s.items["file "+path] = true
+		s["file "+path] = true
 	}
 }
 
 // since lists what was added (+) and what has gone (-), other than by ending.
 func (s snapshot) since(before snapshot) []string {
 	var out []string
-	for item := range s.items {
-		if !before.items[item] {
+	for item := range s {
+		if !before[item] {
 			out = append(out, "+"+item)
 		}
 	}
-	for item := range before.items {
+	for item := range before {
 		ends := strings.HasPrefix(item, "process ") || strings.HasPrefix(item, "namespace ")
-		if !s.items[item] && !ends {
+		if !s[item] && !ends {
 			out = append(out, "-"+item)
 		}
-	}
-	// The fake internet's may become fewer meanwhile.
-	if more := s.descriptors - before.descriptors; more > 0 {
-		out = append(out, fmt.Sprintf("+%d descriptors", more))
 	}
 	slices.Sort(out)
 	return out

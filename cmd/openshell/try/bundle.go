@@ -57,13 +57,12 @@ func (b *bundle) writeHosts() error {
 		return fmt.Errorf("make bundle: %w", err)
 	}
 	hosts = fmt.Appendf(hosts, "\n127.0.1.1 %s\n", hostname)
-	if err := os.WriteFile(b.hosts(), hosts, 0o644); err != nil {
+	// It goes to the overlay's upper layer, as the workload's own changes do.
+	if err := os.WriteFile(filepath.Join(b.rootfs(), "etc", "hosts"), hosts, 0o644); err != nil {
 		return fmt.Errorf("make bundle: %w", err)
 	}
 	return nil
 }
-
-func (b *bundle) hosts() string { return filepath.Join(b.dir, "hosts") }
 
 func (b *bundle) rootfs() string { return filepath.Join(b.dir, "rootfs") }
 
@@ -112,7 +111,7 @@ func newSpec(c *config.Config, o options, b *bundle, cwd string, args []string) 
 			},
 		},
 		Hostname:    hostname,
-		Mounts:      mounts(o, b, cwd),
+		Mounts:      mounts(o, cwd),
 		Annotations: annotate(o),
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
@@ -129,7 +128,7 @@ func newSpec(c *config.Config, o options, b *bundle, cwd string, args []string) 
 	}
 }
 
-func mounts(o options, b *bundle, cwd string) []specs.Mount {
+func mounts(o options, cwd string) []specs.Mount {
 	out := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -137,7 +136,6 @@ func mounts(o options, b *bundle, cwd string) []specs.Mount {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}},
-		{Destination: "/etc/hosts", Type: "bind", Source: b.hosts(), Options: []string{"bind", "ro"}},
 	}
 	if o.bind {
 		out = append(out, specs.Mount{Destination: cwd, Type: "bind", Source: cwd, Options: []string{"rbind", "rw"}})

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -241,6 +243,24 @@ func (r *room) lookup(ctx context.Context, host string) (netip.Addr, error) {
 func (r *room) mustDial(address string) net.Conn {
 	r.t.Helper()
 	conn, err := r.dial(context.Background(), "tcp", address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	r.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// dialToBeReset is mustDial for a connection that the proxy resets unasked, so
+// soon that connect(2) may find it reset already.
+func (r *room) dialToBeReset(address string) net.Conn {
+	r.t.Helper()
+	conn, err := r.dial(context.Background(), "tcp", address)
+	if errors.Is(err, syscall.ECONNRESET) {
+		conn, _ = net.Pipe()
+		conn.Close()
+		return conn
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}

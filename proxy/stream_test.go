@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/textproto"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"openshell.ai/openshell/test/fakenet"
 )
 
 const stream = "stream.example"
@@ -99,11 +101,27 @@ func (r *room) carry(up *net.TCPConn) net.Conn {
 	client, near := tcpPair(r.t.(*testing.T))
 	f := r.proxy.newFlow(r.t.Context())
 	f.client, f.host, f.port, f.proc = near, "web.example", 80, tool
+	f.addrs = []netip.AddrPort{netip.AddrPortFrom(fakenet.Addrs("web.example")[0], 80)} // for later connections
 	r.proxy.track(f)
 	f.admitted.Store(true)
 	go f.relay(up, plan{inspect: true})
 	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
 	return client
+}
+
+func TestOriginThatClosedBeforeTheFirstRequestIsDialledAgain(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	up, origin := tcpPair(t)
+	conn := r.carry(up)
+	io.WriteString(conn, "GE") // the client was first to speak
+	time.Sleep(50 * time.Millisecond)
+	origin.Close()
+	for n := 0; alive(up) && n < 100; n++ {
+		time.Sleep(time.Millisecond)
+	}
+	if e := r.say(conn, "T /x HTTP/1.1\r\nHost: web.example\r\n\r\n").echo(t); e.Target != "/x" {
+		t.Errorf("the origin saw %+v", e)
+	}
 }
 
 func TestEarlyAnswerToALongUpload(t *testing.T) {
@@ -293,7 +311,7 @@ func TestConnectionLimit(t *testing.T) {
 		io.WriteString(conn, "x")
 		readLine(t, conn, "x")
 	}
-	third := r.mustDial("echo.example:7")
+	third := r.dialToBeReset("echo.example:7")
 	if _, err := third.Read(make([]byte, 1)); err == nil {
 		t.Error("a third connection was served")
 	}

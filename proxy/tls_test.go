@@ -3,11 +3,9 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -185,17 +183,7 @@ func TestOtherProtocolsOnADeclaredEndpointAreRefused(t *testing.T) {
 		if name == "tls.example" {
 			conn = r.mustDialTLS(host, r.trust(name))
 		} else {
-			var err error
-			if conn, err = r.dial(t.Context(), "tcp", host); err != nil {
-				// The banner is refused as soon as it comes: connect(2) may
-				// already find the connection reset.
-				if name != "mail.example" || !errors.Is(err, syscall.ECONNRESET) {
-					t.Fatal(err)
-				}
-				conn = closedConn()
-			}
-			t.Cleanup(func() { conn.Close() })
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn = r.dialToBeReset(host)
 		}
 		if name != "mail.example" {
 			conn.Write([]byte("\x00binary"))
@@ -210,13 +198,6 @@ func TestOtherProtocolsOnADeclaredEndpointAreRefused(t *testing.T) {
 		r.want("connect allowed l4 "+host+" policy=p",
 			"raw denied l7 "+host+" policy=p tls="+how+" (the endpoint's protocol is HTTP, and this is not HTTP)")
 	}
-}
-
-// closedConn is a connection that nothing can be read from.
-func closedConn() net.Conn {
-	near, far := net.Pipe()
-	far.Close()
-	return near
 }
 
 func TestTLSThatIsNotHTTP(t *testing.T) {
@@ -276,6 +257,7 @@ func TestResumedSession(t *testing.T) {
 func TestClientThatSaysNothing(t *testing.T) {
 	r := newRoom(t, permissive(""))
 	r.mustDial("web.example:80").Close()
+	r.await(2)
 	conn := r.mustDialTLS(weather+":443", r.trust(weather, "h2"))
 	conn.Close()
 	r.want(

@@ -62,26 +62,21 @@ func (e *Engine) Evaluate(r EvalRequest, permissive bool) (EvalDecision, error) 
 	}
 	inspected := m.Inspect || !m.Allowed
 	if r.HTTP != nil && inspected {
-		path, query, err := CanonicalTarget(r.HTTP.Target, m.AllowEncodedSlash)
+		_, v, err := m.Target(r.HTTP.Method, r.HTTP.Target)
 		if err != nil {
 			return answer(Deny, "l7", m.Policy, err.Error()), nil
 		}
 		if m.Allowed {
-			return m.evaluateRequest(Request{r.HTTP.Method, path, query}, permissive), nil
+			if v.Decision == Deny && permissive {
+				v.Decision = Audit
+			}
+			return answer(v.Decision, "l7", v.Policy, v.Reason), nil
 		}
 	}
 	if !m.Allowed {
 		return answer(Audit, "l4", "", m.Reason), nil
 	}
 	return answer(Allow, "l4", m.Policy, ""), nil
-}
-
-func (m Match) evaluateRequest(r Request, permissive bool) EvalDecision {
-	v := m.Request(r)
-	if v.Decision == Deny && permissive {
-		v.Decision = Audit
-	}
-	return answer(v.Decision, "l7", v.Policy, v.Reason)
 }
 
 func answer(d Decision, layer, policy, reason string) EvalDecision {

@@ -45,6 +45,19 @@ type Verdict struct {
 	Reason string
 }
 
+// Target decides a request by its target as it was sent, and returns what was
+// decided on: its path is the one to send on. The error is for a target that no
+// request may have. Whether that goes for an encoded slash is the endpoint's to
+// say; where none names the host, nobody has said no.
+func (m Match) Target(method, target string) (Request, Verdict, error) {
+	path, query, err := CanonicalTarget(target, m.AllowEncodedSlash || !m.Allowed)
+	if err != nil {
+		return Request{}, Verdict{}, err
+	}
+	r := Request{Method: method, Path: path, RawQuery: query}
+	return r, m.Request(r), nil
+}
+
 // Request decides one request of an allowed connection.
 //
 // Where an endpoint has an L7 protocol, only such endpoints grant: those whose

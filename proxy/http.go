@@ -61,26 +61,16 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 // does not.
 func (f *flow) decide(r *http.Request, view View) (*exchange, *refusal) {
 	match := view.Engine.Connect(f.connection())
-	path, query, err := policy.CanonicalTarget(r.RequestURI, match.AllowEncodedSlash)
-	slash := err
-	if err != nil && view.Permissive {
-		// An encoded slash is the endpoint's to allow, and so a denial to learn
-		// from. Whatever else is wrong stays wrong.
-		path, query, err = policy.CanonicalTarget(r.RequestURI, true)
-	}
+	request, verdict, err := match.Target(r.Method, r.RequestURI)
 	if err != nil {
 		return nil, refusedTarget(err)
 	}
 	if !match.Allowed && !view.Permissive {
 		return nil, f.refusedPolicy(LayerL4, match.Reason)
 	}
-	x := &exchange{flow: f, request: policy.Request{Method: r.Method, Path: path, RawQuery: query}}
-	verdict := match.Request(x.request)
-	if slash != nil && verdict.Decision != policy.Deny {
-		verdict.Decision, verdict.Reason = policy.Deny, slash.Error()
-	}
+	x := &exchange{flow: f, request: request}
 	x.rec = Record{Kind: Request, Outcome: Allowed, Layer: LayerL7, Policy: verdict.Policy, Reason: verdict.Reason,
-		Method: r.Method, Scheme: f.scheme, Path: path}
+		Method: r.Method, Scheme: f.scheme, Path: request.Path}
 	if !match.Allowed {
 		x.rec.Layer = LayerL4
 	}
@@ -90,7 +80,7 @@ func (f *flow) decide(r *http.Request, view View) (*exchange, *refusal) {
 	case verdict.Decision == policy.Deny && view.Permissive:
 		x.rec.Outcome, x.rec.Evidence = Logged, true
 	case verdict.Decision == policy.Deny:
-		return nil, f.refusedRequest(verdict, r.Method, path)
+		return nil, f.refusedRequest(verdict, r.Method, request.Path)
 	}
 	return x, nil
 }

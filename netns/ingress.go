@@ -28,7 +28,12 @@ func Ingress(outer *Namespace, own []netip.Addr, port4, port6 uint16) error {
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	table := conn.AddTable(&nftables.Table{Name: ingressTable, Family: nftables.TableFamilyINet})
+	// A sandbox that was killed may have left its own: adding a table that is
+	// there does nothing, and all of this takes effect at once.
+	table := &nftables.Table{Name: ingressTable, Family: nftables.TableFamilyINet}
+	conn.AddTable(table)
+	conn.DelTable(table)
+	conn.AddTable(table)
 	accept := nftables.ChainPolicyAccept
 	for name, hook := range map[string]*nftables.ChainHook{
 		chainArriving: nftables.ChainHookPrerouting,

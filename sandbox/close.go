@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/netns"
 )
 
 // Close tears down what a deleted container leaves: it takes the container out
@@ -138,10 +139,30 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 		info.Containers = left
 		return writeInfo(dir, info)
 	}
+	if err := info.removeIngress(); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove sandbox: %w", err)
 	}
 	return nil
+}
+
+// removeIngress takes a dead sandbox's rules out of the engine's namespace, where
+// that is still there.
+func (i Info) removeIngress() error {
+	if !i.Shared {
+		return nil
+	}
+	outer, err := netns.Open(i.OuterPath)
+	if err != nil {
+		return nil // the rules went with it
+	}
+	defer outer.Close()
+	if outer.ID() != i.Outer {
+		return nil // another has the path by now
+	}
+	return netns.RemoveIngress(outer)
 }
 
 // lockRun locks the run directory against other creators.

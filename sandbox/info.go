@@ -31,7 +31,9 @@ type Info struct {
 	Supervisor Supervisor  `json:"supervisor"`
 	Outer      netns.ID    `json:"outer"`           // where upstream connections start
 	Shared     bool        `json:"shared,omitzero"` // other containers of that namespace join
-	Inner      string      `json:"inner"`           // a path that opens the inner namespace
+	OuterPath  string      `json:"outer_path,omitzero"`
+	Inner      string      `json:"inner"` // a path that opens the inner namespace
+	InnerID    netns.ID    `json:"inner_id"`
 	Containers []Container `json:"containers"`
 }
 

@@ -9,6 +9,7 @@ import (
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/proxy/names"
 )
 
@@ -41,7 +42,8 @@ func (s *Sandbox) ownAddresses() ([]netip.Addr, error) {
 }
 
 // serveNetwork seals the inner namespace and starts the servers in it. The
-// rules come last: until then nothing listens that they could lead to.
+// rules come last: until then nothing listens that they could lead to. What
+// arrives in a namespace that the engine prepared is brought in.
 func (s *Sandbox) serveNetwork() error {
 	own, err := s.ownAddresses()
 	if err != nil {
@@ -77,7 +79,14 @@ func (s *Sandbox) serveNetwork() error {
 	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6}
 	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent); finder.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
-	return netns.Intercept(s.inner, own)
+	if err := netns.Intercept(s.inner, own); err != nil {
+		return err
+	}
+	if s.request.Outer.Kind != OuterPath {
+		return nil
+	}
+	s.ingress, err = ingress.Start(s.ctx, s.outer, s.inner, own, s.config.Limits.Connections)
+	return err
 }
 
 // listeners are the sockets in the inner namespace that its rules lead to.

@@ -28,6 +28,7 @@ import (
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/state"
 )
 
@@ -117,6 +118,7 @@ type Sandbox struct {
 
 	inner, outer *netns.Namespace
 	proxy        *proxy.Proxy
+	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
 	nameservers  []netip.AddrPort
 	upstreamCAs  func() *x509.CertPool
@@ -300,7 +302,8 @@ func (s *Sandbox) serve(p *Policies) error {
 	}
 	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir()}
 	s.mu.Lock()
-	s.info.Outer, s.info.Shared, s.info.Inner = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.ready.Inner
+	s.info.Outer, s.info.Shared, s.info.OuterPath = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.request.Outer.Path
+	s.info.Inner, s.info.InnerID = s.ready.Inner, s.inner.ID()
 	s.mu.Unlock()
 	if err := s.serveControl(); err != nil {
 		return err
@@ -364,6 +367,11 @@ func (s *Sandbox) Stop() {
 			s.prune()
 			s.recordStop()
 			s.log.Close()
+		}
+		if s.ingress != nil {
+			if err := s.ingress.Remove(); err != nil {
+				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
+			}
 		}
 		for _, ns := range []*netns.Namespace{s.inner, s.foreignOuter()} {
 			if ns != nil {

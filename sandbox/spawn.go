@@ -68,6 +68,10 @@ func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Read
 		if !errors.Is(err, errEnding) && !errors.Is(err, errNoAnswer) {
 			return ready, err
 		}
+		if info.InnerID == outer {
+			// A room without a door: no new sandbox could reach anything from it.
+			return Ready{}, fmt.Errorf("network namespace %s is that of sandbox %s, which cannot be joined: %w", r.Outer.Path, info.ID, err)
+		}
 		// Its last container went while this one came.
 		if err := await(ctx, c.RunDir, info, func(Info) bool { return false }); err != nil {
 			return Ready{}, err
@@ -78,9 +82,10 @@ func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Read
 // vacate waits for the sandbox that an earlier container of the same id still
 // has: its supervisor writes down what was learned after the container's end.
 func vacate(ctx context.Context, runDir string, r Request) error {
-	info, err := readInfo(filepath.Join(sandboxesDir(runDir), r.ID))
+	dir := filepath.Join(sandboxesDir(runDir), r.ID)
+	info, err := readInfo(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return awaitRemoval(ctx, dir) // what it says of itself goes first
 	}
 	if err != nil {
 		return err
@@ -91,14 +96,36 @@ func vacate(ctx context.Context, runDir string, r Request) error {
 	return awaitEnd(ctx, runDir, info, r.Container.Root, r.Container.ID)
 }
 
-// sharing finds the running sandbox of an outer namespace.
-func sharing(runDir string, outer netns.ID) (Info, bool, error) {
+// awaitRemoval waits until a sandbox's directory, which is being removed, has
+// gone. It must not be removed from here as well: whoever is at it could then
+// take the next sandbox's for a part of it.
+func awaitRemoval(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("sandbox directory %s is left from another sandbox, and is not removed", dir)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// sharing finds the sandbox of a namespace that an engine names: the running
+// one whose outer namespace it is, or the one whose inner namespace it is. The
+// latter is what /proc/PID/ns/net of a container leads to, by which CRI and
+// docker let containers join others; then it is found even with its supervisor
+// dead, for there is no other that could be right.
+func sharing(runDir string, named netns.ID) (Info, bool, error) {
 	all, err := List(runDir)
 	if err != nil {
 		return Info{}, false, err
 	}
 	for _, info := range all {
-		if info.Shared && info.Outer == outer && info.Alive() {
+		if info.InnerID == named || info.Shared && info.Outer == named && info.Alive() {
 			return info, true, nil
 		}
 	}

@@ -151,38 +151,49 @@ filesystem_policy:
   read_write: [/data]
 `
 
-// refusedWrite tells whether a write failed with EACCES, which is Landlock's.
-func refusedWrite(r result) bool {
+// refusedAccess tells whether an access failed with EACCES, which is Landlock's.
+func refusedAccess(r result) bool {
 	return !r.OK && strings.Contains(r.Error, "permission denied")
 }
 
 func TestFilesystem(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, someFiles)
-	for _, path := range []string{"/data/a", "/tmp/a", "/dev/shm/a", "/dev/null"} {
-		if r := p.enforcing.client("write", path, "x"); !r.OK {
-			t.Errorf("enforcing, %s is writable by policy or baseline: %s", path, r.Error)
+	writes := func(c *container, paths []string) []result {
+		t.Helper()
+		var commands [][]string
+		for _, path := range paths {
+			commands = append(commands, []string{"write", path, "x"})
+		}
+		return c.sequence(commands...)
+	}
+	for _, r := range writes(p.enforcing, []string{"/data/a", "/tmp/a", "/dev/shm/a", "/dev/null"}) {
+		if !r.OK {
+			t.Errorf("enforcing, %s is writable by policy or baseline: %s", r.Target, r.Error)
 		}
 	}
-	for _, path := range []string{"/outside/a", "/srv/a", "/etc/passwd-", "/usr/bin/a", "/a"} {
-		if r := p.enforcing.client("write", path, "x"); !refusedWrite(r) {
-			t.Errorf("enforcing, write %s: %+v", path, r)
+	outside := []string{"/outside/a", "/srv/a", "/etc/passwd-", "/usr/bin/a", "/a"}
+	refusals, successes := writes(p.enforcing, outside), writes(p.permissive, outside)
+	for i, path := range outside {
+		if !refusedAccess(refusals[i]) {
+			t.Errorf("enforcing, write %s: %+v", path, refusals[i])
 		}
 		if _, err := os.Lstat(filepath.Join(p.enforcing.rootfs(), path)); !os.IsNotExist(err) {
 			t.Errorf("enforcing, %s was written: %v", path, err)
 		}
-		if r := p.permissive.client("write", path, "x"); !r.OK {
-			t.Errorf("permissive, write %s: %s", path, r.Error)
+		if !successes[i].OK {
+			t.Errorf("permissive, write %s: %s", path, successes[i].Error)
 		}
 		if _, err := os.Lstat(filepath.Join(p.permissive.rootfs(), path)); err != nil {
 			t.Errorf("permissive, %s was not written: %v", path, err)
 		}
 	}
-	if r := p.enforcing.client("read", "/etc/passwd"); !r.OK {
-		t.Errorf("enforcing, read of the baseline: %s", r.Error)
+	reads := p.enforcing.sequence([]string{"read", "/etc/passwd"}, []string{"list", "/outside"})
+	if !reads[0].OK {
+		t.Errorf("enforcing, read of the baseline: %s", reads[0].Error)
 	}
-	if r := p.enforcing.client("list", "/outside"); !refusedWrite(r) {
-		t.Errorf("enforcing, list /outside: %+v", r)
+	if !refusedAccess(reads[1]) {
+		t.Errorf("enforcing, list /outside: %+v", reads[1])
 	}
 }
 
@@ -190,9 +201,9 @@ func TestFirstProcessIsConfinedLikeExec(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.policy("files", someFiles)
-	c := w.container(policy("files"), args(clientPath, "seq", "write", "/data/a", ",", "write", "/outside/a"))
+	c := w.container(policy("files"), args(sequenceOf([]string{"write", "/data/a"}, []string{"write", "/outside/a"})...))
 	list := c.run().results(c)
-	if !list[0].OK || !refusedWrite(list[1]) {
+	if !list[0].OK || !refusedAccess(list[1]) {
 		t.Errorf("the first process's writes: %+v", list)
 	}
 }
@@ -246,17 +257,15 @@ func TestExecIsConfined(t *testing.T) {
 	for name, exec := range execWays {
 		for _, c := range []*container{p.enforcing, p.permissive} {
 			what := name + ", " + c.info().Mode
-			confined(t, what, exec(c, clientPath, "status").results(c)[0])
-
-			env := exec(c, append([]string{clientPath, "env"}, trustVariables...)...).results(c)[0]
+			list := exec(c, sequenceOf([]string{"status"}, append([]string{"env"}, trustVariables...),
+				[]string{"write", "/outside/exec", "x"})...).results(c)
+			confined(t, what, list[0])
 			for _, variable := range trustVariables {
-				if !strings.Contains(env.Fields[variable], "/etc/openshell-tls/") {
-					t.Errorf("%s: %s is %q", what, variable, env.Fields[variable])
+				if value := list[1].Fields[variable]; !strings.Contains(value, "/etc/openshell-tls/") {
+					t.Errorf("%s: %s is %q", what, variable, value)
 				}
 			}
-
-			r := exec(c, clientPath, "write", "/outside/exec", "x").results(c)[0]
-			if c == p.enforcing && !refusedWrite(r) || c == p.permissive && !r.OK {
+			if r := list[2]; c == p.enforcing && !refusedAccess(r) || c == p.permissive && !r.OK {
 				t.Errorf("%s: write outside: %+v", what, r)
 			}
 		}

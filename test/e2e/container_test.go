@@ -265,3 +265,23 @@ func (c *container) clientAs(path string, argv ...string) result {
 	list := c.exec(append([]string{path}, argv...)...).results(c)
 	return list[len(list)-1]
 }
+
+// sequence executes several commands of the client in one go and returns the
+// result of each, in order.
+func (c *container) sequence(commands ...[]string) []result {
+	c.w.t.Helper()
+	return c.exec(sequenceOf(commands...)...).results(c)[:len(commands)]
+}
+
+// sequenceOf is the command line of several commands of the client, each of
+// which prints one line.
+func sequenceOf(commands ...[]string) []string {
+	argv := []string{clientPath, "seq"}
+	for i, command := range commands {
+		if i > 0 {
+			argv = append(argv, ",")
+		}
+		argv = append(argv, command...)
+	}
+	return argv
+}

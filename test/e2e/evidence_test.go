@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -186,18 +185,4 @@ func (c *container) info() sandbox.Info {
 	info, err := sandbox.Find(c.w.runDir, c.id)
 	must(c.w.t, err)
 	return info
-}
-
-// files lists what is below directories, for comparison.
-func files(dirs ...string) []string {
-	var list []string
-	for _, dir := range dirs {
-		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil {
-				list = append(list, path)
-			}
-			return nil
-		})
-	}
-	return list
 }

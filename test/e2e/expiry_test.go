@@ -37,9 +37,9 @@ network_policies:
     endpoints: [{host: cdn.example, port: 80}]
     binaries: [{path: /usr/bin/client}]
 `)
-	c := w.container(policy("brief"), permissive, annotate(annotations.KeyPermissiveTTL, "6s")).start()
+	c := w.container(policy("brief"), permissive, annotate(annotations.KeyPermissiveTTL, "8s")).start()
 	before := c.client("write", "/outside/before", "x")
-	allowed, denied := c.stream(fakenet.CDNHost, "600"), c.stream(fakenet.StreamHost, "4000")
+	allowed, denied := c.stream(fakenet.CDNHost, "1200"), c.stream(fakenet.StreamHost, "4000")
 	deadline := c.info().Deadline
 	if !before.OK || time.Now().After(deadline) {
 		t.Fatalf("too late for the test, or %+v", before)
@@ -56,13 +56,13 @@ network_policies:
 	if r := c.client("get", "http://"+fakenet.StreamHost+"/after"); r.Status != http.StatusForbidden {
 		t.Errorf("a new connection after the time: %+v", r)
 	}
-	if r := c.client("write", "/outside/after", "x"); !refusedWrite(r) {
+	if r := c.client("write", "/outside/after", "x"); !refusedAccess(r) {
 		t.Errorf("a write of a later exec: %+v", r)
 	}
 	if r := c.client("write", "/data/after", "x"); !r.OK {
 		t.Errorf("an allowed write of a later exec: %+v", r)
 	}
-	if r := w.finish(allowed).results(c)[0]; !r.OK || r.Bytes != 600 {
+	if r := w.finish(allowed).results(c)[0]; !r.OK || r.Bytes != 1200 {
 		t.Errorf("an allowed connection over the time's end: %+v", r)
 	}
 	if c.info().Mode != confine.ModeEnforcing || c.state() != "running" {

@@ -43,6 +43,10 @@ network_policies:
 		if r := p.enforcing.client("tcp", "-t", "5s", target, "hello"); r.OK {
 			t.Errorf("enforcing, %s: %+v", target, r)
 		}
+		// At once, so that QUIC falls back to TCP.
+		if r := p.enforcing.client("udp", "-t", "5s", net.JoinHostPort(a.String(), "443"), "hello"); r.OK || r.Millis > 1000 {
+			t.Errorf("enforcing, UDP to %s: %+v", a, r)
+		}
 		p.unseen(fakenet.EchoHost)
 		if r := p.permissive.client("tcp", target, "hello"); r.Body != "hello" {
 			t.Errorf("permissive, %s: %+v", target, r)

@@ -264,7 +264,8 @@ func TestTerminal(t *testing.T) {
 func TestSecondRunOfABundle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := w.container(permissive, args(clientPath, "seq", "links", ",", "status", ",", "get", "http://"+fakenet.WebHost+"/"))
+	c := w.container(permissive, args(sequenceOf([]string{"links"}, []string{"status"},
+		[]string{"get", "http://" + fakenet.WebHost + "/"})...))
 	var mounts []int
 	for range 3 {
 		o := c.run()

@@ -23,7 +23,8 @@ func snap(t *testing.T, dirs ...string) snapshot {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	must(t, err)
 	for line := range linesOf(string(mounts)) {
-		s["mount "+strings.Fields(line)[4]] = true
+		fields := strings.Fields(line)
+		s["mount "+fields[0]+" "+fields[4]] = true // the id and the mount point
 	}
 	for _, link := range glob(t, "/proc/[0-9]*/ns/*") {
 		if target, err := os.Readlink(link); err == nil {
@@ -41,18 +42,42 @@ func snap(t *testing.T, dirs ...string) snapshot {
 			s["process "+filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(text), "\x00", " ")] = true
 		}
 	}
-	for _, file := range glob(t, "/sys/fs/cgroup/*/"+binaries.tag+"-*") {
-		s["cgroup "+file] = true
+	for _, dir := range cgroups(t) {
+		s["cgroup "+dir] = true
 	}
+	s.allow(files(dirs...)...)
+	return s
+}
+
+// cgroups lists those of this run's containers, which the low-level runtime puts
+// below its own (cgroup v1) or at the root.
+func cgroups(t *testing.T) []string {
+	t.Helper()
+	own, err := os.ReadFile("/proc/self/cgroup")
+	must(t, err)
+	var list []string
+	for line := range linesOf(string(own)) {
+		path := line[strings.LastIndexByte(line, ':')+1:]
+		for _, parent := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			list = append(list, glob(t, filepath.Join(parent, path, binaries.tag+"-*"))...)
+			list = append(list, glob(t, filepath.Join(parent, binaries.tag+"-*"))...)
+		}
+	}
+	return list
+}
+
+// files lists what is below directories.
+func files(dirs ...string) []string {
+	var list []string
 	for _, dir := range dirs {
 		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil {
-				s["file "+path] = true
+			if err == nil { // what goes away meanwhile is not there
+				list = append(list, path)
 			}
 			return nil
 		})
 	}
-	return s
+	return list
 }
 
 func glob(t *testing.T, pattern string) []string {
@@ -62,7 +87,7 @@ func glob(t *testing.T, pattern string) []string {
 	return list
 }
 
-// allow makes files that stay no change.
+// allow adds files: those that may stay are then no change.
 func (s snapshot) allow(paths ...string) {
 	for _, path := range paths {
 		s["file "+path] = true

@@ -29,7 +29,7 @@ CLEAN := env $(patsubst %,-u %,$(TRUST) $(PROXIES))
 .PHONY: help
 help: ## list these targets
 	@echo "openshell $(VERSION)"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: deps
 deps: ## install what builds and tests need (Debian, Ubuntu; as root)
@@ -54,9 +54,14 @@ demo: root deps build ## learn, review, approve and enforce, on an internet of i
 .PHONY: test
 test: root deps build lint ## run every test (as root)
 	@status=0; \
-	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -v /test/e2e) || status=1; \
+	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(e2e|containerd)') || status=1; \
 	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m ./test/e2e/... || status=1; \
 	exit $$status
+
+.PHONY: test-containerd
+test-containerd: root deps build ## run the tests under containerd 1.6 and 2.4, which are built first (as root)
+	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) \
+		$(GO) run ./hack/gotest -count=1 -timeout 20m ./test/containerd/...
 
 .PHONY: lint
 lint: check-go ## gofmt, go vet, staticcheck
@@ -67,7 +72,7 @@ lint: check-go ## gofmt, go vet, staticcheck
 
 .PHONY: bench
 bench: check-go ## run the benchmarks
-	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v /test/e2e) | grep -v '\[no test files\]'
+	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(e2e|containerd)') | grep -v '\[no test files\]'
 
 .PHONY: fuzz
 fuzz: check-go ## run each fuzz target for FUZZTIME (60s)

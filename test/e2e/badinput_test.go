@@ -38,15 +38,14 @@ func namespace(kind specs.LinuxNamespaceType, path string) edit {
 	})
 }
 
+// bindMount mounts something of the host's.
 func bindMount(source string) func(*container) {
+	return bindMountOf(func(*world) string { return source })
+}
+
+func bindMountOf(source func(*world) string) func(*container) {
 	return func(c *container) {
-		if source == "state" {
-			source = c.w.stateDir
-		}
-		if source == "run" {
-			source = c.w.runDir
-		}
-		c.spec.Mounts = append(c.spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"rbind"}})
+		c.spec.Mounts = append(c.spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source(c.w), Options: []string{"rbind"}})
 		c.write()
 	}
 }
@@ -94,9 +93,9 @@ var badInputs = []badInput{
 		edits: []edit{namespace(specs.NetworkNamespace, "/proc/self/ns/mnt")}},
 	{name: "network namespace that does not exist", want: []string{"/nonexistent/netns", "network namespace"},
 		edits: []edit{namespace(specs.NetworkNamespace, "/nonexistent/netns")}},
-	{name: "mount of the state directory", want: []string{"mounts[5]", "/data"}, prepare: bindMount("state")},
-	{name: "mount of the run directory", want: []string{"mounts[5]", "/data"}, prepare: bindMount("run")},
-	{name: "mount above them", want: []string{"mounts[5]", "/data"}, prepare: bindMount("/tmp")},
+	{name: "mount of the state directory", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *world) string { return w.stateDir })},
+	{name: "mount of the run directory", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *world) string { return w.runDir })},
+	{name: "mount above them", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *world) string { return w.dir })},
 	{name: "mount of the host's root", want: []string{"mounts[5]", "/data"}, prepare: bindMount("/")},
 	{name: "mount of an engine's socket", want: []string{"mounts[5]", "socket"}, prepare: bindMount("/run/containerd/containerd.sock")},
 	{name: "mount of an engine's socket by a link", want: []string{"mounts[5]", "socket"}, prepare: func(c *container) {

@@ -50,7 +50,11 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, sta
 		return err
 	}
 	p := preparation{ready: ready, launcher: init, bundles: files.bundles(), seccomp: c.Seccomp.DefaultProfile}
-	if err := writeSpec(file, doc, spec, p); err != nil {
+	err = files.checkRequired(ready.Required)
+	if err == nil {
+		err = writeSpec(file, doc, spec, p)
+	}
+	if err != nil {
 		return errors.Join(err, sandbox.Close(ctx, c, root, id))
 	}
 	return nil

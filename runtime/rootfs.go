@@ -127,6 +127,25 @@ func (t tree) isMount(p string) bool {
 	return err == nil && slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return m.at == resolved })
 }
 
+// checkRequired fails where a path that the policy insists on certainly does not
+// exist. openshell-init would refuse to start the program then, but by that time
+// the engine has reported success.
+func (t tree) checkRequired(paths []string) error {
+	for _, p := range paths {
+		full, err := t.host(p)
+		if errors.Is(err, errUnknown) {
+			continue
+		}
+		if err == nil {
+			_, err = os.Stat(full)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("filesystem_policy: %s does not exist in the container, and landlock.compatibility is hard_requirement", p)
+		}
+	}
+	return nil
+}
+
 // checkProgram fails where the container's program certainly does not exist,
 // in runc's words. Without it, the launcher would start and only then find
 // nothing, when the engine has already reported success.

@@ -211,3 +211,19 @@ func ownerOf(t *testing.T, path string) [2]uint32 {
 	}
 	return [2]uint32{st.Uid, st.Gid}
 }
+
+func TestCheckRequired(t *testing.T) {
+	rootfs := t.TempDir()
+	if err := os.Mkdir(filepath.Join(rootfs, "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := newTree("/", &specs.Spec{Root: &specs.Root{Path: rootfs},
+		Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"}}})
+	if err := files.checkRequired([]string{"/data", "/tmp/made-later"}); err != nil {
+		t.Error(err)
+	}
+	err := files.checkRequired([]string{"/data", "/missing"})
+	if err == nil || !strings.Contains(err.Error(), "/missing does not exist") {
+		t.Errorf("error %v, want one that names /missing", err)
+	}
+}

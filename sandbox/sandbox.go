@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,6 +105,9 @@ type Ready struct {
 	Inner   string `json:"inner"`   // a path that opens the inner namespace
 	Confine string `json:"confine"` // the directory for confine.Dir
 	TLS     string `json:"tls"`     // the directory with the CA files
+	// Required are the paths that must exist in the container, for the policy
+	// insists on Landlock and names them.
+	Required []string `json:"required,omitempty"`
 }
 
 // Sandbox is a running sandbox.
@@ -194,13 +198,27 @@ func (s *Sandbox) readSettings() (err error) {
 // checkLandlock refuses a policy that must have Landlock where the kernel has
 // none, before anything starts.
 func checkLandlock(p *Policies) error {
-	if l := p.Effective.Landlock; l == nil || l.Compatibility != "hard_requirement" {
+	if !insists(p) {
 		return nil
 	}
 	if _, err := confine.LandlockABI(); err != nil {
 		return fmt.Errorf("policy %q: landlock.compatibility is hard_requirement: %w", p.Name, err)
 	}
 	return nil
+}
+
+// insists tells whether a policy must have Landlock.
+func insists(p *Policies) bool {
+	l := p.Effective.Landlock
+	return l != nil && l.Compatibility == policy.CompatibilityHardRequirement
+}
+
+func required(p *Policies) []string {
+	if !insists(p) {
+		return nil
+	}
+	rules := p.Effective.FilesystemRules()
+	return slices.Concat(rules.ReadOnly, rules.ReadWrite)
 }
 
 // makeDir makes the sandbox's directory. What it says of itself comes first: by
@@ -300,7 +318,7 @@ func (s *Sandbox) serve(p *Policies) error {
 	if err := s.serveNetwork(); err != nil {
 		return err
 	}
-	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir()}
+	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir(), Required: required(p)}
 	s.mu.Lock()
 	s.info.Outer, s.info.Shared, s.info.OuterPath = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.request.Outer.Path
 	s.info.Inner, s.info.InnerID = s.ready.Inner, s.inner.ID()

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func TestJoinByTheInnerNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again != ready {
+	if !reflect.DeepEqual(again, ready) {
 		t.Errorf("joined %+v, not %+v", again, ready)
 	}
 	if info := only(t, c); len(info.Containers) != 2 {

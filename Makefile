@@ -56,10 +56,11 @@ test: root deps build lint ## run every test (as root)
 	@status=0; \
 	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(e2e|containerd)') || status=1; \
 	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m ./test/e2e/... || status=1; \
+	$(MAKE) test-containerd || status=1; \
 	exit $$status
 
 .PHONY: test-containerd
-test-containerd: root deps build ## run the tests under containerd 1.6 and 2.4, which are built first (as root)
+test-containerd: root deps build ## run only the tests under containerd 1.6 and 2.4 (as root)
 	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) \
 		$(GO) run ./hack/gotest -count=1 -timeout 20m ./test/containerd/...
 

@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/log"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/state"
 )
 
 // Name is the runtime's name, by which clients ask for it.
@@ -54,8 +55,17 @@ func (m runtimeManager) Name() string { return m.inner.Name() }
 // Start implements shim.Shim: it starts the shim that serves a container, or
 // finds the one of its pod.
 func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
-	return m.inner.Start(ctx, params)
+	result, err := m.inner.Start(ctx, params)
+	if err != nil {
+		return nil, err
+	}
+	return result, state.ReplaceFile(addressFile, []byte(result.GetAddress()), 0o600)
 }
+
+// addressFile is where a bundle, the working directory of the start command, has
+// the shim's address. Daemons before containerd 1.7 find their shims by it when
+// they are started anew; later ones keep it in a file of their own.
+const addressFile = "address"
 
 // Info implements shim.Shim.
 func (m runtimeManager) Info(ctx context.Context, options io.Reader) (*types.RuntimeInfo, error) {
@@ -66,19 +76,28 @@ func (m runtimeManager) Info(ctx context.Context, options io.Reader) (*types.Run
 // after a shim's death, with the bundle's directory as the working one.
 func (m runtimeManager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
 	status, err := m.inner.Stop(ctx, id)
-	if cerr := closeAbandoned(ctx, id); cerr != nil {
+	cwd, cerr := os.Getwd()
+	if cerr == nil {
+		bundle := filepath.Join(filepath.Dir(cwd), id)
+		cerr = closeAbandoned(ctx, bundle, id)
+		removeSocket(bundle)
+	}
+	if cerr != nil {
 		log.G(ctx).WithError(cerr).Warn("failed to take down the sandbox")
 	}
 	return status, err
 }
 
-// closeAbandoned takes down what the sandbox of a shim that died left.
-func closeAbandoned(ctx context.Context, id string) error {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return err
+// removeSocket removes the socket of a shim that died: nobody else does.
+func removeSocket(bundle string) {
+	address, err := shim.ReadAddress(filepath.Join(bundle, addressFile))
+	if err == nil && !shim.CanConnect(address) {
+		_ = shim.RemoveSocket(address)
 	}
-	bundle := filepath.Join(filepath.Dir(cwd), id)
+}
+
+// closeAbandoned takes down what the sandbox of a shim that died left.
+func closeAbandoned(ctx context.Context, bundle, id string) error {
 	note, err := readNote(bundle)
 	if os.IsNotExist(err) {
 		return nil // it was never prepared

@@ -1,0 +1,174 @@
+package containerd_test
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testLifecycle(t *testing.T, n *node) {
+	id := n.name("cycle")
+	t.Cleanup(func() { n.remove(t, id) })
+	create := append([]string{"container", "create"}, runFlags()...)
+	n.mustCtr(t, append(create, boxImage, id, patientPath)...)
+	n.mustCtr(t, "task", "start", "--detach", id)
+	n.awaitStatus(t, id, "RUNNING")
+	n.sandboxOf(t, id)
+
+	if text := n.mustCtr(t, "task", "ps", id); strings.Count(text, "\n") < 2 {
+		t.Errorf("processes: %q", text)
+	}
+	if text := n.mustCtr(t, "task", "metrics", id); !strings.Contains(text, "memory.usage_in_bytes") {
+		t.Errorf("metrics: %q", text)
+	}
+	n.mustCtr(t, "task", "pause", id)
+	n.awaitStatus(t, id, "PAUSED")
+	n.mustCtr(t, "task", "resume", id)
+	n.awaitStatus(t, id, "RUNNING")
+	n.mustCtr(t, "task", "kill", "--signal", "TERM", id)
+	n.awaitStatus(t, id, "STOPPED")
+	n.deletedWith(t, id, 9)
+
+	// The same container again: its bundle is made anew.
+	n.mustCtr(t, "task", "start", "--detach", id)
+	n.awaitStatus(t, id, "RUNNING")
+	n.mustCtr(t, "task", "kill", "--signal", "KILL", id)
+	n.awaitStatus(t, id, "STOPPED")
+	n.deletedWith(t, id, 137)
+}
+
+// deletedWith deletes a task that has ended, of which ctr tells the exit status.
+func (n *node) deletedWith(t *testing.T, id string, status int) {
+	t.Helper()
+	o := n.run(t, n.ctr("task", "delete", id))
+	if !strings.Contains(o.stderr, fmt.Sprintf("exit code %d\"", status)) {
+		t.Errorf("task %s is deleted, want its exit status %d: %s", id, status, o)
+	}
+}
+
+func testExitStatus(t *testing.T, n *node) {
+	for _, c := range []struct {
+		argv   []string
+		status int
+	}{
+		{[]string{"/bin/true"}, 0},
+		{[]string{"/bin/sh", "-c", "exit 7"}, 7},
+		{[]string{"/bin/sh", "-c", "sh -c 'kill -KILL $$'; exit $?"}, 137},
+	} {
+		if o := n.foreground(t, runFlags(), c.argv...); o.status != c.status {
+			t.Errorf("%q: want %d: %s", c.argv, c.status, o)
+		}
+	}
+	o := n.foreground(t, runFlags(), "/bin/sh", "-c", "echo out; echo err >&2")
+	if o.stdout != "out\n" || o.stderr != "err\n" {
+		t.Errorf("output: %s", o)
+	}
+	o = n.foreground(t, runFlags(), "/no/such/program")
+	if o.status == 0 || !strings.Contains(o.stderr, "no such file or directory") || !strings.Contains(o.stderr, "/no/such/program") {
+		t.Errorf("a program that is not there: %s", o)
+	}
+}
+
+func testExec(t *testing.T, n *node) {
+	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
+	if o := n.exec(t, id, "/bin/sh", "-c", "echo out; echo err >&2; exit 5"); o.status != 5 || o.stdout != "out\n" || o.stderr != "err\n" {
+		t.Errorf("exec: %s", o)
+	}
+	if o := n.exec(t, id, "/no/such/program"); o.status == 0 {
+		t.Errorf("exec of a program that is not there: %s", o)
+	}
+	if o := n.run(t, n.ctr("task", "exec", "--exec-id", "as", "--user", "1000", id, "/bin/id", "-u")); o.stdout != "1000\n" {
+		t.Errorf("exec as a user: %s", o)
+	}
+	o := n.run(t, n.ctr("task", "exec", "--exec-id", "in", "--cwd", "/tmp", id, "/bin/pwd"))
+	if o.stdout != "/tmp\n" {
+		t.Errorf("exec in a directory: %s", o)
+	}
+	n.mustCtr(t, "task", "exec", "--detach", "--exec-id", "sleeper", id, "/bin/sleep", "1000")
+	if text := n.mustCtr(t, "task", "ps", id); !strings.Contains(text, "sleeper") {
+		t.Errorf("processes: %q", text)
+	}
+	n.mustCtr(t, "task", "kill", "--exec-id", "sleeper", "--signal", "KILL", id)
+}
+
+func testTerminal(t *testing.T, n *node) {
+	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
+	for name, cmd := range map[string]*exec.Cmd{
+		"run":  n.ctr(runArgs(append([]string{"--rm", "--tty"}, runFlags()...), n.name("tty"), []string{"/bin/sh"})...),
+		"exec": n.ctr("task", "exec", "--tty", "--exec-id", n.name("tty"), id, "/bin/sh"),
+	} {
+		p := openTerminal(t, cmd)
+		p.resize(t, 40, 100)
+		p.expect(t, name, "stty size", "40 100")
+		p.resize(t, 50, 120)
+		p.expect(t, name, "stty size", "50 120")
+		p.expect(t, name, "test -t 0 && echo is-a-$((1+1))-tty", "is-a-2-tty")
+		p.write(t, "exit 3\n")
+		_ = cmd.Wait()
+		if status := cmd.ProcessState.ExitCode(); status != 3 {
+			t.Errorf("%s: exit status %d: %q", name, status, p.text())
+		}
+	}
+}
+
+func testAttach(t *testing.T, n *node) {
+	id := n.name("attach")
+	t.Cleanup(func() { n.remove(t, id) })
+	first := n.ctr(runArgs(runFlags(), id, []string{"/bin/sh", "-c", "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done"})...)
+	output := n.background(t, first)
+	eventually(t, "output", func() bool { return strings.Contains(output(), "tick 3\n") })
+	interrupt(first) // its container goes on
+	again := n.background(t, n.ctr("task", "attach", id))
+	eventually(t, "output after attach", func() bool { return strings.Count(again(), "tick ") > 3 })
+	if strings.Contains(again(), "tick 1\n") {
+		t.Errorf("old output after attach: %q", again())
+	}
+}
+
+// What goes in comes out, and the end of it gets through.
+func testInput(t *testing.T, n *node) {
+	const size = 3 << 20
+	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
+	for name, args := range map[string][]string{
+		"run":  runArgs(append([]string{"--rm"}, runFlags()...), n.name("in"), []string{"/bin/wc", "-c"}),
+		"exec": {"task", "exec", "--exec-id", "in", id, "/bin/wc", "-c"},
+	} {
+		cmd := n.ctr(args...)
+		cmd.Stdin = strings.NewReader(strings.Repeat("x", size))
+		if o := n.run(t, cmd); strings.TrimSpace(o.stdout) != fmt.Sprint(size) {
+			t.Errorf("%s: %s", name, o)
+		}
+	}
+}
+
+func testEvents(t *testing.T, n *node) {
+	events := n.background(t, n.ctr("events"))
+	time.Sleep(300 * time.Millisecond) // there is no telling when it listens
+	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
+	n.exec(t, id, "/bin/true")
+	n.mustCtr(t, "task", "pause", id)
+	n.mustCtr(t, "task", "resume", id)
+	n.mustCtr(t, "task", "delete", "--force", id)
+	for _, topic := range []string{"create", "start", "exec-added", "exec-started", "paused", "resumed", "exit", "delete"} {
+		eventually(t, "event "+topic, func() bool {
+			for line := range linesOf(events()) {
+				if strings.Contains(line, "/tasks/"+topic+" ") && strings.Contains(line, id) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
+
+func testOutOfMemory(t *testing.T, n *node) {
+	events := n.background(t, n.ctr("events"))
+	time.Sleep(300 * time.Millisecond)
+	o := n.foreground(t, append([]string{"--memory-limit", "33554432"}, runFlags()...), "/bin/tail", "/dev/zero")
+	if o.status != 137 {
+		t.Errorf("a program that takes all memory: %s", o)
+	}
+	eventually(t, "event oom", func() bool { return strings.Contains(events(), "/tasks/oom ") })
+}

@@ -1,0 +1,150 @@
+// Package containerd_test proves the shim from outside: real containerd daemons
+// with real low-level runtimes, their own command line and CRI, in fake
+// internets, judged by what the origins saw, by /proc and by what is left.
+//
+// Each pair of a daemon and a low-level runtime has a machine of its own
+// (machine_test.go), so that several can be tested at once and "nothing is left"
+// can be counted on each.
+package containerd_test
+
+import (
+	"flag"
+	"fmt"
+	"iter"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what should happen at once on an idle
+// machine.
+const patience = 20 * time.Second
+
+// built is where the programs under test are, and the images.
+var built struct {
+	bin    string // openshell, openshell-init and the shim
+	tools  string // the newer engines
+	images string // an archive
+	tag    string // what names on the whole machine begin with
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(machineVariable) != "" {
+		os.Exit(runMachine())
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "e2e: real containers need root")
+		os.Exit(1)
+	}
+	flag.Parse()
+	if !isSet("test.parallel") {
+		// A machine mostly waits: one for each daemon.
+		if err := flag.Set("test.parallel", fmt.Sprint(len(pairs))); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(runAll(m))
+}
+
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+func runAll(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ctd-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = prepare(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func prepare(dir string) error {
+	// What a test forgets to put into a directory of its own goes here.
+	if err := os.Setenv("TMPDIR", dir); err != nil {
+		return err
+	}
+	built.tag = filepath.Base(dir)
+	tools := exec.Command("../../hack/tools")
+	tools.Stderr = os.Stderr
+	out, err := tools.Output()
+	if err != nil {
+		return fmt.Errorf("build the engines: %w", err)
+	}
+	built.tools = strings.TrimSpace(string(out))
+	if built.bin, err = programs(dir); err != nil {
+		return err
+	}
+	client, pause := filepath.Join(dir, "client"), filepath.Join(dir, "pause")
+	if err := build(client, "../client"); err != nil {
+		return err
+	}
+	if err := build(pause, "./pause"); err != nil {
+		return err
+	}
+	built.images = filepath.Join(dir, "images.tar")
+	return writeImages(built.images, client, pause)
+}
+
+// programs returns the directory with the programs under test: the one that
+// OPENSHELL_BIN names, or one with new ones.
+func programs(dir string) (string, error) {
+	if bin := os.Getenv("OPENSHELL_BIN"); bin != "" {
+		return filepath.Abs(bin)
+	}
+	bin := filepath.Join(dir, "bin")
+	for _, name := range []string{"openshell", "openshell-init", "containerd-shim-openshell-v1"} {
+		if err := build(filepath.Join(bin, name), "../../cmd/"+name); err != nil {
+			return "", err
+		}
+	}
+	return bin, nil
+}
+
+// build compiles a program. Those for containers must be static.
+func build(out, dir string) error {
+	cmd := exec.Command("go", "build", "-o", out, dir)
+	if filepath.Base(out) != "openshell" && filepath.Base(out) != "containerd-shim-openshell-v1" {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", dir, err, text)
+	}
+	return nil
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// linesOf yields the lines of a text without their ends.
+func linesOf(text string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for line := range strings.Lines(text) {
+			if !yield(strings.TrimSuffix(line, "\n")) {
+				return
+			}
+		}
+	}
+}

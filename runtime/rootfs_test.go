@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -225,5 +226,33 @@ func TestCheckRequired(t *testing.T) {
 	err := files.checkRequired([]string{"/data", "/missing"})
 	if err == nil || !strings.Contains(err.Error(), "/missing does not exist") {
 		t.Errorf("error %v, want one that names /missing", err)
+	}
+}
+
+func TestCheckExec(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin/tool"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/bin/tool", filepath.Join(root, "bin/alias")); err != nil {
+		t.Fatal(err)
+	}
+	for process, want := range map[string]string{
+		`{"args":["/bin/tool"]}`:                           "",
+		`{"args":["alias"],"env":["PATH=/sbin:/bin"]}`:     "",
+		`{"args":["tool"],"cwd":"/","env":["PATH=/sbin"]}`: `exec: "tool": executable file not found in $PATH`,
+		`{"args":["./tool"],"cwd":"/sbin"}`:                `exec: "./tool": stat ./tool: no such file or directory`,
+		`{"args":["/bin"]}`:                                `exec: "/bin": is a directory`,
+	} {
+		err := CheckExec(root, []byte(process))
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
+			t.Errorf("%s: %v, want %q", process, err, want)
+		}
+	}
+	if err := CheckExec(filepath.Join(root, "gone"), []byte(`{"args":["tool"]}`)); err != nil {
+		t.Errorf("a container that has ended: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -248,6 +249,20 @@ func ConfineProcess(data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("process: %w", err)
 	}
 	return doc.bytes()
+}
+
+// CheckExec fails where the program of a process that is to be executed in a
+// running container certainly does not exist there, in runc's words. root is the
+// container's root directory on the host, mounts included: /proc/PID/root.
+func CheckExec(root string, data []byte) error {
+	var p specs.Process
+	if err := json.Unmarshal(data, &p); err != nil {
+		return fmt.Errorf("process: %w", err)
+	}
+	if _, err := os.Stat(root); err != nil || len(p.Args) == 0 {
+		return nil // the low-level runtime says what is wrong
+	}
+	return tree{rootfs: root}.checkProgram(&p)
 }
 
 func dropFrom(c *specs.LinuxCapabilities) {

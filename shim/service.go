@@ -50,7 +50,7 @@ func registerTaskService() {
 				return nil, err
 			}
 			s := &service{TTRPCTaskService: inner, containers: make(map[string]container),
-				sandboxes: make(map[*sandbox.Sandbox]struct{})}
+				execs: make(map[execKey][]byte), sandboxes: make(map[*sandbox.Sandbox]struct{})}
 			sd.RegisterCallback(s.closeAll)
 			return s, nil
 		},
@@ -62,10 +62,13 @@ func registerTaskService() {
 type service struct {
 	taskapi.TTRPCTaskService
 
-	mu         sync.Mutex // guards the next two
+	mu         sync.Mutex // guards the next three
 	containers map[string]container
+	execs      map[execKey][]byte // processes that are added and not started, as asked for
 	sandboxes  map[*sandbox.Sandbox]struct{}
 }
+
+type execKey struct{ container, exec string }
 
 // container is what has to be taken down with a container.
 type container struct {
@@ -175,17 +178,51 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emp
 	if err != nil {
 		return nil, fmt.Errorf("openshell: %w", err)
 	}
+	asked := r.Spec.Value
 	r.Spec.Value = confined
-	return s.TTRPCTaskService.Exec(ctx, r)
+	resp, err := s.TTRPCTaskService.Exec(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.execs[execKey{r.ID, r.ExecID}] = asked
+	return resp, nil
+}
+
+// Start refuses to start a process in a container whose program is not there:
+// openshell-init would start, and only then find nothing.
+func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	s.mu.Lock()
+	asked, ok := s.execs[execKey{r.ID, r.ExecID}]
+	delete(s.execs, execKey{r.ID, r.ExecID})
+	s.mu.Unlock()
+	if ok {
+		st, err := s.State(ctx, &taskapi.StateRequest{ID: r.ID})
+		if err != nil {
+			return nil, err
+		}
+		if err := runtime.CheckExec(fmt.Sprintf("/proc/%d/root", st.GetPid()), asked); err != nil {
+			return nil, fmt.Errorf("exec failed: %w", err)
+		}
+	}
+	return s.TTRPCTaskService.Start(ctx, r)
 }
 
 // Delete takes a deleted container's sandbox down, if it was its last.
 func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
 	resp, err := s.TTRPCTaskService.Delete(ctx, r)
-	if err != nil || r.ExecID != "" {
-		return resp, err
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
+	maps.DeleteFunc(s.execs, func(k execKey, _ []byte) bool {
+		return k.container == r.ID && (k.exec == r.ExecID || r.ExecID == "")
+	})
+	if r.ExecID != "" {
+		s.mu.Unlock()
+		return resp, nil
+	}
 	k, ok := s.containers[r.ID]
 	delete(s.containers, r.ID)
 	s.mu.Unlock()

@@ -76,8 +76,10 @@ func testExec(t *testing.T, n *node) {
 	if o := n.exec(t, id, "/bin/sh", "-c", "echo out; echo err >&2; exit 5"); o.status != 5 || o.stdout != "out\n" || o.stderr != "err\n" {
 		t.Errorf("exec: %s", o)
 	}
-	if o := n.exec(t, id, "/no/such/program"); o.status == 0 {
-		t.Errorf("exec of a program that is not there: %s", o)
+	for program, want := range map[string]string{"/no/such": "no such file or directory", "nothing": "executable file not found in $PATH"} {
+		if o := n.exec(t, id, program); o.status == 0 || !strings.Contains(o.stderr, want) || !strings.Contains(o.stderr, program) {
+			t.Errorf("exec of a program that is not there: want %q: %s", want, o)
+		}
 	}
 	if o := n.run(t, n.ctr("task", "exec", "--exec-id", "as", "--user", "1000", id, "/bin/id", "-u")); o.stdout != "1000\n" {
 		t.Errorf("exec as a user: %s", o)

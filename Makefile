@@ -64,6 +64,10 @@ test-containerd: root deps build ## run only the tests under containerd 1.6 and 
 	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) \
 		$(GO) run ./hack/gotest -count=1 -timeout 20m ./test/containerd/...
 
+.PHONY: test-containerd-client
+test-containerd-client: root deps ## run containerd's own client tests with runc and with openshell (as root)
+	@$(CLEAN) hack/containerd-client-tests
+
 .PHONY: lint
 lint: check-go ## gofmt, go vet, staticcheck
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git -c safe.directory='*' ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \

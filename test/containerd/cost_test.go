@@ -23,7 +23,7 @@ func TestCost(t *testing.T) {
 		ours = append(ours, n.timeTrue(t, runtimeName))
 		stock = append(stock, n.timeTrue(t, stockRuntime))
 	}
-	t.Logf("ctr run --rm of true: median %s with openshell, %s with runc's shim: %.2f times",
+	report("ctr run --rm of true: median %s with openshell, %s with runc's shim: %.2f times",
 		median(ours).Round(time.Millisecond), median(stock).Round(time.Millisecond), float64(median(ours))/float64(median(stock)))
 
 	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
@@ -31,9 +31,15 @@ func TestCost(t *testing.T) {
 	n.exec(t, id, "/bin/true")
 	time.Sleep(2 * time.Second) // idle
 	a, b := n.memory(t, "containerd-shim-openshell-v1"), n.memory(t, "containerd-shim-runc-v2")
-	t.Logf("shim with an idle sandbox: Rss %d KiB, Pss %d KiB; runc's: Rss %d KiB, Pss %d KiB: %.2f and %.2f times",
+	report("shim with an idle sandbox: Rss %d KiB, Pss %d KiB; runc's: Rss %d KiB, Pss %d KiB: %.2f and %.2f times",
 		a.rss, a.pss, b.rss, b.pss, float64(a.rss)/float64(b.rss), float64(a.pss)/float64(b.pss))
 }
+
+// figures are printed when all tests have ended: what a test that passes logs is
+// not shown.
+var figures []string
+
+func report(format string, args ...any) { figures = append(figures, fmt.Sprintf(format, args...)) }
 
 func (n *node) timeTrue(t *testing.T, runtime string) time.Duration {
 	t.Helper()

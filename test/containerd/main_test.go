@@ -64,7 +64,11 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	return m.Run()
+	status := m.Run()
+	for _, line := range figures {
+		fmt.Println(line)
+	}
+	return status
 }
 
 func prepare(dir string) error {

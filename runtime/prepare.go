@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,6 +124,7 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 	r := sandbox.Request{
 		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
+		Said:  said(spec.Annotations),
 		Outer: outerOf(spec), DNS: resolverOf(files), Rootfs: files.rootfs, Creator: os.Getpid(),
 		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations),
 			Stubs: slices.Concat(files.stubs(confine.Dir), files.stubs(tlsDir))},
@@ -131,6 +133,13 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 		r.Policy = policyNameFor(id)
 	}
 	return r, nil
+}
+
+// said returns the annotations that are openshell's.
+func said(all map[string]string) map[string]string {
+	own := maps.Clone(all)
+	maps.DeleteFunc(own, func(key, _ string) bool { return !strings.HasPrefix(key, annotations.Prefix) })
+	return own
 }
 
 // policyNameFor is the name of a container's own policy: its id, as far as

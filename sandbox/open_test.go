@@ -201,3 +201,26 @@ func TestSameIDAgain(t *testing.T) {
 		t.Errorf("a running container's id: %v", err)
 	}
 }
+
+func TestContradictedAnnotations(t *testing.T) {
+	permissive := Info{TTL: "1h0m0s", OnExpiry: "enforce"}
+	for _, tt := range []struct {
+		info  Info
+		key   string
+		value string
+		ok    bool
+	}{
+		{permissive, "openshell.ai/permissive", "true", true},
+		{permissive, "openshell.ai/permissive", "false", false},
+		{Info{}, "openshell.ai/permissive", "false", true},
+		{permissive, "openshell.ai/permissive-ttl", "60m", true},
+		{permissive, "openshell.ai/permissive-ttl", "2h", false},
+		{permissive, "openshell.ai/permissive-on-expiry", "enforce", true},
+		{permissive, "openshell.ai/permissive-on-expiry", "stop", false},
+	} {
+		err := tt.info.contradicted(map[string]string{tt.key: tt.value})
+		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), tt.key) {
+			t.Errorf("%s=%s on %+v: %v", tt.key, tt.value, tt.info, err)
+		}
+	}
+}

@@ -45,6 +45,9 @@ type Request struct {
 	TTL         time.Duration `json:"ttl"` // of permissive mode
 	OnExpiry    string        `json:"on_expiry"`
 
+	// Said are the container's own annotations of openshell, valid ones.
+	Said map[string]string `json:"said,omitempty"`
+
 	Outer  Outer    `json:"outer"`
 	DNS    Resolver `json:"dns"`
 	Rootfs string   `json:"rootfs"` // of the first container, on the host

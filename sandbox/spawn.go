@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/netns"
 )
@@ -141,9 +142,32 @@ func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, e
 	if r.Permissive && info.TTL == "" {
 		return Ready{}, errors.New("annotation openshell.ai/permissive: true, but the sandbox that this container joins is enforcing")
 	}
+	if err := info.contradicted(r.Said); err != nil {
+		return Ready{}, err
+	}
 	var ready Ready
 	err := call(ctx, c.RunDir, info.ID, "attach", joinRequest{r.Container, r.Creator}, &ready)
 	return ready, err
+}
+
+// contradicted tells where a container's own annotations want another mode than
+// the sandbox's were.
+func (i Info) contradicted(said map[string]string) error {
+	differs := func(key, has string) error {
+		return fmt.Errorf("annotation %s: %s, but the sandbox that this container joins has %s", key, said[key], has)
+	}
+	if said[annotations.KeyPermissive] == "false" && i.TTL != "" {
+		return differs(annotations.KeyPermissive, "true")
+	}
+	if v, ok := said[annotations.KeyPermissiveTTL]; ok {
+		if ttl, err := time.ParseDuration(v); err != nil || ttl.String() != i.TTL {
+			return differs(annotations.KeyPermissiveTTL, i.TTL)
+		}
+	}
+	if v, ok := said[annotations.KeyPermissiveOnExpiry]; ok && v != i.OnExpiry {
+		return differs(annotations.KeyPermissiveOnExpiry, i.OnExpiry)
+	}
+	return nil
 }
 
 // startTimeout bounds a sandbox's start.

@@ -1,6 +1,7 @@
 package learn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -71,9 +72,15 @@ func originOf(store *state.Store, policyName, key string, fresh []Proposal) stri
 			return ""
 		}
 	}
+	return p.Origin()
+}
+
+// Origin says in one line where the proposal's rule comes from and who approved
+// it, for the comments beside the rule.
+func (p Proposal) Origin() string {
 	origin := fmt.Sprintf("proposal %s, learned in %s mode", p.ID, p.Provenance.Mode)
 	if p.Status == StatusApproved && p.DecidedAt != nil {
-		origin += fmt.Sprintf(", approved %s by %s", p.DecidedAt.Format(time.RFC3339), p.DecidedBy)
+		origin += fmt.Sprintf(", approved %s by %s", p.DecidedAt.UTC().Format(time.RFC3339), cmp.Or(p.DecidedBy, "unknown"))
 	}
 	return origin
 }

@@ -2,7 +2,6 @@ package operator
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -158,18 +157,10 @@ func provenance(store *state.Store, p *sandbox.Policies) (map[string][]string, e
 	for i := range proposals {
 		q := &proposals[i]
 		if p.Learned.Network[q.RuleName] != nil {
-			notes[q.RuleName] = []string{"# " + provenanceOf(q)}
+			notes[q.RuleName] = []string{"# " + plain(q.Origin())}
 		}
 	}
 	return notes, nil
-}
-
-func provenanceOf(p *learn.Proposal) string {
-	s := fmt.Sprintf("proposal %s, learned in %s mode", p.ID, p.Provenance.Mode)
-	if p.Status == learn.StatusApproved && p.DecidedAt != nil {
-		s += fmt.Sprintf(", approved %s by %s", timestamp(*p.DecidedAt), cmp.Or(p.DecidedBy, "unknown"))
-	}
-	return plain(s)
 }
 
 // learnedComments are the comments that provenance was written in, by the rules' keys.

@@ -7,6 +7,8 @@ package learn
 import (
 	"net/netip"
 	"time"
+
+	"openshell.ai/openshell/policy"
 )
 
 // Kind says how much of a connection was seen.
@@ -37,6 +39,12 @@ type Denial struct {
 	Method string // KindHTTP
 	Path   string // KindHTTP: canonical, without the query string
 	Status int    // KindHTTP: the answer's, 0 where there was none
+
+	// Of an endpoint that declares a protocol: its protocol, its path, and what its
+	// rules lack. Empty for what the request's method and path say.
+	L7           string
+	EndpointPath string
+	Missing      []policy.L7Match
 
 	TLS     string // terminated, spliced or none; unused for KindConnect
 	TLSSkip bool   // the client rejected the sandbox's CA

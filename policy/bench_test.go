@@ -64,7 +64,7 @@ func BenchmarkRequest(b *testing.B) {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if v := m.Request(Request{"GET", "/p7/abc/x", "a=b"}); v.Decision != Allow {
+				if v := m.Request(Request{Method: "GET", Path: "/p7/abc/x", RawQuery: "a=b"}); v.Decision != Allow {
 					b.Fatal(v.Reason)
 				}
 			}
@@ -119,7 +119,7 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 		}
 	}
 	m := e.Connect(Connection{Binary: "/usr/bin/curl", Host: "rest.example.com", Port: 443})
-	if n := testing.AllocsPerRun(100, func() { m.Request(Request{"GET", "/p7/abc/x", "a=b"}) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { m.Request(Request{Method: "GET", Path: "/p7/abc/x", RawQuery: "a=b"}) }); n != 0 {
 		t.Errorf("request: %v allocations", n)
 	}
 	known := 0

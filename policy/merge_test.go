@@ -72,14 +72,17 @@ func TestMergeNil(t *testing.T) {
 func TestMergeGrantsWhatWasLearned(t *testing.T) {
 	e := mustCompile(t, Merge(load(t, "policies/agent.yaml"), load(t, "learned.yaml")))
 	m := e.Connect(Connection{Binary: "/usr/bin/curl", Host: "api.github.com", Port: 443})
-	for request, want := range map[Request]Decision{
-		{Method: "GET", Path: "/repos/a/b"}:                  Allow, // base
-		{Method: "POST", Path: "/repos/o/r/issues"}:          Allow, // learned
-		{Method: "POST", Path: "/repos/x/y/issues"}:          Deny,
-		{Method: "GET", Path: "/repos/o/r/actions/secrets/"}: Deny, // the base's deny rule
+	for _, tt := range []struct {
+		method, path string
+		want         Decision
+	}{
+		{"GET", "/repos/a/b", Allow},         // base
+		{"POST", "/repos/o/r/issues", Allow}, // learned
+		{"POST", "/repos/x/y/issues", Deny},
+		{"GET", "/repos/o/r/actions/secrets/", Deny}, // the base's deny rule
 	} {
-		if v := m.Request(request); v.Decision != want {
-			t.Errorf("%+v: %+v", request, v)
+		if v := m.Request(Request{Method: tt.method, Path: tt.path}); v.Decision != tt.want {
+			t.Errorf("%s %s: %+v", tt.method, tt.path, v)
 		}
 	}
 }

@@ -13,7 +13,28 @@ type Request struct {
 	Path string
 	// RawQuery is what follows the target's "?".
 	RawQuery string
+	// Body is the whole body, where Match.Inspection asked for it: nil means that
+	// it was not seen. ContentType is its media type, as the header says.
+	Body        []byte
+	ContentType string
 }
+
+// Inspection is what has to be seen of a request, besides its first line,
+// before it can be decided.
+type Inspection struct {
+	// MaxBody is how many bytes of the body have to be read: the whole body, and
+	// a longer one is refused. 0: the body decides nothing.
+	MaxBody int
+	// Text: after an upgrade to WebSocket, Match.Text decides each of the
+	// client's text messages.
+	Text bool
+}
+
+// Inspection tells what Request needs to see of a request.
+func (m Match) Inspection(r Request) Inspection { return Inspection{} }
+
+// Text decides a text message that a client sends on the WebSocket which r opened.
+func (m Match) Text(r Request, message []byte) Verdict { return m.Request(r) }
 
 // Decision is what becomes of a request.
 type Decision int
@@ -43,6 +64,17 @@ type Verdict struct {
 	Policy string
 	// Reason says why the request is not allowed.
 	Reason string
+
+	// Protocol is the L7 protocol of the endpoint that decided, and Path that
+	// endpoint's path; both are empty where none covers the request.
+	Protocol, Path string
+	// Missing are the fewest matches that a rule of that endpoint would have to
+	// allow for the request to be allowed. It is empty where a deny rule, or
+	// something other than a missing rule, is why it is not.
+	Missing []L7Match
+	// Malformed: what the request carries cannot be read. It is denied in every
+	// mode, and nothing can be learned from it.
+	Malformed bool
 }
 
 // Target decides a request by its target as it was sent, and returns what was
@@ -67,9 +99,9 @@ func (m Match) Target(method, target string) (Request, Verdict, error) {
 func (m Match) Request(r Request) Verdict {
 	switch {
 	case !m.Allowed:
-		return Verdict{Deny, "", m.Reason}
+		return Verdict{Decision: Deny, Reason: m.Reason}
 	case !m.Inspect:
-		return Verdict{Allow, m.Policy, ""}
+		return Verdict{Decision: Allow, Policy: m.Policy}
 	}
 	query := parsedQuery{raw: r.RawQuery}
 	covered, allowed, denied, enforced := false, false, false, false

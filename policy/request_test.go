@@ -26,7 +26,7 @@ func checkRequests(t *testing.T, m Match, cases []requestCase) {
 	for _, tt := range cases {
 		method, target, _ := strings.Cut(tt.request, " ")
 		path, query, _ := strings.Cut(target, "?")
-		v := m.Request(Request{method, path, query})
+		v := m.Request(Request{Method: method, Path: path, RawQuery: query})
 		if v.Decision != tt.want || v.Reason != tt.reason || v.Policy != m.Policy {
 			t.Errorf("%s: %v by %q (%s), want %v (%s)", tt.request, v.Decision, v.Policy, v.Reason, tt.want, tt.reason)
 		}
@@ -117,15 +117,15 @@ r:
 
 func TestRequestWithoutInspection(t *testing.T) {
 	e := engine(t, "r:\n  endpoints: [{ host: h.example, port: 443 }]")
-	if v := connect(t, e).Request(Request{"DELETE", "/x", ""}); v.Decision != Allow || v.Policy != "r" {
+	if v := connect(t, e).Request(Request{Method: "DELETE", Path: "/x", RawQuery: ""}); v.Decision != Allow || v.Policy != "r" {
 		t.Errorf("an L4 endpoint on its own grants everything: %+v", v)
 	}
 	denied := e.Connect(Connection{Binary: "/b", Host: "other.example", Port: 443})
-	v := denied.Request(Request{"GET", "/", ""})
+	v := denied.Request(Request{Method: "GET", Path: "/", RawQuery: ""})
 	if v.Decision != Deny || v.Policy != "" || v.Reason != "endpoint other.example:443 is not allowed by any policy" {
 		t.Errorf("denied connection: %+v", v)
 	}
-	if v := (Match{}).Request(Request{"GET", "/", ""}); v.Decision != Deny {
+	if v := (Match{}).Request(Request{Method: "GET", Path: "/", RawQuery: ""}); v.Decision != Deny {
 		t.Errorf("zero match: %+v", v)
 	}
 }

@@ -32,9 +32,11 @@ import (
 type View struct {
 	Engine     *policy.Engine
 	Permissive bool // network denials are recorded and let through
+	// Maximum is what not even permissive mode exceeds; nil: there is no maximum.
+	Maximum *policy.Engine
 }
 
-// Config is what a sandbox's proxy works with. All fields are required.
+// Config is what a sandbox's proxy works with. All fields but Local are required.
 type Config struct {
 	Outer    *netns.Namespace // where upstream connections start
 	View     func() View      // the effective policy and mode, now
@@ -44,6 +46,10 @@ type Config struct {
 	CA       *CA
 	Roots    func() *x509.CertPool // upstream certificates must chain to one of these
 	Record   func(Record)          // must not block
+
+	// Local answers requests for http://policy.local/; nil: that name is like any
+	// other. Caller tells it who asks.
+	Local http.Handler
 
 	MaxConnections int           // at once; more are refused
 	IdleTimeout    time.Duration // of kept-alive HTTP connections

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 )
 
@@ -14,6 +15,7 @@ const (
 	Connect Kind = iota // a connection, nothing of what it carries
 	Raw                 // a connection that carries something other than HTTP
 	Request             // an HTTP request
+	Message             // a message on a WebSocket
 )
 
 // Outcome is what became of an action.
@@ -67,4 +69,9 @@ type Record struct {
 	Layer, Policy, Reason string
 	TLS                   string
 	TLSSkip               bool // the client does not trust the sandbox's CA
+
+	// Protocol and EndpointPath are the deciding endpoint's (policy.Verdict), and
+	// Missing what its rules lack.
+	Protocol, EndpointPath string
+	Missing                []policy.L7Match
 }

@@ -33,12 +33,13 @@ func badTarget(detail string) *refusal {
 // branch returns a flow to one destination on behalf of a client's connection
 // to the proxy.
 func (p *Proxy) branch(ctx context.Context, client *flow, host string, port uint16) *flow {
-	if a, err := netip.ParseAddr(host); err == nil {
-		host = p.hostOf(a)
-	}
 	f := p.newFlow(ctx)
 	f.proc, f.procErr = client.proc, client.procErr
-	f.host, f.port = strings.ToLower(strings.TrimSuffix(host, ".")), port
+	f.port = port
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = p.hostOf(f, a)
+	}
+	f.host = strings.ToLower(strings.TrimSuffix(host, "."))
 	p.track(f)
 	return f
 }

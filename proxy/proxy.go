@@ -41,6 +41,7 @@ type Config struct {
 	Outer    *netns.Namespace // where upstream connections start
 	View     func() View      // the effective policy and mode, now
 	Names    *names.Table     // whose synthetic addresses stand for names
+	Hosts    *names.Hosts     // names of real addresses; may be nil
 	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
 	Identify func(local, remote netip.AddrPort) (identity.Process, error)
 	CA       *CA
@@ -174,17 +175,31 @@ func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
 		p.toProxy.give(&flowConn{Conn: conn, flow: f})
 		return
 	}
-	f.host, f.port = p.hostOf(dst.Addr()), dst.Port()
+	f.port = dst.Port()
+	f.host = p.hostOf(f, dst.Addr())
 	f.run()
 }
 
 // hostOf returns the name that the workload connected to, or the address where
-// it used none.
-func (p *Proxy) hostOf(a netip.Addr) string {
+// it used none. Of several names that the hosts file has for one address, it
+// is the first that the policy allows the flow.
+func (p *Proxy) hostOf(f *flow, a netip.Addr) string {
 	if name, ok := p.Names.Name(a); ok {
 		return name
 	}
-	return a.Unmap().String()
+	aliases := p.Hosts.Names(a)
+	if len(aliases) == 0 {
+		return a.Unmap().String()
+	}
+	engine := p.View().Engine
+	for _, name := range aliases {
+		c := f.connection()
+		c.Host = name
+		if engine.Connect(c).Allowed {
+			return name
+		}
+	}
+	return aliases[0]
 }
 
 // Reconsider closes the connections that the view no longer allows. Call it

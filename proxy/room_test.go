@@ -122,7 +122,7 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upstream := names.NewUpstream(outer, []netip.AddrPort{internet.DNS()})
+	upstream := names.NewUpstream(outer, []netip.AddrPort{internet.DNS()}, nil)
 	table := names.NewTable()
 	config := Config{
 		Outer:          outer,

@@ -14,11 +14,12 @@ import (
 const (
 	hostResolvConf = "/etc/resolv.conf"
 	resolvUpstream = "/run/systemd/resolve/resolv.conf"
+	hostsFile      = "/etc/hosts"
 )
 
-// resolverOf reads the container's resolv.conf. Only one that the engine mounts
-// names servers: that of an image may name its author's, who could then answer
-// for the hosts that a policy allows. Servers on loopback are the engine's or
+// resolverOf reads the container's resolv.conf and hosts file. Only those that
+// the engine mounts name servers and hosts: an image's may name its author's, who
+// could then answer for the hosts that a policy allows. Servers on loopback are the engine's or
 // host's own business and cannot be reached by that address from elsewhere.
 // Without others, the host's are asked.
 func resolverOf(t tree) sandbox.Resolver {
@@ -28,6 +29,9 @@ func resolverOf(t tree) sandbox.Resolver {
 	}
 	if !t.isMount(hostResolvConf) {
 		r.Servers = nil
+	}
+	if p, err := t.host(hostsFile); err == nil && t.isMount(hostsFile) {
+		r.Hosts = readText(p)
 	}
 	for _, p := range []string{hostResolvConf, resolvUpstream} {
 		if len(r.Servers) > 0 {

@@ -62,11 +62,13 @@ func (s *Sandbox) serveNetwork() error {
 		finder.Close()
 		return err
 	}
-	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers)
+	hosts := names.ParseHosts(s.request.DNS.Hosts)
+	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers, hosts)
 	s.proxy = proxy.New(proxy.Config{
 		Outer:          s.outer,
 		View:           s.view,
 		Names:          table,
+		Hosts:          hosts,
 		Resolve:        upstream.Resolve,
 		Identify:       finder.Identify,
 		CA:             s.authority,

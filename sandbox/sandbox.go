@@ -97,10 +97,12 @@ const (
 	OuterEmpty OuterKind = "empty" // a namespace in which nothing is reachable
 )
 
-// Resolver is a container's resolv.conf(5).
+// Resolver is how a container finds names: its resolv.conf(5), and the text of
+// its hosts(5) where the engine wrote one.
 type Resolver struct {
 	Servers []string `json:"servers"`
 	Search  []string `json:"search"`
+	Hosts   string   `json:"hosts,omitempty"`
 }
 
 // Ready is what a container's bundle needs to know of its sandbox.

@@ -16,6 +16,8 @@ type zone struct {
 	txt   map[string]string
 	fail  map[string]bool
 	asked []string
+
+	authority []dns.RR
 }
 
 func (z *zone) Ask(_ context.Context, name string, qtype uint16) (*dns.Msg, error) {
@@ -23,7 +25,7 @@ func (z *zone) Ask(_ context.Context, name string, qtype uint16) (*dns.Msg, erro
 	if z.fail[name] {
 		return nil, errors.New("no answer")
 	}
-	m := new(dns.Msg)
+	m := &dns.Msg{Ns: z.authority}
 	h := dns.RR_Header{Name: dns.Fqdn(name), Rrtype: qtype, Class: dns.ClassINET, Ttl: 10}
 	_, known := z.a[name]
 	if !known {
@@ -176,4 +178,48 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("reply to %v does not pack: %v", query.Question, err)
 		}
 	})
+}
+
+// Negative answers keep the start of authority, whose last field says how long
+// they hold (RFC 2308).
+func TestNegativeAnswersKeepTheSOA(t *testing.T) {
+	s, z := newServer()
+	soa, err := dns.NewRR("example.com. 60 IN SOA ns.example.com. root.example.com. 1 2 3 4 60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.authority = []dns.RR{soa}
+	for _, q := range []struct {
+		name  string
+		qtype uint16
+		rcode int
+	}{
+		{"gone.example.com.", dns.TypeA, dns.RcodeNameError},
+		{"api.example.com.", dns.TypeAAAA, dns.RcodeSuccess},
+		{"api.example.com.", dns.TypeMX, dns.RcodeSuccess},
+	} {
+		m := s.Answer(context.Background(), new(dns.Msg).SetQuestion(q.name, q.qtype))
+		if m.Rcode != q.rcode || len(m.Answer) != 0 || len(m.Ns) != 1 {
+			t.Errorf("%v: %v", q, m)
+		}
+	}
+}
+
+func TestUnknownEDNSVersionIsRefused(t *testing.T) {
+	s, z := newServer()
+	query := new(dns.Msg).SetQuestion("api.example.com.", dns.TypeA)
+	query.SetEdns0(1232, false)
+	query.IsEdns0().SetVersion(1)
+	m := s.Answer(context.Background(), query)
+	packed, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := new(dns.Msg)
+	if err := reply.Unpack(packed); err != nil {
+		t.Fatal(err)
+	}
+	if reply.Rcode != dns.RcodeBadVers || len(z.asked) != 0 {
+		t.Errorf("%v", reply)
+	}
 }

@@ -80,8 +80,11 @@ func (s *Server) Answer(ctx context.Context, query *dns.Msg) *dns.Msg {
 	reply := new(dns.Msg)
 	reply.SetReply(query)
 	reply.RecursionAvailable = true
-	if query.IsEdns0() != nil {
+	if opt := query.IsEdns0(); opt != nil {
 		reply.SetEdns0(4096, false)
+		if opt.Version() != 0 {
+			return badVersion(reply, query) // RFC 6891 section 6.1.3
+		}
 	}
 	if query.Opcode != dns.OpcodeQuery || len(query.Question) != 1 {
 		return reply.SetRcode(query, dns.RcodeNotImplemented)
@@ -148,11 +151,28 @@ func (s *Server) address(ctx context.Context, reply *dns.Msg, q dns.Question, na
 	switch {
 	case err != nil:
 		reply.Rcode = dns.RcodeServerFailure
-	case real.Rcode != dns.RcodeSuccess:
-		reply.Rcode = real.Rcode
 	case len(addresses(real)) > 0:
 		s.synthesise(reply, q, name)
+	default:
+		negate(reply, real)
 	}
+}
+
+// negate copies what makes an answer negative: the code, and the start of
+// authority by which a resolver knows how long it holds (RFC 2308 section 5).
+func negate(reply, real *dns.Msg) {
+	reply.Rcode = real.Rcode
+	for _, rr := range real.Ns {
+		if soa, ok := rr.(*dns.SOA); ok {
+			reply.Ns = append(reply.Ns, soa)
+		}
+	}
+}
+
+func badVersion(reply, query *dns.Msg) *dns.Msg {
+	reply.SetRcode(query, dns.RcodeBadVers)
+	reply.IsEdns0().SetExtendedRcode(dns.RcodeBadVers)
+	return reply
 }
 
 func (s *Server) synthesise(reply *dns.Msg, q dns.Question, name string) {
@@ -183,10 +203,11 @@ func (s *Server) other(ctx context.Context, reply *dns.Msg, q dns.Question, name
 		reply.Rcode = dns.RcodeServerFailure
 		return
 	}
-	reply.Rcode = real.Rcode
-	reply.Answer = real.Answer
 	// The additional section would carry real addresses of the targets.
-	reply.Ns = nil
+	reply.Answer = real.Answer
+	if len(reply.Answer) == 0 {
+		negate(reply, real)
+	}
 }
 
 func (s *Server) searched(name string) bool {

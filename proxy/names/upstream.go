@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	queryTimeout = 5 * time.Second
-	attempts     = 2
-	maxCached    = 4096
-	maxCacheTime = 60 * time.Second
+	queryTimeout  = 5 * time.Second // for all attempts at all servers
+	serverTimeout = 2 * time.Second // for one attempt; resolvers wait 5 s (resolv.conf(5))
+	attempts      = 2
+	maxCached     = 4096
+	maxCacheTime  = 60 * time.Second
 )
 
 // ErrNoAddress says that a name exists but has no address.
@@ -28,6 +29,7 @@ var ErrNoAddress = errors.New("no address")
 type Upstream struct {
 	outer   *netns.Namespace
 	servers []netip.AddrPort
+	hosts   *Hosts
 
 	mu    sync.Mutex
 	cache map[question]cached
@@ -43,9 +45,10 @@ type cached struct {
 	expires time.Time
 }
 
-// NewUpstream returns a resolver that asks the servers in turn.
-func NewUpstream(outer *netns.Namespace, servers []netip.AddrPort) *Upstream {
-	return &Upstream{outer: outer, servers: servers, cache: make(map[question]cached)}
+// NewUpstream returns a resolver that looks into the hosts file and then asks
+// the servers in turn. hosts may be nil.
+func NewUpstream(outer *netns.Namespace, servers []netip.AddrPort, hosts *Hosts) *Upstream {
+	return &Upstream{outer: outer, servers: servers, hosts: hosts, cache: make(map[question]cached)}
 }
 
 // Resolve returns the real addresses of host, which may be an IP literal, in
@@ -89,6 +92,9 @@ func (u *Upstream) Resolve(ctx context.Context, host string) ([]netip.Addr, erro
 // time to live, at most a minute.
 func (u *Upstream) Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
 	q := question{dns.CanonicalName(name), qtype}
+	if msg := u.hosts.answer(q); msg != nil {
+		return msg, nil
+	}
 	if msg := u.cached(q); msg != nil {
 		return msg, nil
 	}
@@ -98,6 +104,8 @@ func (u *Upstream) Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg
 	msg := new(dns.Msg)
 	msg.SetQuestion(q.name, qtype)
 	msg.SetEdns0(1232, false) // the size of DNS flag day 2020
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	var lastErr error
 	for range attempts {
 		for _, server := range u.servers {
@@ -108,7 +116,7 @@ func (u *Upstream) Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg
 			}
 			lastErr = err
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return nil, fmt.Errorf("resolve %s: %w", name, lastErr)
 			}
 		}
 	}
@@ -130,14 +138,14 @@ func (u *Upstream) exchange(ctx context.Context, msg *dns.Msg, server netip.Addr
 }
 
 func (u *Upstream) exchangeOver(ctx context.Context, network string, msg *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	conn, err := u.outer.Dial(ctx, network, server)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	client := dns.Client{Net: network, Timeout: queryTimeout}
+	client := dns.Client{Net: network, Timeout: serverTimeout}
 	answer, _, err := client.ExchangeWithConnContext(ctx, msg, &dns.Conn{Conn: conn, UDPSize: 4096})
 	return answer, err
 }

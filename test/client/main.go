@@ -39,7 +39,8 @@ type result struct {
 	ALPN     string            `json:"alpn,omitempty"`     //
 	Answers  []string          `json:"answers,omitempty"`  // DNS
 	Rcode    string            `json:"rcode,omitempty"`    // DNS
-	Messages []string          `json:"messages,omitempty"` // WebSocket
+	Messages []string          `json:"messages,omitempty"` // WebSocket, gRPC
+	Close    int               `json:"close,omitempty"`    // WebSocket: the code that the other side closed with
 	Fields   map[string]string `json:"fields,omitempty"`   // status, env
 	Names    []string          `json:"names,omitempty"`    // links, list
 	Local    string            `json:"local,omitempty"`    // own address and port
@@ -74,7 +75,8 @@ func init() {
 		"tls-raw":       {"tls-raw [-sni NAME] [-alpn A,B] [-ca FILE] [-fragment N] [-e] [-t TIMEOUT] HOST:PORT [TEXT]", sendTLS},
 		"udp":           {"udp [-t TIMEOUT] HOST:PORT TEXT", sendUDP},
 		"dns":           {"dns [-server HOST:PORT] [-tcp] [-t TIMEOUT] NAME [TYPE]", lookup},
-		"ws":            {"ws [-H 'K: V'] [-t TIMEOUT] URL TEXT…", webSocket},
+		"ws":            {"ws [-H 'K: V'] [-p SUBPROTOCOL] [-z] [-t TIMEOUT] URL TEXT…", webSocket},
+		"grpc":          {"grpc [-plain] [-ca FILE] [-t TIMEOUT] HOST:PORT /SERVICE/METHOD TEXT…", callGRPC},
 		"listen":        {"listen [-http] [-udp] [-n COUNT] [-t TIMEOUT] ADDR:PORT", listen},
 		"links":         {"links", links},
 		"status":        {"status", status},

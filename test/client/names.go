@@ -57,13 +57,23 @@ func webSocket(args []string) (result, error) {
 	o := newOptions()
 	header := headers{}
 	o.Var(header, "H", "")
+	protocol := o.String("p", "", "")
+	compress := o.Bool("z", false, "")
 	if err := o.parse(args, 2, -1); err != nil {
 		return result{}, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
 	defer cancel()
 	r := result{Target: o.Arg(0)}
-	conn, response, err := websocket.Dial(ctx, o.Arg(0), &websocket.DialOptions{HTTPHeader: http.Header(header)})
+	options := &websocket.DialOptions{HTTPHeader: http.Header(header)}
+	if *protocol != "" {
+		options.Subprotocols = []string{*protocol}
+	}
+	if *compress { // as browsers do
+		options.CompressionMode = websocket.CompressionContextTakeover
+		options.CompressionThreshold = 1
+	}
+	conn, response, err := websocket.Dial(ctx, o.Arg(0), options)
 	if response != nil {
 		r.Status = response.StatusCode
 	}
@@ -77,6 +87,7 @@ func webSocket(args []string) (result, error) {
 		}
 		_, message, err := conn.Read(ctx)
 		if err != nil {
+			r.Close = max(int(websocket.CloseStatus(err)), 0)
 			return r, err
 		}
 		r.Messages = append(r.Messages, string(message))

@@ -11,7 +11,7 @@ import (
 // binary, until the client closes.
 func serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{"echo.fakenet"},
+		Subprotocols:       []string{"echo.fakenet", "graphql-transport-ws", "graphql-ws"},
 		InsecureSkipVerify: true, // any Origin: this is not a browser's server
 		CompressionMode:    websocket.CompressionNoContextTakeover,
 	})

@@ -100,25 +100,56 @@ func (r *Rule) Clone() *Rule {
 	c.Binaries = slices.Clone(r.Binaries)
 	c.Endpoints = slices.Clone(r.Endpoints)
 	for i := range c.Endpoints {
-		e := &c.Endpoints[i]
-		e.Ports = slices.Clone(e.Ports)
-		e.AllowedIPs = slices.Clone(e.AllowedIPs)
-		e.Rules = slices.Clone(e.Rules)
-		for j := range e.Rules {
-			e.Rules[j].Allow.Query = cloneQuery(e.Rules[j].Allow.Query)
-		}
-		e.DenyRules = slices.Clone(e.DenyRules)
-		for j := range e.DenyRules {
-			e.DenyRules[j].Query = cloneQuery(e.DenyRules[j].Query)
-		}
+		c.Endpoints[i] = c.Endpoints[i].clone()
 	}
 	return &c
 }
 
-func cloneQuery(query map[string]Matcher) map[string]Matcher {
-	c := maps.Clone(query)
+func (e Endpoint) clone() Endpoint {
+	e.Ports = slices.Clone(e.Ports)
+	e.AllowedIPs = slices.Clone(e.AllowedIPs)
+	e.Rules = slices.Clone(e.Rules)
+	for i := range e.Rules {
+		e.Rules[i].Allow = e.Rules[i].Allow.clone()
+	}
+	e.DenyRules = slices.Clone(e.DenyRules)
+	for i := range e.DenyRules {
+		e.DenyRules[i] = e.DenyRules[i].clone()
+	}
+	e.GraphQLPersistedQueries = maps.Clone(e.GraphQLPersistedQueries)
+	for key, operation := range e.GraphQLPersistedQueries {
+		operation.Fields = slices.Clone(operation.Fields)
+		e.GraphQLPersistedQueries[key] = operation
+	}
+	if e.JSONRPC != nil {
+		options := *e.JSONRPC
+		e.JSONRPC = &options
+	}
+	if e.MCP != nil {
+		options := *e.MCP
+		if options.StrictToolNames != nil {
+			strict := *options.StrictToolNames
+			options.StrictToolNames = &strict
+		}
+		e.MCP = &options
+	}
+	return e
+}
+
+func (m L7Match) clone() L7Match {
+	m.Query = cloneMatchers(m.Query)
+	m.Fields = slices.Clone(m.Fields)
+	m.Tool = m.Tool.clone()
+	m.Params = cloneMatchers(m.Params)
+	return m
+}
+
+func (m Matcher) clone() Matcher { return Matcher{Any: slices.Clone(m.Any)} }
+
+func cloneMatchers(matchers map[string]Matcher) map[string]Matcher {
+	c := maps.Clone(matchers)
 	for key, m := range c {
-		c[key] = Matcher{Any: slices.Clone(m.Any)}
+		c[key] = m.clone()
 	}
 	return c
 }

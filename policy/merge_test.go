@@ -131,7 +131,7 @@ func TestMarshalAwkwardStrings(t *testing.T) {
 	} {
 		p.Network[s] = &Rule{Name: s, Binaries: []Binary{{"/" + s}}, Learned: len(s)%2 == 0, Endpoints: []Endpoint{{
 			Host: "h.example", Port: 443, Protocol: "rest", Enforcement: "enforce",
-			Rules: []L7Allow{{L7Match{"GET", "/x", map[string]Matcher{s: {[]string{validGlob(s), "x"}}}}}},
+			Rules: []L7Allow{{L7Match{Method: "GET", Path: "/x", Query: map[string]Matcher{s: {[]string{validGlob(s), "x"}}}}}},
 		}}}
 		p.Filesystem.ReadOnly = append(p.Filesystem.ReadOnly, "/"+s)
 	}
@@ -146,7 +146,7 @@ func TestMarshalForm(t *testing.T) {
 		"b": {Endpoints: []Endpoint{{Host: "*.example.com", Ports: []uint16{80, 443}}}, Binaries: []Binary{{"/b"}}, Learned: true},
 		"a": {Name: "yes", Endpoints: []Endpoint{{
 			Host: "h.example", Port: 443, Protocol: "rest", Enforcement: "enforce",
-			Rules: []L7Allow{{L7Match{"GET", "/x", map[string]Matcher{"n": {[]string{"1"}}, "m": {[]string{"a", "b"}}}}}},
+			Rules: []L7Allow{{L7Match{Method: "GET", Path: "/x", Query: map[string]Matcher{"n": {[]string{"1"}}, "m": {[]string{"a", "b"}}}}}},
 		}}},
 	}}
 	const want = `version: 1

@@ -40,10 +40,10 @@ func TestParseFields(t *testing.T) {
 		Endpoints: []Endpoint{{
 			Host: "artifacts.corp.example", Path: "/upload/**", Port: 443,
 			Protocol: "rest", Enforcement: "enforce",
-			Rules: []L7Allow{{L7Match{"PUT", "/upload/builds/*/*.tar.gz", map[string]Matcher{
+			Rules: []L7Allow{{L7Match{Method: "PUT", Path: "/upload/builds/*/*.tar.gz", Query: map[string]Matcher{
 				"channel": {[]string{"nightly", "release-*"}},
 			}}}},
-			DenyRules:  []L7Match{{"*", "**", map[string]Matcher{"overwrite": {[]string{"*"}}}}},
+			DenyRules:  []L7Match{{Method: "*", Path: "**", Query: map[string]Matcher{"overwrite": {[]string{"*"}}}}},
 			AllowedIPs: []string{"10.20.0.0/16"},
 		}},
 		Binaries: []Binary{{"/usr/bin/curl"}},

@@ -10,9 +10,14 @@ const (
 	CompatibilityBestEffort      = "best_effort"
 	CompatibilityHardRequirement = "hard_requirement"
 
-	ProtocolTCP  = "tcp"  // L4, like an absent protocol
-	ProtocolUDP  = "udp"  // L4, UDP only; this project's addition to OpenShell's language
-	ProtocolREST = "rest" // HTTP, decided per request
+	ProtocolTCP       = "tcp"       // L4, like an absent protocol
+	ProtocolUDP       = "udp"       // L4, UDP only; this project's addition to OpenShell's language
+	ProtocolREST      = "rest"      // HTTP, decided per request
+	ProtocolWebSocket = "websocket" // REST, and the client's text messages after the upgrade
+	ProtocolGraphQL   = "graphql"   // decided per operation, over HTTP or WebSocket
+	ProtocolJSONRPC   = "json-rpc"  // JSON-RPC 2.0 over HTTP, decided per call
+	ProtocolMCP       = "mcp"       // the Model Context Protocol, decided per call and tool
+	ProtocolSQL       = "sql"       // L4: statements are not looked at
 
 	TLSSkip = "skip" // splice TLS untouched
 
@@ -22,6 +27,9 @@ const (
 	AccessReadOnly  = "read-only"
 	AccessReadWrite = "read-write"
 	AccessFull      = "full"
+
+	PersistedQueriesDeny            = "deny" // the default
+	PersistedQueriesAllowRegistered = "allow_registered"
 )
 
 // Policy is what a workload may do. The zero value allows nothing on the
@@ -100,6 +108,41 @@ type Endpoint struct {
 	// endpoint's addresses must lie within it, private ones included.
 	AllowedIPs        []string `yaml:"allowed_ips,omitempty" json:"allowed_ips,omitempty"`
 	AllowEncodedSlash bool     `yaml:"allow_encoded_slash,omitempty" json:"allow_encoded_slash,omitempty"`
+
+	// PersistedQueries says whether a GraphQL operation that is named by a hash
+	// or an id only may be one of GraphQLPersistedQueries, which is keyed by it.
+	PersistedQueries        string                      `yaml:"persisted_queries,omitempty" json:"persisted_queries,omitempty"`
+	GraphQLPersistedQueries map[string]GraphQLOperation `yaml:"graphql_persisted_queries,omitempty" json:"graphql_persisted_queries,omitempty"`
+	// GraphQLMaxBodyBytes is the longest body that is inspected; 0: 65536. A
+	// longer one is refused.
+	GraphQLMaxBodyBytes uint32          `yaml:"graphql_max_body_bytes,omitempty" json:"graphql_max_body_bytes,omitempty"`
+	JSONRPC             *JSONRPCOptions `yaml:"json_rpc,omitempty" json:"json_rpc,omitempty"`
+	MCP                 *MCPOptions     `yaml:"mcp,omitempty" json:"mcp,omitempty"`
+}
+
+// GraphQLOperation describes an operation that the server stores.
+type GraphQLOperation struct {
+	OperationType string   `yaml:"operation_type" json:"operation_type"`
+	OperationName string   `yaml:"operation_name,omitempty" json:"operation_name,omitempty"`
+	Fields        []string `yaml:"fields,omitempty,flow" json:"fields,omitempty"`
+}
+
+// JSONRPCOptions are for protocol json-rpc.
+type JSONRPCOptions struct {
+	// MaxBodyBytes is the longest body that is inspected; 0: 65536.
+	MaxBodyBytes uint32 `yaml:"max_body_bytes,omitempty" json:"max_body_bytes,omitempty"`
+}
+
+// MCPOptions are for protocol mcp.
+type MCPOptions struct {
+	// MaxBodyBytes is the longest body that is inspected; 0: 65536.
+	MaxBodyBytes uint32 `yaml:"max_body_bytes,omitempty" json:"max_body_bytes,omitempty"`
+	// StrictToolNames, which nil means too, refuses tools whose name is not
+	// made of 1 to 128 letters, digits, '_', '.' and '-'.
+	StrictToolNames *bool `yaml:"strict_tool_names,omitempty" json:"strict_tool_names,omitempty"`
+	// AllowAllKnownMCPMethods allows the methods that MCP itself defines for
+	// clients; rules that name tools still restrict tools/call.
+	AllowAllKnownMCPMethods bool `yaml:"allow_all_known_mcp_methods,omitempty" json:"allow_all_known_mcp_methods,omitempty"`
 }
 
 // L7Allow is one entry of an endpoint's rules.
@@ -107,14 +150,34 @@ type L7Allow struct {
 	Allow L7Match `yaml:"allow" json:"allow"`
 }
 
-// L7Match describes HTTP requests. Method and Path are both required.
+// L7Match describes requests. Which fields there are is the protocol's to say:
+//
+//   - rest, websocket: Method, Path and Query
+//   - graphql, and websocket for GraphQL over it: OperationType, OperationName
+//     and Fields
+//   - json-rpc: Method
+//   - mcp: Method, and Tool or its other form Params["name"]
+//   - sql: Command
 type L7Match struct {
-	// Method is an HTTP method (GET covers HEAD too) or `*`.
+	// Method is an HTTP method (GET covers HEAD too), WEBSOCKET_TEXT for a
+	// client's text messages, or `*`; or else a JSON-RPC method.
 	Method string `yaml:"method,omitempty" json:"method,omitempty"`
 	// Path is a glob over the canonical path: `*` stops at `/`, `**` crosses.
 	Path string `yaml:"path,omitempty" json:"path,omitempty"`
 	// Query constrains the named, decoded query parameters.
 	Query map[string]Matcher `yaml:"query,omitempty" json:"query,omitempty"`
+	// Command is an SQL command or `*`.
+	Command string `yaml:"command,omitempty" json:"command,omitempty"`
+	// OperationType is query, mutation, subscription or `*`.
+	OperationType string `yaml:"operation_type,omitempty" json:"operation_type,omitempty"`
+	// OperationName is a glob; empty: any name, or none.
+	OperationName string `yaml:"operation_name,omitempty" json:"operation_name,omitempty"`
+	// Fields are globs over the operation's root fields. To allow, one of them
+	// has to match each field; to deny, any field. Nil: whatever the fields.
+	Fields []string `yaml:"fields,omitempty,flow" json:"fields,omitzero"`
+	// Tool matches the tool's name in MCP's tools/call.
+	Tool   Matcher            `yaml:"tool,omitempty" json:"tool,omitzero"`
+	Params map[string]Matcher `yaml:"params,omitempty" json:"params,omitempty"`
 }
 
 // Matcher is a set of globs, one of which must match. In YAML and JSON it is a
@@ -167,6 +230,9 @@ func (m *Matcher) UnmarshalJSON(data []byte) error {
 	}
 	return nil
 }
+
+// IsZero reports whether there is no matcher.
+func (m Matcher) IsZero() bool { return m.Any == nil }
 
 // PortList returns the endpoint's ports, whichever way they were written.
 func (e *Endpoint) PortList() []uint16 {

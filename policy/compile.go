@@ -24,13 +24,10 @@ type Engine struct {
 	names     map[nameKey]*bucket
 	addrs     map[addrKey]*bucket
 	hostless  map[service]*bucket
-	wildcards map[nameKey][]*wildcardHost // by the pattern's literal suffix
+	wildcards hostIndex
 
-	// NameKnown's view of the same names, whatever the port.
-	knownNames    map[string]bool
-	knownSuffixes map[string][]hostPattern
-
-	empty bool // no rules at all, which has a reason of its own
+	knownNames map[string]bool // names' names, whatever the port
+	empty      bool            // no rules at all, which has a reason of its own
 }
 
 // service is a port of one transport protocol.
@@ -49,17 +46,11 @@ type addrKey struct {
 	service
 }
 
-type wildcardHost struct {
-	text    string
-	pattern hostPattern
-	bucket  *bucket
-}
-
 // bucket holds the endpoints for one host and service, by binary.
 type bucket struct {
 	any   []*endpoint            // of rules for any binary
 	exact map[string][]*endpoint // by the binary's path
-	globs []binaryGlob
+	globs affixIndex[binaryGlob]
 	keys  []string // the rules', sorted
 }
 
@@ -88,12 +79,17 @@ type endpoint struct {
 	rule              *rule
 	kind              hostKind
 	tlsSkip           bool
-	inspect           bool // has an L7 protocol
+	inspect           bool // has an L7 protocol that is decided per request
 	enforce           bool
 	allowEncodedSlash bool
 	allowedIPs        []netip.Prefix
+	protocol          string
 	path              endpointPath
-	allow, deny       requestSet
+	maxBody           int
+
+	allow, deny requestSet    // of rest and websocket
+	graphql     *graphqlRules // of graphql, and of websocket where it decides operations
+	calls       *callRules    // of json-rpc and mcp
 }
 
 // Compile validates a policy and builds its index. The policy must not change
@@ -103,13 +99,11 @@ func Compile(p *Policy, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		names:         map[nameKey]*bucket{},
-		addrs:         map[addrKey]*bucket{},
-		hostless:      map[service]*bucket{},
-		wildcards:     map[nameKey][]*wildcardHost{},
-		knownNames:    map[string]bool{},
-		knownSuffixes: map[string][]hostPattern{},
-		empty:         len(p.Network) == 0,
+		names:      map[nameKey]*bucket{},
+		addrs:      map[addrKey]*bucket{},
+		hostless:   map[service]*bucket{},
+		knownNames: map[string]bool{},
+		empty:      len(p.Network) == 0,
 	}
 	// In key order, so that equal policies compile equally.
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
@@ -167,7 +161,9 @@ func compileEndpoint(r *rule, source *Endpoint) (*endpoint, error) {
 	ep := &endpoint{
 		rule:              r,
 		tlsSkip:           source.TLS == TLSSkip,
-		inspect:           source.Protocol == ProtocolREST,
+		inspect:           inspected(source.Protocol),
+		protocol:          source.Protocol,
+		maxBody:           source.maxBody(),
 		enforce:           source.Enforcement == EnforcementEnforce,
 		allowEncodedSlash: source.AllowEncodedSlash,
 	}
@@ -188,15 +184,44 @@ func compileEndpoint(r *rule, source *Endpoint) (*endpoint, error) {
 	if ep.path, err = compileEndpointPath(source.Path); err != nil {
 		return nil, err
 	}
-	allowed := presets[source.Access]
-	for i := range source.Rules {
-		allowed = append(slices.Clip(allowed), source.Rules[i].Allow)
+	return ep, ep.compileRules(source)
+}
+
+// inspected reports whether a protocol is decided per request.
+func inspected(protocol string) bool {
+	switch protocol {
+	case ProtocolREST, ProtocolWebSocket, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP:
+		return true
 	}
-	if ep.allow, err = compileRequests(allowed); err != nil {
-		return nil, err
+	return false
+}
+
+func (ep *endpoint) compileRules(source *Endpoint) (err error) {
+	allowed := source.allowed()
+	switch source.Protocol {
+	case ProtocolGraphQL:
+		ep.graphql, err = compileGraphQL(source, allowed)
+	case ProtocolJSONRPC, ProtocolMCP:
+		ep.calls, err = compileCalls(source, allowed)
+	case ProtocolWebSocket:
+		isGraphQL := func(m L7Match) bool { return m.isGraphQL() }
+		if source.hasGraphQLPolicy() {
+			ep.graphql, err = compileGraphQL(source, allowed)
+			if err != nil {
+				return err
+			}
+		}
+		if ep.allow, err = compileRequests(slices.DeleteFunc(slices.Clone(allowed), isGraphQL)); err != nil {
+			return err
+		}
+		ep.deny, err = compileRequests(slices.DeleteFunc(slices.Clone(source.DenyRules), isGraphQL))
+	case ProtocolREST:
+		if ep.allow, err = compileRequests(allowed); err != nil {
+			return err
+		}
+		ep.deny, err = compileRequests(source.DenyRules)
 	}
-	ep.deny, err = compileRequests(source.DenyRules)
-	return ep, err
+	return err
 }
 
 // bucket returns the bucket for a host, which it indexes if it is new.
@@ -205,28 +230,18 @@ func (e *Engine) bucket(host string, s service) *bucket {
 	addr, literal := hostAddr(host)
 	switch {
 	case host == "":
-		return entry(e.hostless, s)
+		return bucketAt(e.hostless, s)
 	case literal:
-		return entry(e.addrs, addrKey{plain(addr), s})
+		return bucketAt(e.addrs, addrKey{plain(addr), s})
 	case !strings.Contains(host, "*"):
 		e.knownNames[host] = true
-		return entry(e.names, nameKey{host, s})
+		return bucketAt(e.names, nameKey{host, s})
+	default:
+		return bucketAt(e.wildcards.add(host).buckets, s)
 	}
-	pattern := compileHostPattern(host)
-	suffix := pattern.suffix()
-	key := nameKey{suffix, s}
-	for _, w := range e.wildcards[key] {
-		if w.text == host {
-			return w.bucket
-		}
-	}
-	w := &wildcardHost{text: host, pattern: pattern, bucket: &bucket{}}
-	e.wildcards[key] = append(e.wildcards[key], w)
-	e.knownSuffixes[suffix] = append(e.knownSuffixes[suffix], pattern)
-	return w.bucket
 }
 
-func entry[K comparable](m map[K]*bucket, key K) *bucket {
+func bucketAt[K comparable](m map[K]*bucket, key K) *bucket {
 	b := m[key]
 	if b == nil {
 		b = &bucket{}
@@ -249,6 +264,6 @@ func (b *bucket) add(ep *endpoint, exact []string, globs []glob, anyBinary bool)
 		b.exact[path] = append(b.exact[path], ep)
 	}
 	for _, g := range globs {
-		b.globs = append(b.globs, binaryGlob{g, ep})
+		b.globs.add(g.affix, binaryGlob{g, ep})
 	}
 }

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 )
 
@@ -35,6 +37,7 @@ type Match struct {
 	AllowEncodedSlash bool
 
 	metadata bool // the host is a cloud's metadata service
+	content  bool // an endpoint decides by more than method, path and query
 	// The matched endpoints. The first few are held in place: a decision on a
 	// connection does not allocate.
 	few   [4]*endpoint
@@ -58,13 +61,10 @@ func (e *Engine) Connect(c Connection) Match {
 		named = m.collect(e.addrs[addrKey{plain(addr), s}], &c)
 	} else {
 		named = m.collect(e.names[nameKey{host, s}], &c)
-		for suffix, more := parent(host); more; suffix, more = parent(suffix) {
-			for _, w := range e.wildcards[nameKey{suffix, s}] {
-				if w.pattern.match(host) {
-					named = m.collect(w.bucket, &c) || named
-				}
-			}
-		}
+		e.wildcards.any(host, func(w *wildcardHost) bool {
+			named = m.collect(w.buckets[s], &c) || named
+			return false
+		})
 	}
 	named = m.collect(e.hostless[s], &c) || named
 	switch {
@@ -75,15 +75,17 @@ func (e *Engine) Connect(c Connection) Match {
 	case e.empty:
 		m.Reason = "network connections not allowed by policy"
 	default:
-		m.Reason = fmt.Sprintf("endpoint %s:%d is not allowed by any policy", printable(c.Host), c.Port)
+		m.Reason = fmt.Sprintf("endpoint %s is not allowed by any policy", joinHostPort(printable(c.Host), c.Port))
 	}
 	return m
 }
 
-// parent strips a name's first label.
-func parent(name string) (string, bool) {
-	_, rest, found := strings.Cut(name, ".")
-	return rest, found
+// joinHostPort puts an IPv6 address in brackets, once.
+func joinHostPort(host string, port uint16) string {
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
 // collect adds the bucket's endpoints for the connection's binaries. It
@@ -97,24 +99,20 @@ func (m *Match) collect(b *bucket, c *Connection) bool {
 	for _, ancestor := range c.Ancestors {
 		m.addAll(b.exact[ancestor])
 	}
-	for i := range b.globs {
-		if b.globs[i].covers(c) {
-			m.add(b.globs[i].endpoint)
-		}
+	m.addGlobs(b, c.Binary)
+	for _, ancestor := range c.Ancestors {
+		m.addGlobs(b, ancestor)
 	}
 	return true
 }
 
-func (g *binaryGlob) covers(c *Connection) bool {
-	if g.glob.match(c.Binary) {
-		return true
-	}
-	for _, ancestor := range c.Ancestors {
-		if g.glob.match(ancestor) {
-			return true
+func (m *Match) addGlobs(b *bucket, binary string) {
+	b.globs.any(binary, func(g binaryGlob) bool {
+		if g.glob.match(binary) {
+			m.add(g.endpoint)
 		}
-	}
-	return false
+		return false
+	})
 }
 
 func (m *Match) addAll(endpoints []*endpoint) {
@@ -154,6 +152,7 @@ func (m *Match) conclude() {
 		ep := m.at(i)
 		m.Policy = min(m.Policy, ep.rule.key)
 		m.Inspect = m.Inspect || ep.inspect
+		m.content = m.content || ep.inspect && ep.protocol != ProtocolREST
 		m.TLSSkip = m.TLSSkip || ep.tlsSkip
 		m.AllowEncodedSlash = m.AllowEncodedSlash || ep.allowEncodedSlash
 	}

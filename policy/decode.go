@@ -174,6 +174,18 @@ func (d *decoder) port(to *uint16) field {
 	}
 }
 
+// size decodes a limit in bytes.
+func (d *decoder) size(to *uint32) field {
+	return func(n *yaml.Node, path string) {
+		i, ok := d.integer(n, path)
+		if ok && (i < 0 || i > maxInspectedBytes) {
+			d.problem(n, path, "must be a positive integer, at most %d", maxInspectedBytes)
+			return
+		}
+		*to = uint32(i)
+	}
+}
+
 // unsupported accepts a field of OpenShell's language that this project does
 // not implement only where its value asks for nothing.
 func (d *decoder) unsupported(name string) field {

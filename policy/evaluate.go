@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // EvalRequest is one line of `openshell policy eval`: an action to decide on
@@ -60,16 +61,15 @@ func (e *Engine) Evaluate(r EvalRequest, permissive bool) (EvalDecision, error) 
 			return answer(Deny, "ssrf", m.Policy, err.Error()), nil
 		}
 	}
-	inspected := m.Inspect || !m.Allowed
-	if r.HTTP != nil && inspected {
-		_, v, err := m.Target(r.HTTP.Method, r.HTTP.Target)
-		if err != nil {
+	if r.HTTP != nil && (m.Inspect || !m.Allowed) {
+		v, err := m.evaluate(&r, permissive)
+		switch {
+		case err != nil:
 			return answer(Deny, "l7", m.Policy, err.Error()), nil
-		}
-		if m.Allowed {
-			if v.Decision == Deny && permissive {
-				v.Decision = Audit
-			}
+		case !m.Allowed:
+		case v.Decision == Deny && permissive && !v.Malformed:
+			return answer(Audit, "l7", v.Policy, v.Reason), nil
+		default:
 			return answer(v.Decision, "l7", v.Policy, v.Reason), nil
 		}
 	}
@@ -77,6 +77,39 @@ func (e *Engine) Evaluate(r EvalRequest, permissive bool) (EvalDecision, error) 
 		return answer(Audit, "l4", "", m.Reason), nil
 	}
 	return answer(Allow, "l4", m.Policy, ""), nil
+}
+
+// evaluate decides a request, and the message after it. The error is for a
+// target that no request may have.
+func (m *Match) evaluate(r *EvalRequest, permissive bool) (Verdict, error) {
+	path, query, err := CanonicalTarget(r.HTTP.Target, m.AllowEncodedSlash || !m.Allowed)
+	if err != nil {
+		return Verdict{}, err
+	}
+	request := Request{Method: r.HTTP.Method, Path: path, RawQuery: query, Upgrade: r.WebSocketText != nil}
+	switch {
+	case r.GraphQL != nil:
+		request.Body = r.GraphQL
+	case r.JSONRPC != nil:
+		request.Body = r.JSONRPC
+	case strings.EqualFold(request.Method, "GET"):
+		request.Body = []byte{} // there is none, rather than one that was not given
+	}
+	if len(request.Body) > 0 {
+		request.ContentType = "application/json"
+	}
+	inspection := m.Inspection(request)
+	if max := inspection.MaxBody; max > 0 && len(request.Body) > max {
+		return Verdict{Policy: m.Policy, Malformed: true, Reason: fmt.Sprintf("request body exceeds %d byte inspection limit", max)}, nil
+	}
+	v := m.Request(request)
+	if r.WebSocketText == nil || !inspection.Text || v.Malformed || v.Decision == Deny && !permissive {
+		return v, nil
+	}
+	if text := m.Text(request, []byte(*r.WebSocketText)); v.Decision == Allow || text.Malformed || v.Decision == Audit && text.Decision == Deny {
+		v = text
+	}
+	return v, nil
 }
 
 func answer(d Decision, layer, policy, reason string) EvalDecision {
@@ -99,6 +132,8 @@ func (r *EvalRequest) check() ([]netip.Addr, error) {
 		return nil, errors.New("http needs a method and a target")
 	case r.HTTP != nil && r.Protocol == ProtocolUDP:
 		return nil, errors.New("http needs protocol tcp")
+	case r.GraphQL != nil && r.JSONRPC != nil:
+		return nil, errors.New("graphql and jsonrpc exclude each other: a request has one body")
 	case r.HTTP == nil && (r.WebSocketText != nil || r.GraphQL != nil || r.JSONRPC != nil):
 		return nil, errors.New("websocket_text, graphql and jsonrpc need http: the request they belong to")
 	}

@@ -18,8 +18,8 @@ import (
 // It runs on the regexp package, whose time is linear in the input whatever
 // the pattern: the text it is matched against is the workload's.
 type glob struct {
-	prefix string         // literal text every match starts with
-	expr   *regexp.Regexp // nil where prefix is the whole pattern
+	affix                // literal text every match starts and ends with
+	expr  *regexp.Regexp // nil where the prefix is the whole pattern
 }
 
 // maxGlob bounds a pattern's length in bytes.
@@ -30,13 +30,28 @@ const globMeta = `*?[]{}\`
 
 func isGlob(pattern string) bool { return strings.ContainsAny(pattern, globMeta) }
 
+// escapeGlob returns the pattern that matches a text only.
+func escapeGlob(text string) string {
+	if !isGlob(text) {
+		return text
+	}
+	var out strings.Builder
+	for i := range len(text) {
+		if strings.IndexByte(globMeta, text[i]) >= 0 {
+			out.WriteByte('\\')
+		}
+		out.WriteByte(text[i])
+	}
+	return out.String()
+}
+
 // compileGlob compiles a pattern whose components are divided by separator.
 func compileGlob(pattern string, separator byte) (glob, error) {
 	if len(pattern) > maxGlob {
 		return glob{}, fmt.Errorf("glob is longer than %d bytes", maxGlob)
 	}
 	if !isGlob(pattern) {
-		return glob{prefix: pattern}, nil
+		return glob{affix: affixOf(pattern, separator)}, nil
 	}
 	t := globTranslator{rest: pattern, separator: separator}
 	if err := t.translate(); err != nil {
@@ -51,21 +66,36 @@ func compileGlob(pattern string, separator byte) (glob, error) {
 		}
 		return glob{}, fmt.Errorf("glob %q: %w", pattern, err)
 	}
-	return glob{prefix: literalPrefix(pattern, separator), expr: expr}, nil
+	return glob{affix: affixOf(pattern, separator), expr: expr}, nil
+}
+
+// compileGlobs compiles patterns over values rather than paths, for which
+// OpenShell has OPA's default delimiter.
+func compileGlobs(patterns []string) ([]glob, error) {
+	globs := make([]glob, len(patterns))
+	for i, pattern := range patterns {
+		var err error
+		if globs[i], err = compileGlob(pattern, '.'); err != nil {
+			return nil, err
+		}
+	}
+	return globs, nil
+}
+
+func anyMatches(globs []glob, s string) bool {
+	for i := range globs {
+		if globs[i].match(s) {
+			return true
+		}
+	}
+	return false
 }
 
 func (g glob) match(s string) bool {
 	if g.expr == nil {
 		return s == g.prefix
 	}
-	return strings.HasPrefix(s, g.prefix) && g.expr.MatchString(s)
-}
-
-// literalPrefix returns the whole literal components a pattern starts with,
-// without the separator after them, which a following `**` may stand for.
-func literalPrefix(pattern string, separator byte) string {
-	literal := pattern[:strings.IndexAny(pattern, globMeta)]
-	return literal[:max(strings.LastIndexByte(literal, separator), 0)]
+	return strings.HasPrefix(s, g.prefix) && strings.HasSuffix(s, g.suffix) && g.expr.MatchString(s)
 }
 
 // globTranslator turns a glob into the body of a regular expression.

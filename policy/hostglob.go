@@ -108,7 +108,7 @@ func checkWildcard(host string, labels []string) error {
 	return nil
 }
 
-// hostPattern is a compiled wildcard name: in it `*` stays within one label
+// hostPattern is a wildcard name, by its labels: in it `*` stays within one label
 // and a first label `**` stands for one or more.
 type hostPattern struct {
 	labels []string
@@ -121,33 +121,6 @@ func compileHostPattern(host string) hostPattern {
 		return hostPattern{labels[1:], true}
 	}
 	return hostPattern{labels, false}
-}
-
-// suffix returns the literal labels at the end, by which patterns are indexed.
-func (p hostPattern) suffix() string {
-	first := len(p.labels)
-	for first > 0 && !strings.Contains(p.labels[first-1], "*") {
-		first--
-	}
-	return strings.Join(p.labels[first:], ".")
-}
-
-// match compares label by label from the end.
-func (p hostPattern) match(host string) bool {
-	for i := len(p.labels) - 1; i >= 0; i-- {
-		label := host
-		dot := strings.LastIndexByte(host, '.')
-		if dot >= 0 {
-			label, host = host[dot+1:], host[:dot]
-		}
-		if label == "" || !wildcard(p.labels[i], label) {
-			return false
-		}
-		if dot < 0 {
-			return i == 0 && !p.many
-		}
-	}
-	return p.many && host != ""
 }
 
 // wildcard matches s against a pattern in which `*` is any text. Names have

@@ -10,17 +10,7 @@ func (e *Engine) NameKnown(host string) bool {
 	if metadataHost(host) {
 		return false
 	}
-	if e.knownNames[host] {
-		return true
-	}
-	for suffix, more := parent(host); more; suffix, more = parent(suffix) {
-		for _, pattern := range e.knownSuffixes[suffix] {
-			if pattern.match(host) {
-				return true
-			}
-		}
-	}
-	return false
+	return e.knownNames[host] || e.wildcards.any(host, func(*wildcardHost) bool { return true })
 }
 
 // rulesFor returns the sorted keys of the rules that name an endpoint.
@@ -36,13 +26,10 @@ func (e *Engine) rulesFor(host string, s service) []string {
 	} else {
 		take(e.names[nameKey{host, s}])
 	}
-	for suffix, more := parent(host); more; suffix, more = parent(suffix) {
-		for _, w := range e.wildcards[nameKey{suffix, s}] {
-			if w.pattern.match(host) {
-				take(w.bucket)
-			}
-		}
-	}
+	e.wildcards.any(host, func(w *wildcardHost) bool {
+		take(w.buckets[s])
+		return false
+	})
 	take(e.hostless[s])
 	slices.Sort(keys)
 	return slices.Compact(keys)

@@ -96,7 +96,7 @@ func (d *decoder) policy(document *yaml.Node) *Policy {
 		"landlock":            func(n *yaml.Node, path string) { p.Landlock = d.landlock(n, path) },
 		"process":             func(n *yaml.Node, path string) { p.Process = d.process(n, path) },
 		"network_policies":    func(n *yaml.Node, path string) { p.Network = d.network(n, path) },
-		"network_middlewares": d.unsupported("network_middlewares"),
+		"network_middlewares": d.middlewares,
 	})
 	if root.Kind == yaml.MappingNode && !versioned {
 		d.problem(root, "version", "is required: add version: 1")
@@ -172,110 +172,4 @@ func (d *decoder) binary(to *Binary) field {
 			},
 		})
 	}
-}
-
-func (d *decoder) endpoint(to *Endpoint) field {
-	fields := map[string]field{
-		"host": d.text(&to.Host),
-		"path": d.text(&to.Path),
-		"port": d.port(&to.Port),
-		"ports": func(n *yaml.Node, path string) {
-			if to.Ports = list(d, n, path, d.port); len(to.Ports) == 0 {
-				to.Ports = nil
-			}
-		},
-		"protocol":            d.text(&to.Protocol),
-		"tls":                 d.tls(&to.TLS),
-		"enforcement":         d.text(&to.Enforcement),
-		"access":              d.text(&to.Access),
-		"rules":               func(n *yaml.Node, path string) { to.Rules = list(d, n, path, d.allow) },
-		"deny_rules":          func(n *yaml.Node, path string) { to.DenyRules = list(d, n, path, d.match) },
-		"allowed_ips":         d.texts(&to.AllowedIPs),
-		"allow_encoded_slash": d.boolean(&to.AllowEncodedSlash),
-	}
-	for _, name := range unsupportedEndpointFields {
-		fields[name] = d.unsupported(name)
-	}
-	return func(n *yaml.Node, path string) { d.mapping(n, path, fields) }
-}
-
-// unsupportedEndpointFields are OpenShell's for what is not implemented yet:
-// credentials and the GraphQL, JSON-RPC, MCP and WebSocket protocols.
-var unsupportedEndpointFields = []string{
-	"websocket_credential_rewrite", "request_body_credential_rewrite", "allow_uninspected_credentials",
-	"persisted_queries", "graphql_persisted_queries", "graphql_max_body_bytes",
-	"credential_signing", "signing_service", "signing_region", "credential_binding",
-	"json_rpc", "mcp",
-}
-
-// tls drops the deprecated values, which mean the default.
-func (d *decoder) tls(to *string) field {
-	return func(n *yaml.Node, path string) {
-		d.text(to)(n, path)
-		if *to == "terminate" || *to == "passthrough" {
-			d.warn(n, path, "%q is deprecated and means the default: remove it", *to)
-			*to = ""
-		}
-	}
-}
-
-func (d *decoder) allow(to *L7Allow) field {
-	return func(n *yaml.Node, path string) {
-		found := false
-		d.mapping(n, path, map[string]field{"allow": func(n *yaml.Node, path string) {
-			found = true
-			d.match(&to.Allow)(n, path)
-		}})
-		if !found {
-			d.problem(n, path, "has no allow clause: write - allow: {method: GET, path: /...}")
-		}
-	}
-}
-
-func (d *decoder) match(to *L7Match) field {
-	fields := map[string]field{
-		"method": d.text(&to.Method),
-		"path":   d.text(&to.Path),
-		"query":  func(n *yaml.Node, path string) { to.Query = d.query(n, path) },
-	}
-	for _, name := range []string{"command", "operation_type", "operation_name", "fields", "tool", "params"} {
-		fields[name] = d.unsupported(name)
-	}
-	return func(n *yaml.Node, path string) { d.mapping(n, path, fields) }
-}
-
-func (d *decoder) query(n *yaml.Node, path string) map[string]Matcher {
-	query := map[string]Matcher{}
-	d.entries(n, path, func(key, value *yaml.Node, at string) {
-		query[key.Value] = d.matcher(value, at)
-	})
-	if len(query) == 0 {
-		return nil
-	}
-	return query
-}
-
-func (d *decoder) matcher(n *yaml.Node, path string) Matcher {
-	target := n
-	if n.Kind == yaml.AliasNode {
-		target = n.Alias
-	}
-	if target.Kind != yaml.MappingNode {
-		var glob string
-		d.text(&glob)(n, path)
-		return Matcher{Any: []string{glob}}
-	}
-	var m Matcher
-	var glob string
-	d.mapping(n, path, map[string]field{
-		"any":  d.texts(&m.Any),
-		"glob": d.text(&glob),
-	})
-	switch {
-	case glob != "" && len(m.Any) > 0:
-		d.problem(n, path, "any and glob are mutually exclusive")
-	case glob != "":
-		m.Any = []string{glob}
-	}
-	return m
 }

@@ -13,10 +13,11 @@ type endpointPath struct {
 	subtree     string         // "/x" of "/x/**"
 	expr        *regexp.Regexp // nil with an empty subtree: any path
 	specificity int
+	text        string
 }
 
 func compileEndpointPath(pattern string) (endpointPath, error) {
-	p := endpointPath{specificity: len(pattern) - strings.Count(pattern, "*")}
+	p := endpointPath{specificity: len(pattern) - strings.Count(pattern, "*"), text: pattern}
 	if pattern == "" || pattern == "**" || pattern == "/**" {
 		p.specificity = 0
 		return p, nil

@@ -6,8 +6,11 @@ import (
 	"strings"
 )
 
-// futureProtocols are OpenShell's protocols that are not implemented yet.
-var futureProtocols = []string{"websocket", "graphql", "sql", "json-rpc", "mcp"}
+// What is read of one request that is decided by its body, in bytes.
+const (
+	defaultInspectedBytes = 64 << 10
+	maxInspectedBytes     = 64 << 20
+)
 
 func (v *validator) endpoint(path string, e *Endpoint) {
 	v.host(path, e)
@@ -24,15 +27,16 @@ func (v *validator) endpoint(path string, e *Endpoint) {
 	if !oneOf(e.Access, AccessReadOnly, AccessReadWrite, AccessFull) {
 		v.problem(path+".access", "must be read-only, read-write or full, not %q", e.Access)
 	}
-	switch {
-	case slices.Contains(futureProtocols, e.Protocol):
-		v.problem(path+".protocol", "protocol %q is not supported yet", e.Protocol)
-	case !oneOf(e.Protocol, ProtocolTCP, ProtocolUDP, ProtocolREST):
-		v.problem(path+".protocol", "unknown protocol '%s' (expected tcp, udp or rest)", printable(e.Protocol))
-	case e.Protocol == ProtocolREST:
-		v.rest(path, e)
-	default:
+	v.protocolOptions(path, e)
+	switch e.Protocol {
+	case "", ProtocolTCP, ProtocolUDP:
 		v.transport(path, e)
+	case ProtocolSQL:
+		v.sql(path, e)
+	case ProtocolREST, ProtocolWebSocket, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP:
+		v.inspected(path, e)
+	default:
+		v.problem(path+".protocol", "unknown protocol '%s' (expected tcp, udp, rest, websocket, graphql, sql, json-rpc, or mcp)", printable(e.Protocol))
 	}
 }
 
@@ -87,12 +91,13 @@ func (v *validator) allowedIP(path, entry string) {
 // be decided per request is refused: ignoring it would allow more than is said.
 func (v *validator) transport(path string, e *Endpoint) {
 	switch {
+	case e.Protocol != "" && (e.Access != "" || e.Rules != nil || e.DenyRules != nil):
+		v.problem(path, "protocol %s does not support access, rules, or deny_rules; remove those L7 fields", e.Protocol)
 	case e.DenyRules != nil:
 		v.problem(path+".deny_rules", "deny_rules require protocol (L7 inspection must be enabled)")
 	case e.Rules != nil:
 		v.problem(path+".rules", "rules require protocol: rest (L7 inspection must be enabled)")
-	case e.Access == AccessReadOnly || e.Access == AccessReadWrite,
-		e.Access != "" && e.Protocol != "":
+	case e.Access == AccessReadOnly || e.Access == AccessReadWrite:
 		v.problem(path+".access", "access %s requires protocol: rest (L7 inspection must be enabled)", e.Access)
 	case e.Path != "":
 		v.problem(path+".path", "path requires protocol: rest (L7 inspection must be enabled)")
@@ -105,23 +110,28 @@ func (v *validator) transport(path string, e *Endpoint) {
 	}
 }
 
-// rest checks an endpoint that is decided per request.
-func (v *validator) rest(path string, e *Endpoint) {
-	switch {
-	case e.Rules != nil && e.Access != "":
-		v.problem(path, "rules and access are mutually exclusive")
-	case e.Rules != nil && len(e.Rules) == 0:
-		v.problem(path+".rules", "rules is an empty list: add rules, or use access")
-	case e.Rules == nil && e.Access == "" && e.DenyRules != nil:
-		v.problem(path, "deny_rules require rules or access to define the base allow set")
-	case e.Rules == nil && e.Access == "":
-		v.problem(path, "protocol requires rules or access to define allowed traffic")
+// sql checks an endpoint for databases. OpenShell does not parse SQL either:
+// the connection is allowed as a whole.
+func (v *validator) sql(path string, e *Endpoint) {
+	v.allowSet(path, e)
+	if e.Enforcement == EnforcementEnforce {
+		v.problem(path+".enforcement", "SQL enforcement requires full SQL parsing (not available). Use enforcement: audit.")
 	}
-	if e.DenyRules != nil && len(e.DenyRules) == 0 {
-		v.problem(path+".deny_rules", "deny_rules is an empty list: remove it")
+	if e.Path != "" {
+		v.problem(path+".path", "path does not apply to protocol sql: remove it")
 	}
+	v.warn(path, "protocol sql is not inspected: every connection is allowed, whatever the commands")
+	v.matches(path, e)
+}
+
+// inspected checks an endpoint that is decided per request.
+func (v *validator) inspected(path string, e *Endpoint) {
+	v.allowSet(path, e)
 	if e.TLS == TLSSkip {
-		v.problem(path+".tls", "tls: skip cannot be combined with protocol: rest; requests within spliced TLS cannot be decided")
+		v.problem(path+".tls", "tls: skip cannot be combined with protocol: %s; requests within spliced TLS cannot be decided", e.Protocol)
+	}
+	if e.Protocol == ProtocolMCP && e.Host == "" {
+		v.problem(path, "protocol mcp requires host; protocol alone is not a wildcard endpoint")
 	}
 	if e.Enforcement == "" && e.Access != AccessFull {
 		v.warn(path, "enforcement is audit by default: what the rules deny is only logged; say enforcement: enforce")
@@ -133,57 +143,69 @@ func (v *validator) rest(path string, e *Endpoint) {
 			v.problem(path+".path", "%v", err)
 		}
 	}
-	for i := range e.Rules {
-		v.request(element(path+".rules", i)+".allow", &e.Rules[i].Allow)
-	}
-	for i := range e.DenyRules {
-		v.request(element(path+".deny_rules", i), &e.DenyRules[i])
-	}
+	v.matches(path, e)
 }
 
-func (v *validator) request(path string, m *L7Match) {
-	if m.Method == "" {
-		v.problem(path+".method", "is required: name an HTTP method, or '*' for any")
-	} else if m.Method != "*" && strings.Trim(m.Method, methodChars) != "" {
-		v.problem(path+".method", "%s is not an HTTP method", printable(m.Method))
-	}
-	v.requestPath(path+".path", m.Path)
-	for _, key := range slices.Sorted(maps.Keys(m.Query)) {
-		at := child(path+".query", key)
-		v.plainText(at, key, maxNameBytes)
-		globs := m.Query[key].Any
-		if len(globs) == 0 {
-			v.problem(at, "must be a glob or {any: [globs]}, with at least one")
-		}
-		for _, pattern := range globs {
-			if v.plainText(at, pattern, maxGlob) {
-				v.glob(at, pattern, '.')
-			}
-		}
-	}
-}
-
-// methodChars are what registered methods are made of (RFC 9110 section 9.1
-// allows more, which nothing uses).
-const methodChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
-
-func (v *validator) requestPath(path, pattern string) {
+// allowSet checks that an endpoint says what it allows, and in one way.
+func (v *validator) allowSet(path string, e *Endpoint) {
+	none := e.Rules == nil && e.Access == ""
 	switch {
-	case pattern == "":
-		v.problem(path, "is required: start it with '/', or use '**' for any")
-	case !v.plainText(path, pattern, maxPathBytes):
-	case !strings.HasPrefix(pattern, "/") && pattern != "**":
-		v.problem(path, "path must start with '/' or be '**'")
-	case strings.Contains(pattern, "?"):
-		v.glob(path, pattern, '/')
-		v.warn(path, "'?' stands for one character: the query is not part of the path, use query for it")
-	case isGlob(pattern):
-		v.glob(path, pattern, '/')
-	default:
-		if canonical, _, err := CanonicalTarget(pattern, true); err != nil {
-			v.warn(path, "never matches: %v", err)
-		} else if canonical != pattern {
-			v.warn(path, "never matches: paths are compared in canonical form, write %s", canonical)
+	case e.Access != "" && e.Protocol == ProtocolMCP:
+		v.problem(path, "protocol mcp does not support access presets; use rules/deny_rules or set mcp.allow_all_known_mcp_methods: true for an allow-all MCP policy")
+	case e.Access != "" && e.Protocol == ProtocolJSONRPC:
+		v.problem(path, `protocol json-rpc does not support access presets; use explicit rules with allow.method such as "*"`)
+	case e.Rules != nil && e.Access != "":
+		v.problem(path, "rules and access are mutually exclusive")
+	case e.Rules != nil && len(e.Rules) == 0:
+		v.problem(path+".rules", "rules is an empty list: add rules, or use access")
+	case none && e.Protocol == ProtocolMCP:
+		if !e.allowsKnownMCPMethods() {
+			v.problem(path, "protocol mcp requires rules when mcp.allow_all_known_mcp_methods is false")
 		}
+	case none && e.DenyRules != nil:
+		v.problem(path, "deny_rules require rules or access to define the base allow set")
+	case none && e.Protocol == ProtocolJSONRPC:
+		v.problem(path, "protocol json-rpc requires explicit rules with allow.method")
+	case none:
+		v.problem(path, "protocol requires rules or access to define allowed traffic")
+	}
+	if e.DenyRules != nil && len(e.DenyRules) == 0 {
+		v.problem(path+".deny_rules", "deny_rules is an empty list: remove it")
+	}
+}
+
+// protocolOptions checks the fields of single protocols. One of another
+// protocol that could only narrow or bound is warned of.
+func (v *validator) protocolOptions(path string, e *Endpoint) {
+	graphql := e.PersistedQueries != "" || e.GraphQLPersistedQueries != nil || e.GraphQLMaxBodyBytes != 0
+	l4 := e.Protocol == ProtocolTCP || e.Protocol == ProtocolUDP
+	switch {
+	case l4 && (graphql || e.JSONRPC != nil || e.MCP != nil):
+		v.problem(path, "protocol %s does not support L7-only fields: remove persisted_queries, graphql_persisted_queries, graphql_max_body_bytes, json_rpc and mcp", e.Protocol)
+	case graphql && e.Protocol != ProtocolGraphQL && e.Protocol != ProtocolWebSocket:
+		v.warn(path, "GraphQL-specific endpoint fields are ignored unless protocol is graphql or websocket")
+	}
+	if !oneOf(e.PersistedQueries, PersistedQueriesDeny, PersistedQueriesAllowRegistered) {
+		v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'", printable(e.PersistedQueries))
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.GraphQLPersistedQueries)) {
+		at := child(path+".graphql_persisted_queries", key)
+		if v.plainText(at, key, maxNameBytes) && key == "" {
+			v.problem(at, "is keyed by the hash or id of the query, which must not be empty")
+		}
+		operation := e.GraphQLPersistedQueries[key]
+		v.registered(at, &operation)
+	}
+	if e.JSONRPC != nil && e.Protocol != ProtocolJSONRPC && !l4 {
+		v.warn(path+".json_rpc", "is ignored unless protocol is json-rpc")
+	}
+	switch {
+	case e.MCP == nil || e.Protocol == ProtocolMCP || l4:
+	case e.MCP.StrictToolNames != nil:
+		v.problem(path+".mcp.strict_tool_names", "mcp.strict_tool_names is only valid for protocol mcp")
+	case e.MCP.AllowAllKnownMCPMethods:
+		v.problem(path+".mcp.allow_all_known_mcp_methods", "mcp.allow_all_known_mcp_methods is only valid for protocol mcp")
+	default:
+		v.warn(path+".mcp", "is ignored unless protocol is mcp")
 	}
 }

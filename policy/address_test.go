@@ -52,8 +52,6 @@ listed_wild:
   endpoints: [{ host: "*.corp.example", port: 8443, allowed_ips: [10.20.0.0/16] }]
 hostless:
   endpoints: [{ port: 9100, allowed_ips: [10.40.0.0/16] }]
-named_too:
-  endpoints: [{ host: public.example, port: 9100 }]
 meta:
   endpoints: [{ host: metadata.google.internal, port: 80 }]
 `)
@@ -66,6 +64,9 @@ l_listed:
   binaries: [{ path: /b }]
 l_over_wild:
   endpoints: [{ host: api.corp.example, port: 8443 }]
+  binaries: [{ path: /b }]
+l_beside_hostless:
+  endpoints: [{ host: public.example, port: 9100 }]
   binaries: [{ path: /b }]
 l_over_listed:
   endpoints: [{ host: listed.corp.example, port: 443 }]

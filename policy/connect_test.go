@@ -141,6 +141,10 @@ skip:
   endpoints:
     - { host: a.example.com, port: 443, tls: skip }
     - { host: b.example.com, port: 443, tls: skip }
+# openshell.ai/learned
+rest:
+  binaries: [{ path: /b }]
+  endpoints:
     - { host: b.example.com, port: 443, protocol: rest, access: full, allow_encoded_slash: true }
 `)
 	a := e.Connect(Connection{Binary: "/b", Host: "a.example.com", Port: 443})

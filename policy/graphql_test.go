@@ -193,7 +193,9 @@ api:
         - { operation_type: mutation, fields: [wipe] }
 `
 	sum := sha256.Sum256([]byte("{ viewer }"))
-	hash := func(h string) string { return fmt.Sprintf(`"extensions":{"persistedQuery":{"version":1,"sha256Hash":%q}}`, h) }
+	hash := func(h string) string {
+		return fmt.Sprintf(`"extensions":{"persistedQuery":{"version":1,"sha256Hash":%q}}`, h)
+	}
 	m := connect(t, engine(t, fmt.Sprintf(rules, "allow_registered")))
 	checkContent(t, m, []contentCase{
 		{"hash", post("/", "{"+hash("abc123")+"}"), Allow, "", nil},
@@ -221,9 +223,11 @@ base:
   endpoints: [{ host: h.example, port: 443, protocol: graphql, enforcement: enforce, access: read-only }]
 `)
 	learned := network(t, `
+# openshell.ai/learned
 issue:
   endpoints: [{ host: h.example, port: 443, protocol: graphql, enforcement: enforce, rules: [{ allow: { operation_type: mutation, fields: [createIssue] } }] }]
   binaries: [{ path: /b }]
+# openshell.ai/learned
 rest:
   endpoints: [{ host: h.example, port: 443, protocol: rest, enforcement: enforce, rules: [{ allow: { method: POST, path: /graphql } }] }]
   binaries: [{ path: /b }]

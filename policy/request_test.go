@@ -138,7 +138,9 @@ a_l4:
   endpoints: [{ host: h.example, port: 443 }]
 b_read:
   endpoints: [{ host: h.example, port: 443, protocol: rest, enforcement: enforce, access: read-only }]
+# openshell.ai/learned
 c_post:
+  binaries: [{ path: /b }]
   endpoints:
     - host: h.example
       port: 443

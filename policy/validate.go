@@ -83,6 +83,7 @@ func (v *validator) policy(p *Policy) {
 		}
 		v.rule(path, key, p.Network[key])
 	}
+	v.ambiguities(p)
 }
 
 func (v *validator) filesystem(f *Filesystem) {

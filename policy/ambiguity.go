@@ -1,0 +1,295 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// maxAmbiguities is how many pairs of endpoints are reported.
+const maxAmbiguities = 20
+
+// ambiguity finds endpoints that can match the same connection or request and
+// disagree on what has to have one value. Like OpenShell, it refuses such a
+// policy. Learned rules are only warned of: they are made beside whatever the
+// base says, and the stricter of the two holds.
+type ambiguity struct {
+	v        *validator
+	services map[service]*overlaps
+	reported map[[2]string]bool
+}
+
+// overlaps are one service's endpoints by what their hosts can have in common.
+type overlaps struct {
+	names     map[string][]site // by exact host, name or address
+	wildcards map[string][]site // by wildcard host
+	hostless  []site
+	suffixes  map[string][]string // wildcard hosts by the literal labels at their end
+}
+
+// site is an endpoint and where it is. Of several in one place that agree on
+// everything, one stands for all.
+type site struct {
+	path     string
+	key      string // its rule's
+	index    int
+	learned  bool
+	endpoint *Endpoint
+	traits   string
+}
+
+func (v *validator) ambiguities(p *Policy) {
+	a := ambiguity{v: v, services: map[service]*overlaps{}, reported: map[[2]string]bool{}}
+	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
+		r := p.Network[key]
+		if r == nil {
+			continue
+		}
+		for i := range r.Endpoints {
+			e := &r.Endpoints[i]
+			path := element(child("network_policies", key)+".endpoints", i)
+			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, traits: e.traits()}
+			for _, port := range e.PortList() {
+				a.add(s, service{port, e.Protocol == ProtocolUDP})
+			}
+		}
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(a.services), func(a, b service) int { return cmp.Compare(a.port, b.port) }) {
+		a.compareAll(a.services[s], s)
+	}
+}
+
+func (a *ambiguity) add(s site, at service) {
+	o := a.services[at]
+	if o == nil {
+		o = &overlaps{names: map[string][]site{}, wildcards: map[string][]site{}, suffixes: map[string][]string{}}
+		a.services[at] = o
+	}
+	host := canonicalHost(s.endpoint.Host)
+	switch {
+	case host == "":
+		o.hostless = appendSite(o.hostless, s)
+	case strings.Contains(host, "*"):
+		if o.wildcards[host] == nil {
+			suffix := compileHostPattern(host).suffix()
+			o.suffixes[suffix] = append(o.suffixes[suffix], host)
+		}
+		o.wildcards[host] = appendSite(o.wildcards[host], s)
+	default:
+		o.names[host] = appendSite(o.names[host], s)
+	}
+}
+
+func appendSite(sites []site, s site) []site {
+	if slices.ContainsFunc(sites, func(other site) bool { return other.learned == s.learned && other.traits == s.traits }) {
+		return sites
+	}
+	return append(sites, s)
+}
+
+func (a *ambiguity) compareAll(o *overlaps, at service) {
+	a.compareAmong(o.hostless, at)
+	for _, host := range slices.Sorted(maps.Keys(o.names)) {
+		a.compareAmong(o.names[host], at)
+		a.compareTo(o.names[host], o.hostless, at)
+		for suffix, more := host, true; more; _, suffix, more = strings.Cut(suffix, ".") {
+			for _, wildcard := range o.suffixes[suffix] {
+				if compileHostPattern(wildcard).overlaps(hostPattern{labels: strings.Split(host, ".")}) {
+					a.compareTo(o.names[host], o.wildcards[wildcard], at)
+				}
+			}
+		}
+	}
+	for _, host := range slices.Sorted(maps.Keys(o.wildcards)) {
+		a.compareAmong(o.wildcards[host], at)
+		a.compareTo(o.wildcards[host], o.hostless, at)
+		pattern := compileHostPattern(host)
+		for suffix, more := pattern.suffix(), true; more; _, suffix, more = strings.Cut(suffix, ".") {
+			for _, other := range o.suffixes[suffix] {
+				if other != host && pattern.overlaps(compileHostPattern(other)) {
+					a.compareTo(o.wildcards[host], o.wildcards[other], at)
+				}
+			}
+		}
+	}
+}
+
+func (a *ambiguity) compareAmong(sites []site, at service) {
+	for i := range sites {
+		a.compareTo(sites[i:i+1], sites[i+1:], at)
+	}
+}
+
+func (a *ambiguity) compareTo(some, others []site, at service) {
+	for i := range some {
+		for j := range others {
+			if len(a.reported) <= maxAmbiguities {
+				a.compare(&some[i], &others[j], at)
+			}
+		}
+	}
+}
+
+func (a *ambiguity) compare(first, second *site, at service) {
+	if first.path > second.path {
+		first, second = second, first
+	}
+	pair := [2]string{first.path, second.path}
+	if a.reported[pair] {
+		return
+	}
+	conflicts := first.endpoint.conflicts(second.endpoint)
+	if len(conflicts) == 0 {
+		return
+	}
+	a.reported[pair] = true
+	text := fmt.Sprintf("network policies '%s' endpoint[%d] (%s) and '%s' endpoint[%d] (%s) overlap on port %d with conflicting metadata: %s",
+		printable(first.key), first.index, first.endpoint.selector(), printable(second.key), second.index, second.endpoint.selector(), at.port, strings.Join(conflicts, "; "))
+	switch {
+	case len(a.reported) > maxAmbiguities:
+		a.v.problem(second.path, "more endpoints overlap with conflicting metadata")
+	case first.learned || second.learned:
+		a.v.warn(second.path, "%s; the stricter holds, but OpenShell itself would refuse the policy", text)
+	default:
+		a.v.problem(second.path, "%s", text)
+	}
+}
+
+func (e *Endpoint) selector() string { return printable(cmp.Or(e.Host, "<any-host>") + e.Path) }
+
+// traits is what an endpoint can conflict in, as one string.
+func (e *Endpoint) traits() string {
+	return fmt.Sprintf("%q", []any{e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.hasGraphQLPolicy(), e.maxBody(), e.strictToolNames()})
+}
+
+// conflicts lists what two endpoints that can match the same disagree on.
+func (e *Endpoint) conflicts(other *Endpoint) []string {
+	var found []string
+	differ := func(field string, a, b any) {
+		if a != b {
+			found = append(found, fmt.Sprintf("%s=%v vs %v", field, a, b))
+		}
+	}
+	differ("transparent_tcp_eligible", e.Protocol == ProtocolTCP, other.Protocol == ProtocolTCP)
+	differ("tls", cmp.Or(e.TLS, "auto"), cmp.Or(other.TLS, "auto"))
+	differ("allowed_ips", e.ips(), other.ips())
+	if !e.configures() || !other.configures() || !pathsOverlap(e.Path, other.Path) {
+		return found
+	}
+	differ("protocol", e.inspection(), other.inspection())
+	differ("enforcement", e.enforcement(), other.enforcement())
+	differ("allow_encoded_slash", e.AllowEncodedSlash, other.AllowEncodedSlash)
+	if e.Protocol != other.Protocol {
+		return found
+	}
+	if e.Protocol == ProtocolWebSocket {
+		differ("websocket_graphql_policy", e.hasGraphQLPolicy(), other.hasGraphQLPolicy())
+	}
+	if bodyDecides(e.Protocol) {
+		differ("max_body_bytes", e.maxBody(), other.maxBody())
+	}
+	if e.Protocol == ProtocolMCP {
+		differ("mcp.strict_tool_names", e.strictToolNames(), other.strictToolNames())
+	}
+	return found
+}
+
+// configures reports whether an endpoint says more than that it is allowed.
+func (e *Endpoint) configures() bool {
+	return e.inspection() != "" || len(e.AllowedIPs) > 0 || e.TLS != ""
+}
+
+func (e *Endpoint) inspection() string {
+	if e.Protocol == ProtocolTCP {
+		return ""
+	}
+	return e.Protocol
+}
+
+func (e *Endpoint) enforcement() string { return cmp.Or(e.Enforcement, EnforcementAudit) }
+
+func (e *Endpoint) ips() string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(e.AllowedIPs))), ",")
+}
+
+// suffix returns the literal labels at the end.
+func (p hostPattern) suffix() string {
+	first := len(p.labels)
+	for first > 0 && !strings.Contains(p.labels[first-1], "*") {
+		first--
+	}
+	return strings.Join(p.labels[first:], ".")
+}
+
+// overlaps reports whether some name matches both patterns.
+func (p hostPattern) overlaps(other hostPattern) bool {
+	i, j := len(p.labels), len(other.labels)
+	for i > 0 && j > 0 {
+		i, j = i-1, j-1
+		if !patternsOverlap(p.labels[i], other.labels[j]) {
+			return false
+		}
+	}
+	switch {
+	case p.many && other.many, p.many && j > 0, other.many && i > 0:
+		return true
+	default:
+		return i == 0 && j == 0 && !p.many && !other.many
+	}
+}
+
+// pathsOverlap reports whether two endpoints' paths are as specific, and some
+// request's path matches both.
+func pathsOverlap(a, b string) bool {
+	p, errP := compileEndpointPath(a)
+	q, errQ := compileEndpointPath(b)
+	if errP != nil || errQ != nil || p.specificity != q.specificity {
+		return false
+	}
+	if a == b || p.specificity == 0 {
+		return true
+	}
+	for _, x := range p.alternatives() {
+		for _, y := range q.alternatives() {
+			if patternsOverlap(x, y) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// alternatives are patterns of `*` and `?` that together match the same.
+func (p endpointPath) alternatives() []string {
+	if p.expr == nil && p.subtree != "" {
+		return []string{p.subtree, p.subtree + "/*"}
+	}
+	return []string{p.text}
+}
+
+// patternsOverlap reports whether some text matches both patterns, in which `*`
+// is any text and `?` any character.
+func patternsOverlap(a, b string) bool {
+	// reach[j]: the part of a so far and b[:j] have a text in common.
+	reach := make([]bool, len(b)+1)
+	reach[0] = true
+	for j := 1; j <= len(b) && b[j-1] == '*'; j++ {
+		reach[j] = true
+	}
+	for i := range len(a) {
+		next := make([]bool, len(b)+1)
+		next[0] = reach[0] && a[i] == '*'
+		for j := 1; j <= len(b); j++ {
+			x, y := a[i], b[j-1]
+			if x == '*' || y == '*' {
+				next[j] = reach[j] || next[j-1]
+			} else {
+				next[j] = reach[j-1] && (x == y || x == '?' || y == '?')
+			}
+		}
+		reach = next
+	}
+	return reach[len(b)]
+}

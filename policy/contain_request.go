@@ -1,0 +1,249 @@
+package policy
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// requestPattern is an entry of rules or deny_rules, ready to be compared.
+type requestPattern struct {
+	source *L7Match
+	path   *pattern
+	query  map[string][]*pattern
+	// special is what the entry says besides; it has to be the same in both.
+	special L7Match
+}
+
+func newRequestPattern(source *L7Match) (*requestPattern, error) {
+	path, err := globPattern(source.Path, '/')
+	if err != nil {
+		return nil, err
+	}
+	m := &requestPattern{source: source, path: path, special: *source}
+	m.special.Method, m.special.Path, m.special.Query = "", "", nil
+	if len(source.Query) > 0 {
+		m.query = map[string][]*pattern{}
+	}
+	for key, matcher := range source.Query {
+		for _, glob := range matcher.Any {
+			value, err := globPattern(glob, '.')
+			if err != nil {
+				return nil, err
+			}
+			m.query[key] = append(m.query[key], value)
+		}
+	}
+	return m, nil
+}
+
+func (g *grant) compileRequests() error {
+	g.exact = map[string][]*requestPattern{}
+	allowed := presets[g.source.Access]
+	for i := range g.source.Rules {
+		allowed = append(slices.Clip(allowed), g.source.Rules[i].Allow)
+	}
+	for i := range allowed {
+		m, err := newRequestPattern(&allowed[i])
+		if err != nil {
+			return err
+		}
+		g.allow = append(g.allow, m)
+		g.exact[m.source.Path] = append(g.exact[m.source.Path], m)
+	}
+	for i := range g.source.DenyRules {
+		m, err := newRequestPattern(&g.source.DenyRules[i])
+		if err != nil {
+			return err
+		}
+		g.deny = append(g.deny, m)
+	}
+	return nil
+}
+
+// requests compares what may be said over an atom's connections.
+func (c *containment) requests(a *atom, near, sure []*grant) {
+	var inspecting []*grant
+	for _, x := range near {
+		if x.inspects() {
+			inspecting = append(inspecting, x)
+		}
+	}
+	if !a.inspects() {
+		for _, x := range inspecting {
+			if !c.answered(x, a, (*grant).inspects) {
+				c.exceeds(a.excess(a.connections()+", anything", x.rule, "the maximum allows only what is inspected there (protocol: %s)", x.source.Protocol))
+				return
+			}
+		}
+		return
+	}
+	if len(inspecting) == 0 {
+		return // the maximum does not look into the connections
+	}
+	if a.source.AllowEncodedSlash && !slices.ContainsFunc(sure, func(s *grant) bool { return s.source.AllowEncodedSlash }) {
+		c.exceeds(a.excess(a.connections(), sure[0].rule, "allow_encoded_slash is not part of the maximum"))
+	}
+	for _, x := range inspecting {
+		if x.source.Protocol != a.source.Protocol && !c.disjoint(x.path, a.path) {
+			c.exceeds(a.excess(a.connections(), x.rule, "cannot be shown to be within the maximum: its protocol is %s, not %s", x.source.Protocol, a.source.Protocol))
+			return
+		}
+	}
+	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() || s.source.Protocol != a.source.Protocol })
+	if c.onlyLogs(a, inspecting, granting, false) {
+		return
+	}
+	if !a.enforces() && !c.onlyLogs(a, inspecting, granting, true) {
+		everything := &requestPattern{source: &L7Match{Method: "*", Path: "**"}, path: anyText}
+		if c.request(a, everything, inspecting, granting) != nil {
+			c.exceeds(a.excess(a.connections(), inspecting[0].rule, "its enforcement is audit, so that anything passes: say enforcement: enforce"))
+			return
+		}
+	}
+	for _, m := range a.allow {
+		if x := c.request(a, m, inspecting, granting); x != nil {
+			c.exceeds(*x)
+		}
+	}
+}
+
+// onlyLogs reports whether the maximum lets anything pass on the atom's paths,
+// since it enforces nothing there: the endpoints with the most specific path say
+// whether a refusal is enforced. With audited, what the policy enforces as well is
+// not counted.
+func (c *containment) onlyLogs(a *atom, inspecting, granting []*grant, audited bool) bool {
+	weight := -1
+	for _, s := range granting {
+		if c.within(a.path, s.path) {
+			weight = max(weight, s.weight)
+		}
+	}
+	if weight < 0 {
+		return false
+	}
+	for _, x := range inspecting {
+		if !x.enforces() || x.weight < weight || c.disjoint(x.path, a.path) {
+			continue
+		}
+		if !audited || !c.answered(x, a, func(y *grant) bool {
+			return y.inspects() && y.enforces() && y.weight >= a.weight && (c.within(x.path, y.path) || c.within(a.path, y.path))
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// request compares one entry of an atom's rules.
+func (c *containment) request(a *atom, m *requestPattern, inspecting, granting []*grant) *Excess {
+	what := a.connections() + ", " + printable(m.source.describe(""))
+	if !slices.ContainsFunc(granting, func(s *grant) bool { return c.grants(s, a, m) }) {
+		nearest := inspecting[0].rule
+		if len(granting) > 0 {
+			nearest = granting[0].rule
+		}
+		x := a.excess(what, nearest, "no rule of the maximum is shown to allow all of it")
+		return &x
+	}
+	for _, x := range inspecting {
+		if c.disjoint(x.path, a.path) || c.disjoint(x.path, m.path) {
+			continue
+		}
+		for _, d := range x.deny {
+			if c.apart(d, m) || c.answered(x, a, func(y *grant) bool { return y.inspects() && c.denies(y, a, m, x, d) }) {
+				continue
+			}
+			x := a.excess(what, x.rule, "the maximum denies %s", printable(d.source.describe("")))
+			return &x
+		}
+	}
+	return nil
+}
+
+// grants reports whether an endpoint allows all that an entry of the atom does.
+func (c *containment) grants(s *grant, a *atom, m *requestPattern) bool {
+	if !c.within(a.path, s.path) && !c.within(m.path, s.path) {
+		return false
+	}
+	var union []*pattern
+	for _, n := range s.exact[m.source.Path] {
+		if c.narrower(m, n) && c.sameValues(m, n) {
+			return true
+		}
+	}
+	for _, n := range s.allow {
+		if n.path.expr == "" || !c.narrower(m, n) || !c.sameValues(m, n) {
+			continue
+		}
+		if c.within(m.path, n.path) {
+			return true
+		}
+		if len(union) < maxUnion {
+			union = append(union, n.path)
+		}
+	}
+	return len(union) > 1 && c.within(m.path, union...)
+}
+
+// maxUnion bounds how many globs are tried together.
+const maxUnion = 16
+
+// narrower compares all but the path and the query.
+func (c *containment) narrower(m, n *requestPattern) bool {
+	return methodWithin(m.source.Method, n.source.Method) && reflect.DeepEqual(m.special, n.special)
+}
+
+// methodWithin reports whether every method that a matches is one b matches.
+func methodWithin(a, b string) bool {
+	if b == "*" || strings.EqualFold(a, b) {
+		return true
+	}
+	return a != "*" && methodMatches(b, a)
+}
+
+// methodsApart reports whether no method matches both.
+func methodsApart(a, b string) bool {
+	return a != "*" && b != "*" && !methodMatches(a, b) && !methodMatches(b, a)
+}
+
+// sameValues reports whether the query that m asks for is one n allows, all
+// values of a parameter having to match.
+func (c *containment) sameValues(m, n *requestPattern) bool {
+	for key, allowed := range n.query {
+		values := m.query[key]
+		if len(values) == 0 || slices.ContainsFunc(values, func(v *pattern) bool { return !c.within(v, allowed...) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// apart reports whether a deny rule hits nothing that m allows.
+func (c *containment) apart(deny, m *requestPattern) bool {
+	if methodsApart(deny.source.Method, m.source.Method) || c.disjoint(deny.path, m.path) {
+		return true
+	}
+	for key, denied := range deny.query {
+		values := m.query[key]
+		if len(values) > 0 && !slices.ContainsFunc(values, func(v *pattern) bool {
+			return slices.ContainsFunc(denied, func(d *pattern) bool { return !c.disjoint(v, d) })
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// denies reports whether an endpoint of the policy denies what rule d of the
+// maximum's endpoint x does, as far as entry m of the atom allows it.
+func (c *containment) denies(y *grant, a *atom, m *requestPattern, x *grant, d *requestPattern) bool {
+	if !c.within(a.path, y.path) && !c.within(m.path, y.path) && !c.within(x.path, y.path) && !c.within(d.path, y.path) {
+		return false
+	}
+	return slices.ContainsFunc(y.deny, func(own *requestPattern) bool {
+		return (methodWithin(d.source.Method, own.source.Method) || methodWithin(m.source.Method, own.source.Method)) &&
+			reflect.DeepEqual(d.special, own.special) && c.sameValues(d, own) &&
+			(c.within(d.path, own.path) || c.within(m.path, own.path))
+	})
+}

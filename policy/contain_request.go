@@ -39,9 +39,9 @@ func newRequestPattern(source *L7Match) (*requestPattern, error) {
 
 func (g *grant) compileRequests() error {
 	g.exact = map[string][]*requestPattern{}
-	allowed := presets[g.source.Access]
+	allowed := slices.Clone(presets[g.source.Access])
 	for i := range g.source.Rules {
-		allowed = append(slices.Clip(allowed), g.source.Rules[i].Allow)
+		allowed = append(allowed, g.source.Rules[i].Allow)
 	}
 	for i := range allowed {
 		m, err := newRequestPattern(&allowed[i])

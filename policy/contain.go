@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,8 +137,9 @@ type grant struct {
 	exact    map[string][]*requestPattern // of allow, by the path as it is written
 }
 
+// inspects reports whether the endpoint is decided per request.
 func (g *grant) inspects() bool {
-	return !oneOf(g.source.Protocol, ProtocolTCP, ProtocolUDP)
+	return !oneOf(g.source.Protocol, ProtocolTCP, ProtocolUDP, ProtocolSQL)
 }
 
 func (g *grant) enforces() bool { return g.source.Enforcement == EnforcementEnforce }
@@ -315,12 +315,6 @@ func (c *containment) connection(a atom) {
 	if len(sure) == 0 {
 		c.exceeds(c.unreachable(&a, near))
 		return
-	}
-	for _, x := range near {
-		if !reflect.DeepEqual(a.special(), x.special()) && !c.disjoint(a.path, x.path) {
-			c.exceeds(a.excess(a.connections(), x.rule, "cannot be shown to be within the maximum: the endpoints have different options"))
-			return
-		}
 	}
 	c.addresses(&a, near, sure)
 	c.requests(&a, near, sure)

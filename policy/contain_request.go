@@ -1,37 +1,70 @@
 package policy
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strings"
 )
 
-// requestPattern is an entry of rules or deny_rules, ready to be compared.
+// requestPattern is an entry of rules or deny_rules, ready to be compared. Of a
+// request it asks that its method, its path and each of its values match.
 type requestPattern struct {
 	source *L7Match
 	path   *pattern
-	query  map[string][]*pattern
+	// values are sets of globs by what they are asked of: "query " and a
+	// parameter, or a field of the language.
+	values map[string][]*pattern
+	method string // HTTP's; "*" where the entry is not about it
 	// special is what the entry says besides; it has to be the same in both.
 	special L7Match
 }
 
-func newRequestPattern(source *L7Match) (*requestPattern, error) {
-	path, err := globPattern(source.Path, '/')
-	if err != nil {
-		return nil, err
-	}
-	m := &requestPattern{source: source, path: path, special: *source}
+func newRequestPattern(source *L7Match, protocol string) (*requestPattern, error) {
+	m := &requestPattern{source: source, path: anyText, method: cmp.Or(source.Method, "*"), special: *source, values: map[string][]*pattern{}}
 	m.special.Method, m.special.Path, m.special.Query = "", "", nil
-	if len(source.Query) > 0 {
-		m.query = map[string][]*pattern{}
+	m.special.OperationType, m.special.OperationName, m.special.Fields = "", "", nil
+	m.special.Tool, m.special.Params = Matcher{}, nil
+	if source.Path != "" {
+		path, err := globPattern(source.Path, '/')
+		if err != nil {
+			return nil, err
+		}
+		m.path = path
 	}
+	globs := map[string][]string{"fields": source.Fields}
 	for key, matcher := range source.Query {
-		for _, glob := range matcher.Any {
+		globs["query "+key] = matcher.Any
+	}
+	for key, matcher := range source.Params {
+		globs["params "+key] = matcher.Any
+	}
+	if !source.Tool.IsZero() {
+		globs["params name"] = source.Tool.Any // what tool is short for
+	}
+	if source.OperationName != "" {
+		globs["operation_name"] = []string{source.OperationName}
+	}
+	if source.OperationType != "" && source.OperationType != "*" {
+		globs["operation_type"] = []string{strings.ToLower(source.OperationType)}
+	}
+	if protocol == ProtocolJSONRPC || protocol == ProtocolMCP {
+		m.method = "*"
+		method := source.Method
+		if method == "" && globs["params name"] != nil {
+			method = "tools/call"
+		}
+		if method != "*" {
+			globs["method"] = []string{method}
+		}
+	}
+	for key, values := range globs {
+		for _, glob := range values {
 			value, err := globPattern(glob, '.')
 			if err != nil {
 				return nil, err
 			}
-			m.query[key] = append(m.query[key], value)
+			m.values[key] = append(m.values[key], value)
 		}
 	}
 	return m, nil
@@ -44,7 +77,7 @@ func (g *grant) compileRequests() error {
 		allowed = append(allowed, g.source.Rules[i].Allow)
 	}
 	for i := range allowed {
-		m, err := newRequestPattern(&allowed[i])
+		m, err := newRequestPattern(&allowed[i], g.source.Protocol)
 		if err != nil {
 			return err
 		}
@@ -52,7 +85,7 @@ func (g *grant) compileRequests() error {
 		g.exact[m.source.Path] = append(g.exact[m.source.Path], m)
 	}
 	for i := range g.source.DenyRules {
-		m, err := newRequestPattern(&g.source.DenyRules[i])
+		m, err := newRequestPattern(&g.source.DenyRules[i], g.source.Protocol)
 		if err != nil {
 			return err
 		}
@@ -70,6 +103,9 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 		}
 	}
 	if !a.inspects() {
+		if !reflect.ValueOf(a.special()).IsZero() && !slices.ContainsFunc(sure, func(s *grant) bool { return reflect.DeepEqual(a.special(), s.special()) }) {
+			c.exceeds(a.excess(a.connections(), sure[0].rule, "cannot be shown to be within the maximum: it has other options"))
+		}
 		for _, x := range inspecting {
 			if !c.answered(x, a, (*grant).inspects) {
 				c.exceeds(a.excess(a.connections()+", anything", x.rule, "the maximum allows only what is inspected there (protocol: %s)", x.source.Protocol))
@@ -85,18 +121,21 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 		c.exceeds(a.excess(a.connections(), sure[0].rule, "allow_encoded_slash is not part of the maximum"))
 	}
 	for _, x := range inspecting {
-		if x.source.Protocol != a.source.Protocol && !c.disjoint(x.path, a.path) {
-			c.exceeds(a.excess(a.connections(), x.rule, "cannot be shown to be within the maximum: its protocol is %s, not %s", x.source.Protocol, a.source.Protocol))
+		if different(a, x) && !c.disjoint(x.path, a.path) {
+			c.exceeds(a.excess(a.connections(), x.rule, "cannot be shown to be within the maximum: its protocol %s has other rules or options than %s", x.source.Protocol, a.source.Protocol))
 			return
 		}
 	}
-	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() || s.source.Protocol != a.source.Protocol })
+	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() || different(a, s) })
+	if a.bodies() {
+		c.calls(a, inspecting, granting)
+		return
+	}
 	if c.onlyLogs(a, inspecting, granting, false) {
 		return
 	}
 	if !a.enforces() && !c.onlyLogs(a, inspecting, granting, true) {
-		everything := &requestPattern{source: &L7Match{Method: "*", Path: "**"}, path: anyText}
-		if c.request(a, everything, inspecting, granting) != nil {
+		if c.request(a, everything(), inspecting, granting) != nil {
 			c.exceeds(a.excess(a.connections(), inspecting[0].rule, "its enforcement is audit, so that anything passes: say enforcement: enforce"))
 			return
 		}
@@ -106,6 +145,64 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 			c.exceeds(*x)
 		}
 	}
+}
+
+// everything is any request.
+func everything() *requestPattern {
+	return &requestPattern{source: &L7Match{Method: "*", Path: "**"}, path: anyText, method: "*"}
+}
+
+// different reports whether the maximum's endpoint reads requests otherwise than
+// the atom's. Plain HTTP is no such reading.
+func different(a *atom, x *grant) bool {
+	if a.bodies() && x.source.Protocol == ProtocolREST {
+		return false
+	}
+	return x.source.Protocol != a.source.Protocol || !reflect.DeepEqual(a.special(), x.special())
+}
+
+// bodies reports whether the endpoint is decided by what requests carry, of which
+// one may carry several operations.
+func (g *grant) bodies() bool {
+	return oneOf(g.source.Protocol, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP, ProtocolWebSocket)
+}
+
+// calls compares an endpoint that is decided by what requests carry. One endpoint
+// of the maximum has to allow all of it: a request's parts may be decided together.
+func (c *containment) calls(a *atom, inspecting, granting []*grant) {
+	var first *Excess
+	for _, s := range granting {
+		entries := a.allow
+		if s.source.Protocol == ProtocolREST && a.source.Protocol != ProtocolWebSocket {
+			entries = []*requestPattern{everything()}
+		} else if different(a, s) || s.source.Protocol == ProtocolREST || !a.enforces() && !c.onlyLogs(a, inspecting, granting, true) || profileExceeds(a.grant, s) {
+			continue
+		}
+		var failed *Excess
+		for _, m := range entries {
+			if failed = c.request(a, m, inspecting, []*grant{s}); failed != nil {
+				break
+			}
+		}
+		if failed == nil {
+			return
+		}
+		first = cmp.Or(first, failed)
+	}
+	if first == nil {
+		x := a.excess(a.connections()+" ("+a.source.Protocol+")", inspecting[0].rule, "no endpoint of the maximum is shown to allow all of it")
+		first = &x
+	}
+	c.exceeds(*first)
+}
+
+// profileExceeds reports whether MCP's own methods allow all tools in g, but only
+// some in s.
+func profileExceeds(g, s *grant) bool {
+	tools := func(g *grant) bool {
+		return slices.ContainsFunc(g.allow, func(m *requestPattern) bool { return m.values["params name"] != nil })
+	}
+	return g.source.Protocol == ProtocolMCP && g.source.MCP != nil && g.source.MCP.AllowAllKnownMCPMethods && tools(s) && !tools(g)
 }
 
 // onlyLogs reports whether the maximum lets anything pass on the atom's paths,
@@ -151,7 +248,7 @@ func (c *containment) request(a *atom, m *requestPattern, inspecting, granting [
 			continue
 		}
 		for _, d := range x.deny {
-			if c.apart(d, m) || c.answered(x, a, func(y *grant) bool { return y.inspects() && c.denies(y, a, m, x, d) }) {
+			if c.disjoint(d.path, a.path) || c.apart(d, m) || c.answered(x, a, func(y *grant) bool { return y.inspects() && c.denies(y, a, m, x, d) }) {
 				continue
 			}
 			x := a.excess(what, x.rule, "the maximum denies %s", printable(d.source.describe("")))
@@ -191,7 +288,7 @@ const maxUnion = 16
 
 // narrower compares all but the path and the query.
 func (c *containment) narrower(m, n *requestPattern) bool {
-	return methodWithin(m.source.Method, n.source.Method) && reflect.DeepEqual(m.special, n.special)
+	return methodWithin(m.method, n.method) && reflect.DeepEqual(m.special, n.special)
 }
 
 // methodWithin reports whether every method that a matches is one b matches.
@@ -207,11 +304,10 @@ func methodsApart(a, b string) bool {
 	return a != "*" && b != "*" && !methodMatches(a, b) && !methodMatches(b, a)
 }
 
-// sameValues reports whether the query that m asks for is one n allows, all
-// values of a parameter having to match.
+// sameValues reports whether the values that m asks for are ones n asks for.
 func (c *containment) sameValues(m, n *requestPattern) bool {
-	for key, allowed := range n.query {
-		values := m.query[key]
+	for key, allowed := range n.values {
+		values := m.values[key]
 		if len(values) == 0 || slices.ContainsFunc(values, func(v *pattern) bool { return !c.within(v, allowed...) }) {
 			return false
 		}
@@ -221,11 +317,11 @@ func (c *containment) sameValues(m, n *requestPattern) bool {
 
 // apart reports whether a deny rule hits nothing that m allows.
 func (c *containment) apart(deny, m *requestPattern) bool {
-	if methodsApart(deny.source.Method, m.source.Method) || c.disjoint(deny.path, m.path) {
+	if methodsApart(deny.method, m.method) || c.disjoint(deny.path, m.path) {
 		return true
 	}
-	for key, denied := range deny.query {
-		values := m.query[key]
+	for key, denied := range deny.values {
+		values := m.values[key]
 		if len(values) > 0 && !slices.ContainsFunc(values, func(v *pattern) bool {
 			return slices.ContainsFunc(denied, func(d *pattern) bool { return !c.disjoint(v, d) })
 		}) {
@@ -242,7 +338,7 @@ func (c *containment) denies(y *grant, a *atom, m *requestPattern, x *grant, d *
 		return false
 	}
 	return slices.ContainsFunc(y.deny, func(own *requestPattern) bool {
-		return (methodWithin(d.source.Method, own.source.Method) || methodWithin(m.source.Method, own.source.Method)) &&
+		return (methodWithin(d.method, own.method) || methodWithin(m.method, own.method)) &&
 			reflect.DeepEqual(d.special, own.special) && c.sameValues(d, own) &&
 			(c.within(d.path, own.path) || c.within(m.path, own.path))
 	})

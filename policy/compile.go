@@ -28,6 +28,9 @@ type Engine struct {
 
 	knownNames map[string]bool // names' names, whatever the port
 	empty      bool            // no rules at all, which has a reason of its own
+
+	source  *Policy // for Explain
+	options Options
 }
 
 // service is a port of one transport protocol.
@@ -104,6 +107,8 @@ func Compile(p *Policy, o Options) (*Engine, error) {
 		hostless:   map[service]*bucket{},
 		knownNames: map[string]bool{},
 		empty:      len(p.Network) == 0,
+		source:     p,
+		options:    o,
 	}
 	// In key order, so that equal policies compile equally.
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {

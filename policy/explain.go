@@ -1,0 +1,355 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Explanation says why an action is decided as it is, and what would change that.
+type Explanation struct {
+	// Action is the action in the words of Diff.
+	Action   string       `json:"action"`
+	Decision EvalDecision `json:"decision"`
+	// Steps are the layers' findings, in the order in which they decide, up to
+	// the one that says no.
+	Steps []Step `json:"steps"`
+	// Nearest are the rules that come nearest to allowing it, the nearest first.
+	// They are empty where the policy allows it.
+	Nearest []NearRule `json:"nearest,omitempty"`
+	// Add is the entry of network_policies, as YAML, that would allow it and no
+	// more. It is empty where the policy allows it, or no rule could.
+	Add string `json:"add,omitempty"`
+	// Advice says why no rule could be added.
+	Advice string `json:"advice,omitempty"`
+}
+
+// Step is what one layer found.
+type Step struct {
+	Layer   string `json:"layer"`   // "l4", "ssrf", "l7"
+	Outcome string `json:"outcome"` // "allow", "deny", "audit", or "skip" where it had nothing to decide on
+	// Rules are the keys of the rules that name the connection, for l4.
+	Rules  []string `json:"rules,omitempty"`
+	Reason string   `json:"reason"`
+}
+
+// NearRule is a rule that does not allow an action, and why not.
+type NearRule struct {
+	Rule   string `json:"rule"`
+	Reason string `json:"reason"`
+	// Distance orders the rules: 1 where only the request differs, 2 the
+	// program, 3 the port, 4 and more the host.
+	Distance int `json:"distance"`
+}
+
+// Explain says how Evaluate comes to its decision. The error is Evaluate's.
+func (e *Engine) Explain(r EvalRequest, permissive bool) (Explanation, error) {
+	decision, err := e.Evaluate(r, permissive)
+	if err != nil {
+		return Explanation{}, err
+	}
+	x := Explanation{Action: r.describe(), Decision: decision}
+	m := e.Connect(Connection{r.Binary, r.Ancestors, r.Host, r.Port, r.Protocol})
+	x.Steps = e.steps(&r, &m, decision)
+	if decision.Decision == Allow.String() {
+		return x, nil
+	}
+	x.Nearest = e.nearest(&r, &m)
+	x.Add, x.Advice = e.addition(&r, &m)
+	return x, nil
+}
+
+// describe renders an action as "/usr/bin/curl GET https://host:443/path".
+func (r *EvalRequest) describe() string {
+	e := Endpoint{Host: r.Host, Protocol: cmp.Or(r.Protocol, ProtocolTCP)}
+	if r.HTTP == nil {
+		return printable(r.Binary + " " + e.statements(r.Port)[0])
+	}
+	path, _, _ := strings.Cut(r.HTTP.Target, "?")
+	match := L7Match{Method: r.HTTP.Method, Path: path}
+	e.Protocol, e.Enforcement, e.Rules = ProtocolREST, EnforcementEnforce, []L7Allow{{match}}
+	return printable(r.Binary + " " + e.statements(r.Port)[0])
+}
+
+// steps tells what each layer found, up to the decision.
+func (e *Engine) steps(r *EvalRequest, m *Match, d EvalDecision) []Step {
+	connection := Step{Layer: "l4", Outcome: Allow.String(), Rules: m.rules()}
+	switch {
+	case m.Allowed && m.Inspect:
+		connection.Reason = "the connection is allowed, and each request is decided"
+	case m.Allowed:
+		connection.Reason = "the connection is allowed, whatever is said over it"
+	default:
+		connection.Outcome, connection.Reason = Deny.String(), m.Reason
+		if d.Decision == Audit.String() || d.Layer != "l4" {
+			connection.Outcome = Audit.String()
+		}
+	}
+	steps := []Step{connection}
+	if connection.Outcome == Deny.String() {
+		return steps
+	}
+	addresses := Step{Layer: "ssrf", Outcome: Allow.String()}
+	addrs, _ := r.check()
+	switch {
+	case d.Layer == "ssrf":
+		addresses.Outcome, addresses.Reason = Deny.String(), d.Reason
+		return append(steps, addresses)
+	case len(addrs) == 0:
+		addresses.Outcome, addresses.Reason = "skip", "no resolved addresses were given: the proxy checks each"
+	default:
+		addresses.Reason = "every resolved address may be dialled"
+	}
+	steps = append(steps, addresses)
+	if d.Layer == "l7" {
+		request := Step{Layer: "l7", Outcome: d.Decision, Reason: d.Reason}
+		if d.Decision == Allow.String() {
+			request.Reason = "a rule of the endpoint allows the request"
+		}
+		steps = append(steps, request)
+	}
+	return steps
+}
+
+// rules returns the sorted keys of the matched endpoints' rules.
+func (m *Match) rules() []string {
+	var keys []string
+	for i := range m.count {
+		keys = append(keys, m.at(i).rule.key)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// maxNearest bounds how many rules an Explanation names.
+const maxNearest = 3
+
+// nearest finds the rules that come nearest to allowing the action.
+func (e *Engine) nearest(r *EvalRequest, m *Match) []NearRule {
+	matched := m.rules()
+	best := map[string]NearRule{}
+	for key, rule := range e.source.Network {
+		for i := range rule.Endpoints {
+			ep := &rule.Endpoints[i]
+			near, ok := ep.distance(rule, r, slices.Contains(matched, key))
+			near.Rule = key
+			if old, found := best[key]; ok && (!found || near.Distance < old.Distance) {
+				best[key] = near
+			}
+		}
+	}
+	sorted := slices.SortedFunc(maps.Values(best), func(a, b NearRule) int {
+		return cmp.Or(a.Distance-b.Distance, strings.Compare(a.Rule, b.Rule))
+	})
+	return sorted[:min(len(sorted), maxNearest)]
+}
+
+// distance says how far an endpoint is from allowing an action, and whether it
+// is worth a word.
+func (e *Endpoint) distance(rule *Rule, r *EvalRequest, matched bool) (NearRule, bool) {
+	host, own := canonicalHost(r.Host), canonicalHost(e.Host)
+	sameHost := own == "" || own == host || strings.Contains(own, "*") && compileHostPattern(own).match(host)
+	samePort := slices.Contains(e.PortList(), r.Port) && (e.Protocol == ProtocolUDP) == (r.Protocol == ProtocolUDP)
+	switch {
+	case sameHost && samePort && matched:
+		return NearRule{Distance: 1, Reason: "names the endpoint for this program, and allows " + e.allows()}, true
+	case own == "":
+		return NearRule{}, false // any host: no likeness
+	case sameHost && samePort:
+		return NearRule{Distance: 2, Reason: "names the endpoint for other programs: " + rule.programs()}, true
+	case sameHost:
+		return NearRule{Distance: 3, Reason: "names the host on other ports: " + e.portText()}, true
+	}
+	if d := hostDistance(own, host); d > 0 {
+		return NearRule{Distance: 3 + d, Reason: "names a similar host: " + printable(e.Host)}, true
+	}
+	return NearRule{}, false
+}
+
+// maxNamed bounds how many parts a reason lists.
+const maxNamed = 4
+
+func listed(parts []string) string {
+	if more := len(parts) - maxNamed; more > 0 {
+		parts = append(slices.Clip(parts[:maxNamed]), fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (r *Rule) programs() string {
+	var paths []string
+	for _, b := range r.Binaries {
+		paths = append(paths, printable(b.Path))
+	}
+	return listed(paths)
+}
+
+func (e *Endpoint) portText() string {
+	var ports []string
+	for _, port := range e.PortList() {
+		text := fmt.Sprint(port)
+		if e.Protocol == ProtocolUDP {
+			text += "/udp"
+		}
+		ports = append(ports, text)
+	}
+	return listed(ports)
+}
+
+// allows says what may be requested of an endpoint.
+func (e *Endpoint) allows() string {
+	if e.Access != "" {
+		return "access " + e.Access
+	}
+	if len(e.Rules) == 0 {
+		return "any connection"
+	}
+	var rules []string
+	for i := range e.Rules {
+		rules = append(rules, printable(e.Rules[i].Allow.describe("")))
+	}
+	return listed(rules)
+}
+
+// hostDistance says how much a rule's host is like another: 1 where it is a slip
+// of the pen or the wildcard of another depth, 2 where both are of one domain,
+// 0 where they have nothing in common.
+func hostDistance(own, host string) int {
+	domain := strings.TrimLeft(own, "*.")
+	switch {
+	case host == domain, strings.Contains(own, "*") && strings.HasSuffix(host, "."+domain), fewEdits(own, host):
+		return 1
+	case lastLabels(own, 2) == lastLabels(host, 2) && strings.Contains(lastLabels(host, 2), "."):
+		if _, literal := hostAddr(host); !literal {
+			return 2
+		}
+	}
+	return 0
+}
+
+func lastLabels(host string, n int) string {
+	labels := strings.Split(host, ".")
+	return strings.Join(labels[max(0, len(labels)-n):], ".")
+}
+
+// fewEdits reports whether two names differ in at most two characters that are
+// missing, added or other (Levenshtein distance). Short names always would.
+func fewEdits(a, b string) bool {
+	const most = 2
+	if min(len(a), len(b)) < 6 || max(len(a), len(b)) > 253 || max(len(a), len(b))-min(len(a), len(b)) > most {
+		return false
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			edit := diagonal
+			if a[i] != b[j] {
+				edit++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(edit, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)] <= most
+}
+
+// addition returns the rule that would allow the action. It is tried before it is
+// proposed; where it does not help, the reason is the advice.
+func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
+	rule := &Rule{Endpoints: []Endpoint{{Host: canonicalHost(r.Host), Port: r.Port}}, Binaries: []Binary{{r.Binary}}}
+	ep := &rule.Endpoints[0]
+	if r.Protocol == ProtocolUDP {
+		ep.Protocol = ProtocolUDP
+	}
+	addrs, _ := r.check()
+	for _, a := range addrs {
+		if a = plain(a); a.IsValid() && (isInternal(a) || m.CheckAddress(a, r.Port) != nil && m.Allowed) {
+			ep.AllowedIPs = append(ep.AllowedIPs, netip.PrefixFrom(a, a.BitLen()).String())
+		}
+	}
+	if len(ep.AllowedIPs) > 0 {
+		// Once some are listed, the others have to be.
+		ep.AllowedIPs = nil
+		for _, a := range addrs {
+			ep.AllowedIPs = append(ep.AllowedIPs, netip.PrefixFrom(plain(a), plain(a).BitLen()).String())
+		}
+	}
+	if r.HTTP != nil && (m.Inspect || !m.Allowed) {
+		verdict, err := e.verdict(r, m)
+		if err != nil {
+			return "", "no rule allows such a request: " + err.Error()
+		}
+		ep.Protocol, ep.Enforcement, ep.Path = cmp.Or(verdict.Protocol, ProtocolREST), EnforcementEnforce, verdict.Path
+		for _, missing := range verdict.Missing {
+			ep.Rules = append(ep.Rules, L7Allow{missing})
+		}
+	}
+	candidate := e.source.Clone()
+	if candidate.Network == nil {
+		candidate.Network = map[string]*Rule{}
+	}
+	key := candidate.unusedKey(r)
+	candidate.Network[key] = rule
+	tried, err := Compile(candidate, e.options)
+	if err != nil {
+		return "", "no rule could be found that allows it: " + err.Error()
+	}
+	if d, err := tried.Evaluate(*r, false); err != nil || d.Decision != Allow.String() {
+		return "", "adding a rule does not help: " + d.Reason
+	}
+	data, err := encodeYAML(map[string]*Rule{key: rule})
+	if err != nil {
+		return "", err.Error()
+	}
+	return string(data), ""
+}
+
+// verdict is the decision on the action's request, with what is missing.
+func (e *Engine) verdict(r *EvalRequest, m *Match) (Verdict, error) {
+	request, v, err := m.Target(r.HTTP.Method, r.HTTP.Target)
+	if err != nil {
+		return v, err
+	}
+	if len(v.Missing) == 0 {
+		v.Missing = []L7Match{{Method: strings.ToUpper(request.Method), Path: literalGlob(request.Path)}}
+	}
+	return v, nil
+}
+
+// literalGlob escapes what a glob would not take literally.
+func literalGlob(path string) string {
+	if !isGlob(path) {
+		return path
+	}
+	var b strings.Builder
+	for _, c := range path {
+		if strings.ContainsRune(globMeta, c) {
+			b.WriteByte('\\')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+// unusedKey makes a rule's key from what the action connects to.
+func (p *Policy) unusedKey(r *EvalRequest) string {
+	base := strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return '_'
+	}, canonicalHost(r.Host))
+	key := fmt.Sprintf("%s_%d", base[:min(len(base), 100)], r.Port)
+	for i, first := 2, key; p.Network[key] != nil; i++ {
+		key = fmt.Sprintf("%s_%d", first, i)
+	}
+	return key
+}

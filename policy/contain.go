@@ -158,8 +158,7 @@ func (g *grant) trusted() bool { return g.kind == exactHost && !g.learned && len
 
 // special is what an endpoint says besides what is compared field by field. It
 // has to be the same in both policies.
-func (g *grant) special() Endpoint {
-	e := *g.source
+func (e Endpoint) special() Endpoint {
 	e.Host, e.Path, e.Port, e.Ports, e.Protocol, e.TLS, e.Enforcement = "", "", 0, nil, "", "", ""
 	e.Access, e.Rules, e.DenyRules, e.AllowedIPs, e.AllowEncodedSlash = "", nil, nil, nil, false
 	return e

@@ -103,7 +103,7 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 		}
 	}
 	if !a.inspects() {
-		if !reflect.ValueOf(a.special()).IsZero() && !slices.ContainsFunc(sure, func(s *grant) bool { return reflect.DeepEqual(a.special(), s.special()) }) {
+		if !reflect.ValueOf(a.source.special()).IsZero() && !slices.ContainsFunc(sure, func(s *grant) bool { return reflect.DeepEqual(a.source.special(), s.source.special()) }) {
 			c.exceeds(a.excess(a.connections(), sure[0].rule, "cannot be shown to be within the maximum: it has other options"))
 		}
 		for _, x := range inspecting {
@@ -158,7 +158,7 @@ func different(a *atom, x *grant) bool {
 	if a.bodies() && x.source.Protocol == ProtocolREST {
 		return false
 	}
-	return x.source.Protocol != a.source.Protocol || !reflect.DeepEqual(a.special(), x.special())
+	return x.source.Protocol != a.source.Protocol || !reflect.DeepEqual(a.source.special(), x.source.special())
 }
 
 // bodies reports whether the endpoint is decided by what requests carry, of which

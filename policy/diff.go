@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,8 @@ func Diff(before, after *Policy) []string {
 	return lines
 }
 
+const workdirStatement = "read-write the working directory"
+
 // statements is a policy as the set of its smallest parts.
 func statements(p *Policy) map[string]bool {
 	set := map[string]bool{}
@@ -38,7 +41,7 @@ func statements(p *Policy) map[string]bool {
 	}
 	files := p.FilesystemRules()
 	if files.IncludeWorkdir {
-		set["read-write the working directory"] = true
+		set[workdirStatement] = true
 	}
 	for _, path := range files.ReadOnly {
 		set["read-only "+printable(path)] = true
@@ -84,7 +87,7 @@ func (e *Endpoint) statements(port uint16) []string {
 	if len(e.AllowedIPs) > 0 {
 		suffix = " (addresses " + strings.Join(e.AllowedIPs, ", ") + ")"
 	}
-	if e.Protocol != ProtocolREST {
+	if !(&grant{source: e}).inspects() {
 		line := host + " (" + cmp.Or(e.Protocol, ProtocolTCP)
 		if e.TLS != "" {
 			line += ", tls: " + e.TLS
@@ -100,6 +103,12 @@ func (e *Endpoint) statements(port uint16) []string {
 	}
 	if e.Enforcement != EnforcementEnforce {
 		suffix += " (audit: the rest is only logged)"
+	}
+	if e.Protocol != ProtocolREST {
+		suffix = " (" + e.Protocol + ")" + suffix
+	}
+	if special := e.special(); !reflect.ValueOf(special).IsZero() {
+		suffix += " (options " + jsonText(special) + ")"
 	}
 	var lines []string
 	for _, m := range presets[e.Access] {
@@ -127,7 +136,12 @@ func scheme(port uint16) string {
 	}
 }
 
+// describe renders what is allowed or denied as "GET URL/path?key=glob", or as
+// "URL query Name {fields}" and "URL tools/call tool" where a request carries it.
 func (m *L7Match) describe(url string) string {
+	if m.Path == "" {
+		return m.describeCall(url)
+	}
 	path := m.Path
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
@@ -137,4 +151,20 @@ func (m *L7Match) describe(url string) string {
 		line += string("?&"[min(i, 1)]) + key + "=" + strings.Join(m.Query[key].Any, "|")
 	}
 	return line
+}
+
+func (m *L7Match) describeCall(url string) string {
+	words := []string{url}
+	for _, word := range []string{m.Method, m.Command, m.OperationType, m.OperationName, strings.Join(m.Tool.Any, "|")} {
+		if word != "" {
+			words = append(words, word)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(m.Params)) {
+		words = append(words, key+"="+strings.Join(m.Params[key].Any, "|"))
+	}
+	if m.Fields != nil {
+		words = append(words, "{"+strings.Join(m.Fields, " ")+"}")
+	}
+	return strings.TrimSpace(strings.Join(words, " "))
 }

@@ -156,7 +156,7 @@ func (e *Endpoint) canonicalize() {
 	if e.Protocol == ProtocolTCP {
 		e.Protocol = ""
 	}
-	if !(&grant{source: e}).inspects() {
+	if !inspected(e.Protocol) {
 		e.Access, e.Enforcement = "", ""
 		return
 	}
@@ -173,15 +173,8 @@ func (e *Endpoint) canonicalize() {
 // canonicalizeRules writes HTTP's rules in one way, and as a preset where there
 // is one.
 func (e *Endpoint) canonicalizeRules() {
-	for _, m := range presets[e.Access] {
-		e.Rules = append(e.Rules, L7Allow{m})
-	}
+	allowed := canonicalMatches(slices.Clone(e.allowed()))
 	e.Access = ""
-	allowed := make([]L7Match, len(e.Rules))
-	for i := range e.Rules {
-		allowed[i] = e.Rules[i].Allow
-	}
-	allowed = canonicalMatches(allowed)
 	for access, preset := range presets {
 		if reflect.DeepEqual(allowed, canonicalMatches(slices.Clone(preset))) {
 			e.Access = access

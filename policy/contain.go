@@ -138,9 +138,7 @@ type grant struct {
 }
 
 // inspects reports whether the endpoint is decided per request.
-func (g *grant) inspects() bool {
-	return !oneOf(g.source.Protocol, ProtocolTCP, ProtocolUDP, ProtocolSQL)
-}
+func (g *grant) inspects() bool { return inspected(g.source.Protocol) }
 
 func (g *grant) enforces() bool { return g.source.Enforcement == EnforcementEnforce }
 

@@ -49,8 +49,8 @@ func binaryPattern(path string) (*pattern, error) {
 	return literalPattern(path), nil
 }
 
-// hostPatternText is an endpoint's host, as hostPattern matches it. No host is
-// any host.
+// hostPatternText is an endpoint's host, as hostIndex matches it. No host is any
+// host.
 func hostPatternText(host string) *pattern {
 	host = canonicalHost(host)
 	switch {
@@ -62,10 +62,11 @@ func hostPatternText(host string) *pattern {
 		}
 		return literalPattern(host)
 	}
-	p := compileHostPattern(host)
-	labels := make([]string, len(p.labels))
-	for i, label := range p.labels {
+	labels := strings.Split(host, ".")
+	for i, label := range labels {
 		switch {
+		case label == "**":
+			labels[i] = `.+`
 		case label == "*":
 			labels[i] = `[^.]+`
 		default:
@@ -73,10 +74,8 @@ func hostPatternText(host string) *pattern {
 		}
 	}
 	expr := `(?s)` + strings.Join(labels, `\.`)
-	if p.many {
-		expr = `(?s).+\.` + strings.Join(labels, `\.`)
-	}
-	return &pattern{text: host, expr: expr, suffix: p.suffix()}
+	suffix := host[strings.LastIndexByte(host, '*')+1:]
+	return &pattern{text: host, expr: expr, suffix: suffix}
 }
 
 // endpointPathPattern is an endpoint's path, as endpointPath matches it.

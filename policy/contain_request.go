@@ -72,10 +72,7 @@ func newRequestPattern(source *L7Match, protocol string) (*requestPattern, error
 
 func (g *grant) compileRequests() error {
 	g.exact = map[string][]*requestPattern{}
-	allowed := slices.Clone(presets[g.source.Access])
-	for i := range g.source.Rules {
-		allowed = append(allowed, g.source.Rules[i].Allow)
-	}
+	allowed := g.source.allowed()
 	for i := range allowed {
 		m, err := newRequestPattern(&allowed[i], g.source.Protocol)
 		if err != nil {
@@ -120,15 +117,14 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 	if a.source.AllowEncodedSlash && !slices.ContainsFunc(sure, func(s *grant) bool { return s.source.AllowEncodedSlash }) {
 		c.exceeds(a.excess(a.connections(), sure[0].rule, "allow_encoded_slash is not part of the maximum"))
 	}
-	for _, x := range inspecting {
-		if different(a, x) && !c.disjoint(x.path, a.path) {
-			c.exceeds(a.excess(a.connections(), x.rule, "cannot be shown to be within the maximum: its protocol %s has other rules or options than %s", x.source.Protocol, a.source.Protocol))
-			return
-		}
-	}
-	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() || different(a, s) })
-	if a.bodies() {
+	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() })
+	if a.source.Protocol != ProtocolREST {
 		c.calls(a, inspecting, granting)
+		return
+	}
+	granting = slices.DeleteFunc(granting, func(s *grant) bool { return s.source.Protocol != ProtocolREST })
+	if x := c.undecided(a, inspecting, granting); x != nil {
+		c.exceeds(*x)
 		return
 	}
 	if c.onlyLogs(a, inspecting, granting, false) {
@@ -152,57 +148,108 @@ func everything() *requestPattern {
 	return &requestPattern{source: &L7Match{Method: "*", Path: "**"}, path: anyText, method: "*"}
 }
 
-// different reports whether the maximum's endpoint reads requests otherwise than
-// the atom's. Plain HTTP is no such reading.
-func different(a *atom, x *grant) bool {
-	if a.bodies() && x.source.Protocol == ProtocolREST {
-		return false
+// undecided returns an endpoint of the maximum by which requests of the atom's may
+// be decided though it does not read them as the granting ones do.
+func (c *containment) undecided(a *atom, inspecting, granting []*grant) *Excess {
+	protocol := a.source.Protocol
+	if len(granting) > 0 {
+		protocol = granting[0].source.Protocol
 	}
-	return x.source.Protocol != a.source.Protocol || !reflect.DeepEqual(a.source.special(), x.source.special())
-}
-
-// bodies reports whether the endpoint is decided by what requests carry, of which
-// one may carry several operations.
-func (g *grant) bodies() bool {
-	return oneOf(g.source.Protocol, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP, ProtocolWebSocket)
-}
-
-// calls compares an endpoint that is decided by what requests carry. One endpoint
-// of the maximum has to allow all of it: a request's parts may be decided together.
-func (c *containment) calls(a *atom, inspecting, granting []*grant) {
-	var first *Excess
-	for _, s := range granting {
-		entries := a.allow
-		if s.source.Protocol == ProtocolREST && a.source.Protocol != ProtocolWebSocket {
-			entries = []*requestPattern{everything()}
-		} else if different(a, s) || s.source.Protocol == ProtocolREST || !a.enforces() && !c.onlyLogs(a, inspecting, granting, true) || profileExceeds(a.grant, s) {
+	own := slices.DeleteFunc(c.near(c.p, a.host, a.service), func(y *grant) bool { return !y.inspects() || c.disjoint(y.path, a.path) })
+	for _, x := range inspecting {
+		switch {
+		case c.disjoint(x.path, a.path):
 			continue
-		}
-		var failed *Excess
-		for _, m := range entries {
-			if failed = c.request(a, m, inspecting, []*grant{s}); failed != nil {
-				break
+		case x.source.Protocol == protocol && (protocol == ProtocolREST || sameReading(a.grant, x)):
+			continue
+		case x.source.Protocol != protocol && protocol != ProtocolWebSocket && x.source.Protocol != ProtocolWebSocket:
+			outranked := slices.ContainsFunc(granting, func(s *grant) bool { return outranks(s, x) && c.within(a.path, s.path) })
+			if outranked || c.answered(x, a, func(y *grant) bool {
+				return y.source.Protocol == x.source.Protocol && outranks(y, a.grant) && (c.within(x.path, y.path) || c.within(a.path, y.path)) &&
+					!slices.ContainsFunc(own, func(z *grant) bool { return z.source.Protocol == a.source.Protocol && outranks(z, y) })
+			}) {
+				continue
 			}
 		}
+		excess := a.excess(a.connections(), x.rule, "cannot be shown to be within the maximum: the %s endpoint there has another protocol or other options", x.source.Protocol)
+		return &excess
+	}
+	for _, y := range own {
+		mixed := (y.source.Protocol == ProtocolWebSocket) != (a.source.Protocol == ProtocolWebSocket)
+		if mixed || a.source.Protocol != ProtocolREST && y.source.Protocol == a.source.Protocol && !sameReading(a.grant, y) {
+			excess := a.excess(a.connections(), "", "cannot be shown to be within the maximum: rule %s has another protocol or other options for it", printable(y.rule))
+			return &excess
+		}
+	}
+	return nil
+}
+
+// outranks reports whether requests that both cover are decided by the protocol of
+// g; see coverage.take.
+func outranks(g, other *grant) bool {
+	if g.weight != other.weight {
+		return g.weight > other.weight
+	}
+	return authority[g.source.Protocol] > authority[other.source.Protocol]
+}
+
+// sameReading reports whether two endpoints of a protocol have the same options.
+func sameReading(g, other *grant) bool {
+	return reflect.DeepEqual(g.source.special(), other.source.special()) && g.source.hasGraphQLPolicy() == other.source.hasGraphQLPolicy()
+}
+
+// calls compares an endpoint that is decided by what requests carry, of which one
+// may carry several operations. One endpoint of the maximum has to allow all of it:
+// they may be decided together. Where that is plain HTTP, it has to allow anything.
+func (c *containment) calls(a *atom, inspecting, granting []*grant) {
+	first := a.excess(a.connections()+" ("+a.source.Protocol+")", inspecting[0].rule, "no endpoint of the maximum is shown to allow all of it")
+	found := false
+	for _, s := range granting {
+		if !c.within(a.path, s.path) {
+			continue
+		}
+		failed := c.callsWithin(a, s, inspecting)
 		if failed == nil {
 			return
 		}
-		first = cmp.Or(first, failed)
+		if !found {
+			first, found = *failed, true
+		}
 	}
-	if first == nil {
-		x := a.excess(a.connections()+" ("+a.source.Protocol+")", inspecting[0].rule, "no endpoint of the maximum is shown to allow all of it")
-		first = &x
+	c.exceeds(first)
+}
+
+func (c *containment) callsWithin(a *atom, s *grant, inspecting []*grant) *Excess {
+	granting := []*grant{s}
+	if x := c.undecided(a, inspecting, granting); x != nil {
+		return x
 	}
-	c.exceeds(*first)
+	entries := a.allow
+	switch {
+	case s.source.Protocol == ProtocolREST && a.source.Protocol != ProtocolWebSocket:
+		entries = []*requestPattern{everything()}
+	case s.source.Protocol != a.source.Protocol:
+		x := a.excess(a.connections(), s.rule, "cannot be shown to be within the maximum: its protocol is %s", s.source.Protocol)
+		return &x
+	case !a.enforces() && !c.onlyLogs(a, inspecting, granting, true):
+		x := a.excess(a.connections(), s.rule, "its enforcement is audit, so that anything passes: say enforcement: enforce")
+		return &x
+	case profileExceeds(a.grant, s):
+		x := a.excess(a.connections(), s.rule, "it allows every tool, the maximum only some")
+		return &x
+	}
+	for _, m := range entries {
+		if x := c.request(a, m, inspecting, granting); x != nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // profileExceeds reports whether MCP's own methods allow all tools in g, but only
 // some in s.
 func profileExceeds(g, s *grant) bool {
-	tools := func(g *grant) bool {
-		return slices.ContainsFunc(g.allow, func(m *requestPattern) bool { return m.values["params name"] != nil })
-	}
-	return g.source.Protocol == ProtocolMCP && g.source.MCP != nil && g.source.MCP.AllowAllKnownMCPMethods && tools(s) && !tools(g)
+	return g.source.allowsKnownMCPMethods() && s.source.restrictsTools() && !g.source.restrictsTools()
 }
 
 // onlyLogs reports whether the maximum lets anything pass on the atom's paths,

@@ -87,7 +87,7 @@ func (e *Endpoint) statements(port uint16) []string {
 	if len(e.AllowedIPs) > 0 {
 		suffix = " (addresses " + strings.Join(e.AllowedIPs, ", ") + ")"
 	}
-	if !(&grant{source: e}).inspects() {
+	if !inspected(e.Protocol) {
 		line := host + " (" + cmp.Or(e.Protocol, ProtocolTCP)
 		if e.TLS != "" {
 			line += ", tls: " + e.TLS
@@ -111,11 +111,8 @@ func (e *Endpoint) statements(port uint16) []string {
 		suffix += " (options " + jsonText(special) + ")"
 	}
 	var lines []string
-	for _, m := range presets[e.Access] {
+	for _, m := range e.allowed() {
 		lines = append(lines, printable(m.describe(url)+suffix))
-	}
-	for i := range e.Rules {
-		lines = append(lines, printable(e.Rules[i].Allow.describe(url)+suffix))
 	}
 	for i := range e.DenyRules {
 		lines = append(lines, printable("never "+e.DenyRules[i].describe(url)+suffix))

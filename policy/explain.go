@@ -151,7 +151,7 @@ func (e *Engine) nearest(r *EvalRequest, m *Match) []NearRule {
 // is worth a word.
 func (e *Endpoint) distance(rule *Rule, r *EvalRequest, matched bool) (NearRule, bool) {
 	host, own := canonicalHost(r.Host), canonicalHost(e.Host)
-	sameHost := own == "" || own == host || strings.Contains(own, "*") && compileHostPattern(own).match(host)
+	sameHost := own == "" || own == host || strings.Contains(own, "*") && wildcardMatches(own, host)
 	samePort := slices.Contains(e.PortList(), r.Port) && (e.Protocol == ProtocolUDP) == (r.Protocol == ProtocolUDP)
 	switch {
 	case sameHost && samePort && matched:
@@ -167,6 +167,12 @@ func (e *Endpoint) distance(rule *Rule, r *EvalRequest, matched bool) (NearRule,
 		return NearRule{Distance: 3 + d, Reason: "names a similar host: " + printable(e.Host)}, true
 	}
 	return NearRule{}, false
+}
+
+func wildcardMatches(pattern, host string) bool {
+	var x hostIndex
+	x.add(pattern)
+	return x.any(host, func(*wildcardHost) bool { return true })
 }
 
 // maxNamed bounds how many parts a reason lists.
@@ -283,9 +289,15 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 		}
 	}
 	if r.HTTP != nil && (m.Inspect || !m.Allowed) {
-		verdict, err := e.verdict(r, m)
+		verdict, err := m.evaluate(r, false)
 		if err != nil {
 			return "", "no rule allows such a request: " + err.Error()
+		}
+		switch {
+		case !m.Allowed || verdict.Decision == Allow:
+			verdict = r.unseen()
+		case len(verdict.Missing) == 0:
+			return "", "adding a rule does not help: " + verdict.Reason
 		}
 		ep.Protocol, ep.Enforcement, ep.Path = cmp.Or(verdict.Protocol, ProtocolREST), EnforcementEnforce, verdict.Path
 		for _, missing := range verdict.Missing {
@@ -312,31 +324,11 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 	return string(data), ""
 }
 
-// verdict is the decision on the action's request, with what is missing.
-func (e *Engine) verdict(r *EvalRequest, m *Match) (Verdict, error) {
-	request, v, err := m.Target(r.HTTP.Method, r.HTTP.Target)
-	if err != nil {
-		return v, err
-	}
-	if len(v.Missing) == 0 {
-		v.Missing = []L7Match{{Method: strings.ToUpper(request.Method), Path: literalGlob(request.Path)}}
-	}
-	return v, nil
-}
-
-// literalGlob escapes what a glob would not take literally.
-func literalGlob(path string) string {
-	if !isGlob(path) {
-		return path
-	}
-	var b strings.Builder
-	for _, c := range path {
-		if strings.ContainsRune(globMeta, c) {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
+// unseen is the verdict on a request over a connection that no rule allows: HTTP
+// is all that is known of it.
+func (r *EvalRequest) unseen() Verdict {
+	path, _, _ := CanonicalTarget(r.HTTP.Target, true)
+	return Verdict{Missing: []L7Match{{Method: strings.ToUpper(r.HTTP.Method), Path: escapeGlob(path)}}}
 }
 
 // unusedKey makes a rule's key from what the action connects to.

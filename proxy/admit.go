@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/names"
 )
 
@@ -41,11 +40,12 @@ func (f *flow) admit() (*net.TCPConn, plan, *refusal) {
 		return nil, plan{}, f.refusedPolicy(LayerConnection, "the address belongs to no name of this sandbox")
 	}
 	view := f.p.View()
-	match := view.Engine.Connect(f.connection())
-	if !match.Allowed && !view.Permissive {
-		return nil, plan{}, f.refusedPolicy(LayerL4, match.Reason)
+	grant := f.grant(view)
+	decided := grant.connection()
+	if decided.Outcome == Denied {
+		return nil, plan{}, f.refusedConnection(decided)
 	}
-	if refused := f.resolve(match); refused != nil {
+	if refused := f.resolve(grant); refused != nil {
 		return nil, plan{}, refused
 	}
 	upstream, err := f.dial(f.ctx)
@@ -59,18 +59,18 @@ func (f *flow) admit() (*net.TCPConn, plan, *refusal) {
 		f.admitted.Store(false)
 		return nil, plan{}, f.refusedPolicy(LayerL4, "policy changed")
 	}
-	f.recordOpen(match)
+	f.record(decided.Record)
 	return upstream, plan{
-		inspect:  match.Inspect || !match.Allowed,
-		declared: match.Inspect,
-		policy:   match.Policy,
+		inspect:  grant.inspects() || !grant.match.Allowed,
+		declared: grant.inspects(),
+		policy:   grant.match.Policy,
 	}, nil
 }
 
 // resolve looks the host up once and holds every address against the guard;
 // one bad answer spoils them all, so that a name cannot be made to point
 // inside on the second try.
-func (f *flow) resolve(match policy.Match) *refusal {
+func (f *flow) resolve(g *grant) *refusal {
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
 	addrs, err := f.p.Resolve(ctx, f.host)
@@ -78,7 +78,7 @@ func (f *flow) resolve(match policy.Match) *refusal {
 		return f.refusedUpstream(err)
 	}
 	for _, a := range addrs {
-		if err := match.CheckAddress(a, f.port); err != nil {
+		if err := f.checkAddress(g, a); err != nil {
 			return f.refusedAddress(err)
 		}
 	}

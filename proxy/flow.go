@@ -41,6 +41,7 @@ type flow struct {
 	admitted atomic.Bool              // it got past the layers that permissive mode relaxes
 	unseen   atomic.Bool              // what it carries is not looked into
 	evident  atomic.Bool              // evidence of what it carries is recorded
+	granted  atomic.Pointer[grant]    // under the latest view
 	owed     atomic.Pointer[refusal]  // a refusal that is neither told nor recorded yet
 
 	mu        sync.Mutex   // guards what follows
@@ -68,19 +69,17 @@ func (f *flow) hostPort() string {
 }
 
 // standsUnder tells whether a view allows an admitted flow and what goes on in
-// it. What was not looked into cannot stay where requests have to be decided.
+// it. What was not looked into cannot stay where requests or messages have to
+// be decided.
 func (f *flow) standsUnder(view View) bool {
-	if view.Permissive {
-		return true
-	}
-	match := view.Engine.Connect(f.connection())
-	if !match.Allowed || match.Inspect && f.unseen.Load() {
+	g := f.grant(view)
+	if g.connection().Outcome == Denied || f.unseen.Load() && g.mustSee() {
 		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for x := range f.exchanges {
-		if match.Request(x.request).Decision == policy.Deny {
+		if g.request(x.request).Outcome == Denied || x.blind && g.mustSeeText(x.request) {
 			return false
 		}
 	}
@@ -120,14 +119,6 @@ func (f *flow) setTLS(how string) {
 	f.tls = how
 }
 
-func (f *flow) recordOpen(match policy.Match) {
-	if match.Allowed {
-		f.record(Record{Kind: Connect, Outcome: Allowed, Layer: LayerL4, Policy: match.Policy})
-		return
-	}
-	f.record(Record{Kind: Connect, Outcome: Logged, Layer: LayerL4, Reason: match.Reason})
-}
-
 // deny records that the flow is cut off for a reason that no policy changes,
 // so that there is nothing to learn from it.
 func (f *flow) deny(layer, reason string) {
@@ -151,11 +142,11 @@ func (f *flow) recordOwed(kind Kind) {
 // recordCarried records, as evidence, that the flow carries something other
 // than HTTP, or nothing, where the policy does not allow the connection.
 func (f *flow) recordCarried(kind Kind, skip bool) {
-	match := f.p.View().Engine.Connect(f.connection())
-	if match.Allowed || f.evident.Swap(true) {
+	g := f.grant(f.p.View())
+	if g.match.Allowed || f.evident.Swap(true) {
 		return
 	}
-	f.record(Record{Kind: kind, Outcome: Logged, Evidence: true, Layer: LayerL4, Reason: match.Reason, TLSSkip: skip})
+	f.record(Record{Kind: kind, Outcome: Logged, Evidence: true, Layer: LayerL4, Reason: g.match.Reason, TLSSkip: skip})
 }
 
 // take gives the flow the client's connection. It returns false where the flow

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 )
@@ -144,7 +143,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	// Any other protocol than WebSocket, such as h2c, would carry requests that
 	// nobody decides on. A server goes on in HTTP where none is asked for (RFC
 	// 9110 section 7.8).
-	if !strings.EqualFold(out.Header.Get("Upgrade"), "websocket") {
+	if !x.upgrade {
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
 	}

@@ -14,6 +14,9 @@ type exchange struct {
 	flow    *flow
 	request policy.Request
 	rec     Record
+	free    func() // gives the memory of request.Body back; may be nil
+	upgrade bool   // it asks for a WebSocket
+	blind   bool   // on which nobody decides the text
 	once    sync.Once
 }
 
@@ -44,45 +47,61 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	view := f.p.View()
-	x, refused := f.decide(r, view)
+	x, refused := f.decide(w, r, view)
 	if refused != nil {
 		f.refuse(w, r, refused)
 		return
 	}
+	defer f.conclude(x)
 	if !f.begin(x, view) {
 		f.abort()
 		panic(http.ErrAbortHandler)
 	}
-	defer f.conclude(x)
 	f.pass(w, r, x)
 }
 
 // decide returns the exchange that the view lets the request begin, or why it
-// does not.
-func (f *flow) decide(r *http.Request, view View) (*exchange, *refusal) {
-	match := view.Engine.Connect(f.connection())
-	request, verdict, err := match.Target(r.Method, r.RequestURI)
+// does not. Where its body decides, it reads that first.
+func (f *flow) decide(w http.ResponseWriter, r *http.Request, view View) (*exchange, *refusal) {
+	g := f.grant(view)
+	request, verdict, err := g.match.Target(r.Method, r.RequestURI)
 	if err != nil {
 		return nil, refusedTarget(err)
 	}
-	if !match.Allowed && !view.Permissive {
-		return nil, f.refusedPolicy(LayerL4, match.Reason)
+	if decided := g.connection(); decided.Outcome == Denied {
+		return nil, f.refusedConnection(decided)
 	}
-	x := &exchange{flow: f, request: request}
-	x.rec = Record{Kind: Request, Outcome: Allowed, Layer: LayerL7, Policy: verdict.Policy, Reason: verdict.Reason,
-		Method: r.Method, Scheme: f.scheme, Path: request.Path}
-	if !match.Allowed {
-		x.rec.Layer = LayerL4
+	x := &exchange{flow: f, request: request, upgrade: asksForWebSocket(r)}
+	if x.upgrade && r.ContentLength != 0 {
+		// An origin may take it for the first messages.
+		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
 	}
-	switch {
-	case verdict.Decision == policy.Audit:
-		x.rec.Outcome = Audited
-	case verdict.Decision == policy.Deny && view.Permissive:
-		x.rec.Outcome, x.rec.Evidence = Logged, true
-	case verdict.Decision == policy.Deny:
-		return nil, f.refusedRequest(verdict, r.Method, request.Path)
+	inspection := g.inspection(request)
+	if inspection.MaxBody > 0 {
+		var no *refusal
+		if x.request.Body, x.free, no = f.readBody(w, r, inspection.MaxBody); no != nil {
+			return nil, no
+		}
+		x.request.ContentType = r.Header.Get("Content-Type")
+		verdict = g.match.Request(x.request)
 	}
+	x.blind = x.upgrade && !inspection.Text
+	decided := g.judgeRequest(x.request, verdict)
+	if decided.Outcome == Denied {
+		x.release()
+		return nil, f.refusedRequest(decided, r.Method, request.Path)
+	}
+	x.rec = decided.Record
+	x.rec.Method, x.rec.Scheme, x.rec.Path = r.Method, f.scheme, request.Path
 	return x, nil
+}
+
+// release gives back what the exchange held. It may be called again.
+func (x *exchange) release() {
+	if x.free != nil {
+		x.free()
+		x.free = nil
+	}
 }
 
 // begin notes that an exchange that a view allowed is under way. It returns
@@ -105,6 +124,7 @@ func (f *flow) conclude(x *exchange) {
 	f.mu.Lock()
 	delete(f.exchanges, x)
 	f.mu.Unlock()
+	x.release()
 	x.done(0) // where the client or the origin left before an answer
 }
 
@@ -123,7 +143,8 @@ func (f *flow) authorised(authority string) bool {
 func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	f.owed.Store(nil)
 	rec := Record{Kind: Request, Outcome: Denied, Layer: no.layer, Policy: no.policy, Reason: no.reason,
-		Method: r.Method, Scheme: f.scheme, Status: no.status, Evidence: no.evidence}
+		Method: r.Method, Scheme: f.scheme, Status: no.status, Evidence: no.evidence,
+		Protocol: no.protocol, EndpointPath: no.endpointPath, Missing: no.missing}
 	path, _, err := policy.CanonicalTarget(r.RequestURI, true)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed

@@ -68,6 +68,7 @@ type Proxy struct {
 	sessions    tls.ClientSessionCache // with origins
 	ticketKey   [32]byte               // of sessions with the workload
 	pinned      pinned
+	held        held
 
 	handlers sync.WaitGroup
 	open     atomic.Int64 // connections of the workload
@@ -83,6 +84,7 @@ func New(c Config) *Proxy {
 		toProxy:  newHandover(),
 		sessions: tls.NewLRUClientSessionCache(512),
 		flows:    make(map[*flow]struct{}),
+		held:     newHeld(),
 	}
 	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
 	p.forward = newForwarder()

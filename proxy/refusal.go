@@ -17,6 +17,9 @@ type refusal struct {
 	reason   string
 	evidence bool
 	policy   string
+	// protocol, endpointPath and missing are the record's.
+	protocol, endpointPath string
+	missing                []policy.L7Match
 	// outcome completes the body's detail after the action it is about.
 	outcome string
 	body    refusalBody
@@ -49,15 +52,25 @@ type missingRule struct {
 	Host   string `json:"host"`
 	Port   uint16 `json:"port"`
 	Binary string `json:"binary"`
+	// Allow holds the matches to be allowed, where they are not just Method and
+	// Path.
+	Allow []policy.L7Match `json:"allow,omitempty"`
 }
 
 // refusedPolicy refuses a connection, whatever it is to carry.
 func (f *flow) refusedPolicy(layer, reason string) *refusal {
 	return &refusal{
-		status: http.StatusForbidden, layer: layer, reason: reason, evidence: layer == LayerL4,
+		status: http.StatusForbidden, layer: layer, reason: reason,
 		outcome: "not permitted by policy",
 		body:    refusalBody{Error: "policy_denied", Reason: reason},
 	}
+}
+
+// refusedConnection refuses a connection that a policy denies.
+func (f *flow) refusedConnection(r ruling) *refusal {
+	no := f.refusedPolicy(r.Layer, r.Reason)
+	no.evidence = r.Evidence
+	return no
 }
 
 // refusedAddress keeps to itself where the name leads: only the kind of
@@ -115,28 +128,78 @@ func (f *flow) refusedAuthority(authority string) *refusal {
 	}
 }
 
+func refusedBody(status int, code, detail string) *refusal {
+	return &refusal{status: status, layer: LayerHTTP, reason: detail, body: refusalBody{Error: code, Detail: detail}}
+}
+
+func refusedLength(limit int) *refusal {
+	return refusedBody(http.StatusRequestEntityTooLarge, "request_body_too_large",
+		fmt.Sprintf("the endpoint decides on bodies and takes at most %d bytes", limit))
+}
+
+func refusedBusy() *refusal {
+	no := refusedBody(http.StatusServiceUnavailable, "busy", "too many bodies are being decided on")
+	no.layer = LayerLimit
+	return no
+}
+
 // refusedRequest explains a request that its endpoint's rules deny.
-func (f *flow) refusedRequest(v policy.Verdict, method, path string) *refusal {
+func (f *flow) refusedRequest(decided ruling, method, path string) *refusal {
 	r := &refusal{
-		status: http.StatusForbidden, layer: LayerL7, reason: v.Reason, evidence: true, policy: v.Policy,
-		body: refusalBody{
-			Error: "policy_denied", Detail: v.Reason, Policy: v.Policy, Rule: method + " " + path,
-			Layer: LayerL7, Protocol: "rest", Method: method, Path: path,
-			Host: f.host, Port: f.port, Binary: f.proc.Path,
-			RuleMissing: &missingRule{
-				Type: "rest_allow", Layer: LayerL7, Method: method, Path: path,
-				Host: f.host, Port: f.port, Binary: f.proc.Path,
-			},
-		},
+		status: http.StatusForbidden, layer: decided.Layer, reason: decided.Reason, evidence: decided.Evidence,
+		policy: decided.Policy, protocol: decided.Protocol, endpointPath: decided.EndpointPath, missing: decided.Missing,
+	}
+	if decided.malformed {
+		r.status, r.policy = http.StatusBadRequest, ""
+		r.body = refusalBody{Error: malformedError(decided.Protocol), Detail: decided.Reason}
+		return r
+	}
+	r.body = refusalBody{
+		Error: "policy_denied", Detail: decided.Reason, Policy: decided.Policy, Rule: method + " " + path,
+		Layer: LayerL7, Protocol: protocolName(decided.Protocol), Method: method, Path: path,
+		Host: f.host, Port: f.port, Binary: f.proc.Path,
+	}
+	if decided.Evidence {
+		r.body.RuleMissing = f.missingRule(decided, method, path)
 	}
 	if f.forward { // OpenShell says less to clients of its forward proxy
 		r.policy, r.body = "", refusalBody{Error: "policy_denied"}
-		r.outcome = "denied by L7 policy: " + v.Reason
-		if strings.HasSuffix(v.Reason, noEndpointPath) {
+		r.outcome = "denied by L7 policy: " + decided.Reason
+		if strings.HasSuffix(decided.Reason, noEndpointPath) {
 			r.outcome = noEndpointPath
 		}
 	}
 	return r
+}
+
+// malformedError names what could not be read.
+func malformedError(protocol string) string {
+	switch protocol {
+	case "graphql":
+		return "invalid_graphql_request"
+	case "json-rpc", "mcp":
+		return "invalid_jsonrpc_request"
+	default:
+		return "invalid_request_body"
+	}
+}
+
+// protocolName is a protocol for refusals. Where no endpoint covers a request,
+// nothing is known of it but that it is HTTP.
+func protocolName(protocol string) string {
+	if protocol == "" {
+		return policy.ProtocolREST
+	}
+	return protocol
+}
+
+// missingRule says what the policy lacks for a request.
+func (f *flow) missingRule(decided ruling, method, path string) *missingRule {
+	protocol := protocolName(decided.Protocol)
+	return &missingRule{
+		Type: strings.ReplaceAll(protocol, "-", "") + "_allow", Layer: LayerL7, Method: method, Path: path,
+		Host: f.host, Port: f.port, Binary: f.proc.Path, Allow: decided.Missing,
+	}
 }
 
 const noEndpointPath = "did not match an L7 endpoint path"

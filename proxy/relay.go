@@ -24,7 +24,7 @@ func (f *flow) relay(up *net.TCPConn, p plan) {
 	s, prefix := listen(f.client, f.prefix, helloWait)
 	switch {
 	// Asked only now: a client retries at once, and its first try has to be over.
-	case s == speaksTLS && f.p.View().Permissive && f.p.pinned.has(f.pin()):
+	case s == speaksTLS && f.mayGoUnseen() && f.p.pinned.has(f.pin()):
 		f.passUnseen(up, prefix, p)
 	case s == speaksTLS:
 		f.terminate(up, prefix, p)
@@ -60,8 +60,13 @@ func (f *flow) admitOpaque(p plan) bool {
 	}
 	r := Record{Kind: Raw, Outcome: Logged, Layer: LayerL7, Policy: p.policy,
 		Reason: "the endpoint's protocol is HTTP, and this is not HTTP"}
-	if !f.p.View().Permissive {
+	switch g := f.grant(f.p.View()); {
+	case g.match.Inspect && !g.view.Permissive:
 		r.Outcome = Denied
+	case g.mustSee():
+		r.Outcome, r.Reason = Denied, exceedsMaximum+r.Reason
+	}
+	if r.Outcome == Denied {
 		f.record(r)
 		f.abort()
 		return false
@@ -85,6 +90,12 @@ func (f *flow) passUnseen(up *net.TCPConn, prefix []byte, p plan) {
 	} else {
 		up.Close()
 	}
+}
+
+// mayGoUnseen tells whether TLS that was to be terminated may be spliced.
+func (f *flow) mayGoUnseen() bool {
+	view := f.p.View()
+	return view.Permissive && !f.grant(view).mustSee()
 }
 
 // recordPinned records that the client's TLS can only be passed on unseen. An

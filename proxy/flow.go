@@ -50,6 +50,7 @@ type flow struct {
 	tls       string
 	transport *http.Transport
 	exchanges map[*exchange]struct{} // under way
+	socket    *socket                // what it has become, where messages are decided
 
 	end sync.Once
 }
@@ -169,6 +170,20 @@ func (f *flow) abort() {
 		_ = client.SetLinger(0)
 	}
 	f.finish()
+}
+
+// retire ends a flow that is no longer allowed. Only a WebSocket has words for
+// that.
+func (f *flow) retire() {
+	f.mu.Lock()
+	s := f.socket
+	f.mu.Unlock()
+	if s == nil {
+		f.abort()
+		return
+	}
+	time.AfterFunc(2*closeWait, f.abort)
+	go s.close(statusServiceRestart, "the policy has changed")
 }
 
 // finish ends the flow; it may be called any number of times.

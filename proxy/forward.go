@@ -2,11 +2,10 @@ package proxy
 
 import (
 	"context"
-	"crypto/sha1"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -146,25 +145,28 @@ func rewrite(pr *httputil.ProxyRequest) {
 	if !x.upgrade {
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
+	} else if !x.blind {
+		offerPlainText(out.Header)
 	}
 }
-
-// websocketGUID is what RFC 6455 section 1.3 has a server append to the key.
-const websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-var errNoWebSocket = errors.New("the origin switched to a protocol that was not asked for")
 
 // answered records the origin's answer. An origin may end HTTP only by
 // agreeing to a WebSocket.
 func answered(resp *http.Response) error {
+	x := exchangeOf(resp.Request.Context())
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		key := resp.Request.Header.Get("Sec-Websocket-Key")
-		sum := sha1.Sum([]byte(key + websocketGUID))
-		if resp.Request.Header.Get("Upgrade") == "" || resp.Header.Get("Sec-Websocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
-			return errNoWebSocket
+		if err := checkSwitch(resp.Request, resp); err != nil {
+			return err
+		}
+		if !x.blind {
+			origin, ok := resp.Body.(io.ReadWriteCloser)
+			if !ok {
+				return errNoWebSocket
+			}
+			resp.Body = x.read(origin)
 		}
 	}
-	exchangeOf(resp.Request.Context()).done(resp.StatusCode)
+	x.done(resp.StatusCode)
 	return nil
 }
 

@@ -18,6 +18,8 @@ type exchange struct {
 	upgrade bool   // it asks for a WebSocket
 	blind   bool   // on which nobody decides the text
 	once    sync.Once
+
+	textAllowed bool // a message was; the reading goroutine's
 }
 
 // done records the exchange, once its status is known.

@@ -130,7 +130,9 @@ func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener) {
 	p.toOrigin.Close()
 	p.toProxy.Close()
 	serving.Wait()
-	p.closeFlows(func(*flow) bool { return true })
+	for _, f := range p.flowsNow() {
+		f.abort()
+	}
 	p.handlers.Wait()
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
 	defer cancel()
@@ -208,18 +210,17 @@ func (p *Proxy) hostOf(f *flow, a netip.Addr) string {
 // after the view has changed.
 func (p *Proxy) Reconsider() {
 	view := p.View()
-	p.closeFlows(func(f *flow) bool { return f.admitted.Load() && !f.standsUnder(view) })
-}
-
-func (p *Proxy) closeFlows(which func(*flow) bool) {
-	p.mu.Lock()
-	flows := slices.Collect(maps.Keys(p.flows))
-	p.mu.Unlock()
-	for _, f := range flows {
-		if which(f) {
-			f.abort()
+	for _, f := range p.flowsNow() {
+		if f.admitted.Load() && !f.standsUnder(view) {
+			f.retire()
 		}
 	}
+}
+
+func (p *Proxy) flowsNow() []*flow {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.flows))
 }
 
 func (p *Proxy) track(f *flow) {

@@ -381,14 +381,14 @@ func (r *room) records() []Record {
 // line writes all of a record that tests compare, leaving out what is zero.
 func line(rec Record) string {
 	words := []string{
-		[]string{"connect", "raw", "request"}[rec.Kind],
+		[]string{"connect", "raw", "request", "message"}[rec.Kind],
 		[]string{"denied", "allowed", "audited", "logged"}[rec.Outcome],
 		rec.Layer,
 	}
 	if rec.Host != "" {
 		words = append(words, net.JoinHostPort(rec.Host, strconv.Itoa(int(rec.Port))))
 	}
-	if rec.Kind == Request {
+	if rec.Kind >= Request {
 		words = append(words, rec.Method, rec.Scheme+":"+rec.Path, strconv.Itoa(rec.Status))
 	}
 	for _, w := range []struct{ key, value string }{{"policy=", rec.Policy}, {"tls=", rec.TLS}} {

@@ -77,7 +77,7 @@ func TestOriginMayNotSwitchUnasked(t *testing.T) {
 	}
 }
 
-func tcpPair(t *testing.T) (near, far *net.TCPConn) {
+func tcpPair(t testing.TB) (near, far *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -98,7 +98,7 @@ func tcpPair(t *testing.T) (near, far *net.TCPConn) {
 
 // carry relays a connection of a client to an origin that a test plays itself.
 func (r *room) carry(up *net.TCPConn) net.Conn {
-	client, near := tcpPair(r.t.(*testing.T))
+	client, near := tcpPair(r.t)
 	f := r.proxy.newFlow(r.t.Context())
 	f.client, f.host, f.port, f.proc = near, "web.example", 80, tool
 	f.addrs = []netip.AddrPort{netip.AddrPortFrom(fakenet.Addrs("web.example")[0], 80)} // for later connections

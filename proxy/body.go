@@ -35,9 +35,10 @@ func (h held) take(ctx context.Context, n int64) bool {
 	return h.Acquire(ctx, n) == nil
 }
 
-// readBody reads the whole body of a request, which may have limit bytes, and
-// makes it the body that is sent on. free gives its memory back.
-func (f *flow) readBody(w http.ResponseWriter, r *http.Request, limit int) (body []byte, free func(), no *refusal) {
+// readBody reads the whole body of a request, which may have limit bytes and
+// wait to arrive, and makes it the body that is sent on. free gives its memory
+// back.
+func (f *flow) readBody(w http.ResponseWriter, r *http.Request, limit int, wait time.Duration) (body []byte, free func(), no *refusal) {
 	if no := unreadable(r); no != nil {
 		return nil, nil, no
 	}
@@ -53,7 +54,7 @@ func (f *flow) readBody(w http.ResponseWriter, r *http.Request, limit int) (body
 	if !f.p.held.take(r.Context(), reserved) {
 		return nil, nil, refusedBusy()
 	}
-	body, no = receive(w, r, limit)
+	body, no = receive(w, r, limit, wait)
 	if no != nil {
 		f.p.held.Release(reserved)
 		return nil, nil, no
@@ -81,9 +82,9 @@ func unreadable(r *http.Request) *refusal {
 }
 
 // receive reads a body to its end.
-func receive(w http.ResponseWriter, r *http.Request, limit int) ([]byte, *refusal) {
+func receive(w http.ResponseWriter, r *http.Request, limit int, wait time.Duration) ([]byte, *refusal) {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyWait))
+	_ = control.SetReadDeadline(time.Now().Add(wait))
 	var b bytes.Buffer
 	if r.ContentLength > 0 {
 		b.Grow(int(r.ContentLength) + bytes.MinRead)

@@ -21,7 +21,7 @@ func (p *Proxy) serveExplicit(w http.ResponseWriter, r *http.Request) {
 	case r.URL.IsAbs():
 		p.serveForward(w, r, client)
 	default:
-		badTarget("an HTTP proxy takes CONNECT or a request in absolute form").writeFor(w, "", false)
+		badTarget("an HTTP proxy takes CONNECT or a request in absolute form").writeFor(w, "", false, nil)
 	}
 }
 
@@ -47,20 +47,20 @@ func (p *Proxy) branch(ctx context.Context, client *flow, host string, port uint
 func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flow) {
 	host, port, ok := splitTarget(r.Host, "")
 	if !ok {
-		badTarget("CONNECT wants host:port").writeFor(w, "", false)
+		badTarget("CONNECT wants host:port").writeFor(w, "", false, nil)
 		return
 	}
 	f := p.branch(client.ctx, client, host, port)
-	upstream, plan, refused := f.admit()
+	carry, release, refused := f.prepare()
 	if refused != nil {
 		f.owe(refused)
 		f.finish()
-		refused.writeFor(w, "CONNECT "+f.hostPort(), false)
+		refused.writeFor(w, "CONNECT "+f.hostPort(), false, f.nextSteps(refused, "", ""))
 		return
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil { // HTTP/1 connections can always be hijacked
-		upstream.Close()
+		release()
 		f.finish()
 		panic(err)
 	}
@@ -70,17 +70,27 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flo
 	f.prefix = buffered(buf.Reader)
 	tcp := conn.(*flowConn).Conn.(*net.TCPConn)
 	if !p.replace(client, f) || !f.take(tcp) {
-		upstream.Close()
+		release()
 		f.finish()
 		client.abort()
 		return
 	}
 	if _, err := tcp.Write([]byte("HTTP/1.1 200 Connection Established\r\n\r\n")); err != nil {
-		upstream.Close()
+		release()
 		f.finish()
 		return
 	}
-	f.relay(upstream, plan)
+	carry()
+}
+
+// prepare decides on a tunnel. carry is what to do with the connection then,
+// release what to do where it is lost before.
+func (f *flow) prepare() (carry, release func(), no *refusal) {
+	if f.local() {
+		return f.runLocal, func() {}, f.refusedLocal()
+	}
+	upstream, plan, no := f.admit()
+	return func() { f.relay(upstream, plan) }, func() { upstream.Close() }, no
 }
 
 func buffered(r *bufio.Reader) []byte {
@@ -90,12 +100,12 @@ func buffered(r *bufio.Reader) []byte {
 
 func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flow) {
 	if r.URL.Scheme != "http" {
-		badTarget("Use CONNECT for HTTPS URLs").writeFor(w, "", false)
+		badTarget("Use CONNECT for HTTPS URLs").writeFor(w, "", false, nil)
 		return
 	}
 	host, port, ok := splitTarget(r.URL.Host, "80")
 	if !ok {
-		badTarget("the URL has no valid host and port").writeFor(w, "", false)
+		badTarget("the URL has no valid host and port").writeFor(w, "", false, nil)
 		return
 	}
 	f := p.branch(r.Context(), client, host, port)
@@ -104,6 +114,15 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flo
 	f.setTLS(TLSNone)
 	r = r.WithContext(f.ctx)
 	r.Host = r.URL.Host // whatever Host says (RFC 9112 section 3.2.2)
+	if f.local() {
+		if refused := f.refusedLocal(); refused != nil {
+			f.refuse(w, r, refused)
+			return
+		}
+		f.recordLocal()
+		f.serveLocal(w, r)
+		return
+	}
 	upstream, _, refused := f.admit()
 	if refused != nil {
 		f.refuse(w, r, refused)

@@ -183,7 +183,7 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	x.rec.Reason = fmt.Sprintf("%v", err)
 	x.done(no.status)
-	no.writeFor(w, "", false)
+	no.writeFor(w, "", false, nil)
 }
 
 // byFlow sends each request over its own flow's upstream connections.

@@ -38,6 +38,10 @@ func serveIntercepted(w http.ResponseWriter, r *http.Request) {
 		f.refuse(w, r, f.refusal)
 		return
 	}
+	if f.local() {
+		f.serveLocal(w, r)
+		return
+	}
 	f.serve(w, r)
 }
 
@@ -81,7 +85,7 @@ func (f *flow) decide(w http.ResponseWriter, r *http.Request, view View) (*excha
 	inspection := g.inspection(request)
 	if inspection.MaxBody > 0 {
 		var no *refusal
-		if x.request.Body, x.free, no = f.readBody(w, r, inspection.MaxBody); no != nil {
+		if x.request.Body, x.free, no = f.readBody(w, r, inspection.MaxBody, bodyWait); no != nil {
 			return nil, no
 		}
 		x.request.ContentType = r.Header.Get("Content-Type")
@@ -154,5 +158,5 @@ func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 		rec.Path = path
 	}
 	f.record(rec)
-	no.writeFor(w, r.Method+" "+f.hostPort()+path, f.forward)
+	no.writeFor(w, r.Method+" "+f.hostPort()+path, f.forward, f.nextSteps(no, r.Method, path))
 }

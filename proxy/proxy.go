@@ -181,6 +181,10 @@ func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
 	}
 	f.port = dst.Port()
 	f.host = p.hostOf(f, dst.Addr())
+	if f.local() {
+		f.runLocal()
+		return
+	}
 	f.run()
 }
 

@@ -41,6 +41,7 @@ type refusalBody struct {
 	Port        uint16       `json:"port,omitempty"`
 	Binary      string       `json:"binary,omitempty"`
 	RuleMissing *missingRule `json:"rule_missing,omitempty"`
+	NextSteps   []nextStep   `json:"next_steps,omitempty"`
 }
 
 // missingRule is what would have to be added to the policy.
@@ -159,7 +160,7 @@ func (f *flow) refusedRequest(decided ruling, method, path string) *refusal {
 		Layer: LayerL7, Protocol: protocolName(decided.Protocol), Method: method, Path: path,
 		Host: f.host, Port: f.port, Binary: f.proc.Path,
 	}
-	if decided.Evidence {
+	if r.lacksRule() {
 		r.body.RuleMissing = f.missingRule(decided, method, path)
 	}
 	if f.forward { // OpenShell says less to clients of its forward proxy
@@ -205,9 +206,10 @@ func (f *flow) missingRule(decided ruling, method, path string) *missingRule {
 const noEndpointPath = "did not match an L7 endpoint path"
 
 // writeFor answers a client that asked for an action, such as "GET
-// host:port/path", with the refusal and ends its connection.
-func (r *refusal) writeFor(w http.ResponseWriter, action string, forward bool) {
+// host:port/path", with the refusal and ends its connection. steps are what it can do.
+func (r *refusal) writeFor(w http.ResponseWriter, action string, forward bool, steps []nextStep) {
 	body := r.body
+	body.NextSteps = steps
 	if r.outcome != "" {
 		body.Detail = action + " " + r.outcome
 	}

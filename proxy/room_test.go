@@ -141,7 +141,7 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 		f(r, &config)
 	}
 	r.proxy = New(config)
-	r.serve(&names.Server{Table: table, Upstream: upstream, Gate: r, IPv6: true})
+	r.serve(&names.Server{Table: table, Upstream: upstream, Gate: r, IPv6: true, Local: config.Local != nil})
 	if err := netns.Intercept(r.inner, nil); err != nil {
 		t.Fatal(err)
 	}

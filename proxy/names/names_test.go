@@ -223,3 +223,23 @@ func TestUnknownEDNSVersionIsRefused(t *testing.T) {
 		t.Errorf("%v", reply)
 	}
 }
+
+func TestTheLocalNameNeverLeaves(t *testing.T) {
+	s, z := newServer()
+	s.Gate = gate{LocalHost: true} // even where a rule names it
+	s.Local = true
+	for qtype, want := range map[uint16]int{dns.TypeA: 1, dns.TypeAAAA: 1, dns.TypeTXT: 0} {
+		reply := s.Answer(t.Context(), new(dns.Msg).SetQuestion("Policy.LOCAL.", qtype))
+		if reply.Rcode != dns.RcodeSuccess || len(reply.Answer) != want {
+			t.Errorf("%s: %v", dns.TypeToString[qtype], reply)
+		}
+	}
+	if len(z.asked) > 0 {
+		t.Errorf("asked upstream: %v", z.asked)
+	}
+	s.Local = false
+	s.Answer(t.Context(), new(dns.Msg).SetQuestion("policy.local.", dns.TypeA))
+	if len(z.asked) != 1 {
+		t.Error("where nobody answers, it is not like any other name")
+	}
+}

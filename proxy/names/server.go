@@ -33,7 +33,11 @@ type Server struct {
 	Gate     Gate
 	Search   []string // search domains of the container, lower case, no trailing dot
 	IPv6     bool     // the sandbox has IPv6
+	Local    bool     // somebody answers at LocalHost: it is nobody's outside
 }
+
+// LocalHost is the name by which a workload asks about its own sandbox.
+const LocalHost = "policy.local"
 
 // Serve answers on the socket and listener of each pair until ctx ends.
 func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []*net.TCPListener) {
@@ -97,6 +101,10 @@ func (s *Server) Answer(ctx context.Context, query *dns.Msg) *dns.Msg {
 	switch {
 	case name == "localhost" || strings.HasSuffix(name, ".localhost"):
 		s.localhost(reply, q)
+	case s.Local && name == LocalHost:
+		if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA {
+			s.synthesise(reply, q, name)
+		}
 	case q.Qtype == dns.TypePTR && s.pointer(reply, q):
 	case q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA:
 		s.address(ctx, reply, q, name)

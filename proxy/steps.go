@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/proxy/names"
+)
+
+// nextStep is something that a refused agent can do, as a request to make.
+type nextStep struct {
+	Action string      `json:"action"`
+	Method string      `json:"method"`
+	URL    string      `json:"url"`
+	Body   *submission `json:"body,omitempty"`
+}
+
+// submission is the body of a proposal, in OpenShell's words.
+type submission struct {
+	IntentSummary string      `json:"intent_summary"`
+	Operations    []operation `json:"operations"`
+}
+
+type operation struct {
+	AddRule addRule `json:"addRule"`
+}
+
+type addRule struct {
+	RuleName string      `json:"ruleName"`
+	Rule     policy.Rule `json:"rule"`
+}
+
+// nextSteps are what can be done about a refusal, where somebody answers at
+// names.LocalHost: look, and where a rule is missing, propose it. method and
+// path are empty where no request was seen.
+func (f *flow) nextSteps(no *refusal, method, path string) []nextStep {
+	if f.p.Local == nil || !no.evidence {
+		return nil
+	}
+	const base = "http://" + names.LocalHost + "/v1/"
+	steps := []nextStep{
+		{Action: "inspect_policy", Method: "GET", URL: base + "policy/current"},
+		{Action: "inspect_recent_denials", Method: "GET", URL: base + "denials?last=10"},
+	}
+	if !no.lacksRule() {
+		return steps
+	}
+	return append(steps, nextStep{Action: "submit_proposal", Method: "POST", URL: base + "proposals", Body: f.proposal(no, method, path)})
+}
+
+// lacksRule tells whether one more rule would allow what was refused. Where an
+// endpoint covers it and no match is missing, it would not.
+func (r *refusal) lacksRule() bool {
+	return r.evidence && (r.protocol == "" || len(r.missing) > 0)
+}
+
+// proposal is the rule that would allow what was refused, and no more.
+func (f *flow) proposal(no *refusal, method, requestPath string) *submission {
+	endpoint := policy.Endpoint{Host: f.host, Port: f.port}
+	action := "connect"
+	if method != "" {
+		action = method
+		endpoint.Protocol, endpoint.Enforcement = policy.ProtocolREST, policy.EnforcementEnforce
+		matches := []policy.L7Match{{Method: method, Path: requestPath}}
+		if no.protocol != "" {
+			endpoint.Protocol, endpoint.Path, matches = no.protocol, no.endpointPath, no.missing
+		}
+		for _, m := range matches {
+			endpoint.Rules = append(endpoint.Rules, policy.L7Allow{Allow: m})
+		}
+	}
+	return &submission{
+		IntentSummary: fmt.Sprintf("Allow %s to %s %s%s", path.Base(f.proc.Path), action, f.hostPort(), requestPath),
+		Operations: []operation{{AddRule: addRule{
+			RuleName: ruleName(f.host, f.port),
+			Rule:     policy.Rule{Endpoints: []policy.Endpoint{endpoint}, Binaries: []policy.Binary{{Path: f.proc.Path}}},
+		}}},
+	}
+}
+
+// ruleName makes a key such as "api_github_com_443".
+func ruleName(host string, port uint16) string {
+	return fmt.Sprintf("%s_%d", strings.NewReplacer(".", "_", "-", "_", ":", "_").Replace(host), port)
+}

@@ -19,6 +19,7 @@ const (
 	KindConnect Kind = iota // a connection, not one byte of its content
 	KindRaw                 // content that is not HTTP, or could not be looked into
 	KindHTTP                // one HTTP request
+	KindMessage             // one message on a WebSocket
 )
 
 // Denial is one action that the effective policy does not allow.
@@ -36,12 +37,12 @@ type Denial struct {
 	Reason    string
 
 	Kind   Kind
-	Method string // KindHTTP
-	Path   string // KindHTTP: canonical, without the query string
-	Status int    // KindHTTP: the answer's, 0 where there was none
+	Method string // of a request
+	Path   string // of a request, or the one that opened the WebSocket: canonical, without the query string
+	Status int    // of the answer to a request, 0 where there was none
 
-	// Of an endpoint that declares a protocol: its protocol, its path, and what its
-	// rules lack. Empty for what the request's method and path say.
+	// Of an endpoint that declares a protocol: its protocol, its path, and what its rules
+	// lack: nothing where no rule helps. L7 is empty where no endpoint is declared.
 	L7           string
 	EndpointPath string
 	Missing      []policy.L7Match

@@ -35,7 +35,8 @@ type Evidence struct {
 	raw      bool // content that is not HTTP
 	tlsSkip  bool
 	tls      string
-	requests requests
+	requests map[endpointKey]requests
+	calls    map[endpointKey]*callSet
 
 	encodedSlash bool // a path had a %2F, which an endpoint must allow
 	unspeakable  bool // requests were seen that no rule can name
@@ -68,7 +69,8 @@ type latest struct {
 func newEvidence(policyName string, t target) *Evidence {
 	return &Evidence{
 		policy: policyName, target: t, id: shortID(policyName, t),
-		requests: requests{}, reasons: map[string]int{}, samples: map[request]Sample{}, runs: map[string]RunEvidence{},
+		requests: map[endpointKey]requests{}, calls: map[endpointKey]*callSet{},
+		reasons: map[string]int{}, samples: map[request]Sample{}, runs: map[string]RunEvidence{},
 	}
 }
 
@@ -101,7 +103,7 @@ func (e *Evidence) addContent(d Denial) {
 	case KindRaw:
 		e.raw = true
 		e.addTLS(cmp.Or(d.TLS, "none"))
-	case KindHTTP:
+	case KindHTTP, KindMessage:
 		e.addRequest(d)
 	}
 }
@@ -113,16 +115,18 @@ func (e *Evidence) addRequest(d Denial) {
 		Path:   audit.Escape(Mask(withoutQuery(d.Path)), maxShownPath),
 		Count:  1, Status: d.Status,
 	})
+	e.addTLS(cmp.Or(d.TLS, "none"))
+	if d.L7 != "" {
+		e.addMissing(d)
+		return
+	}
 	path, ok := pattern(d.Path)
 	if !ok || !isMethod(method) {
 		e.unspeakable = true
 		return
 	}
-	e.addTLS(cmp.Or(d.TLS, "none"))
 	e.encodedSlash = e.encodedSlash || strings.Contains(d.Path, "%2F")
-	if e.requests.add(method, path) {
-		e.size += len(method) + len(path) + mapEntry
-	}
+	e.addRequestOf(undeclared, request{method, path})
 }
 
 // isMethod reports whether a rule can name this method, and by it no other. The tokens of
@@ -164,7 +168,7 @@ func (e *Evidence) merge(o *Evidence) {
 	e.replaced = e.replaced || o.replaced
 	e.permissive = e.permissive || o.permissive
 	e.addTLS(o.tls)
-	e.requests.merge(o.requests)
+	e.mergeEndpoints(o)
 	e.addLatest(o.latest, o.sha256)
 	e.addAncestors(o.ancestors)
 	for reason, n := range o.reasons {

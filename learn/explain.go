@@ -66,13 +66,13 @@ func (e *Evidence) rationale(rule *policy.Rule) string {
 	case name != "":
 		s += " (" + name + ")"
 	}
-	allowed := rule.Endpoints[0].Rules
+	allowed := Grants(rule)
 	if len(allowed) == 0 {
 		return s + "."
 	}
 	var named []string
-	for _, r := range allowed[:min(len(allowed), maxNamedPaths)] {
-		named = append(named, r.Allow.Method+" "+audit.Escape(r.Allow.Path, 128))
+	for _, grant := range allowed[:min(len(allowed), maxNamedPaths)] {
+		named = append(named, audit.Escape(grant, 128))
 	}
 	s += " with L7 inspection. Allowed paths: " + strings.Join(named, ", ")
 	if more := len(allowed) - len(named); more > 0 {
@@ -96,7 +96,7 @@ func (e *Evidence) notes() []string {
 	add(slices.Contains(databases, port), fmt.Sprintf("Port %d is a database or message service (%s).", port, services[port]))
 	add(e.tlsSkip, noteTLSSkip)
 	add(e.mixed(), noteMixed)
-	add(!e.opaque() && e.requests.widened(), noteWidened)
+	add(!e.opaque() && e.widened(), noteWidened)
 	add(e.unspeakable, noteUnspeakable)
 	add(e.truncated, noteTruncated)
 	add(e.replaced, noteReplaced)
@@ -104,7 +104,17 @@ func (e *Evidence) notes() []string {
 }
 
 // opaque reports whether the rule has to allow whole connections though content was seen.
-func (e *Evidence) opaque() bool { return e.raw || e.tlsSkip }
+func (e *Evidence) opaque() bool { return (e.raw || e.tlsSkip) && !e.declared() }
+
+// widened reports whether a bound has made a rule wider than what was seen.
+func (e *Evidence) widened() bool {
+	for _, set := range e.requests {
+		if set.widened() {
+			return true
+		}
+	}
+	return false
+}
 
 // mixed reports whether requests were seen and are not what the rule lists.
 func (e *Evidence) mixed() bool { return e.opaque() && len(e.samples) > 0 }

@@ -165,14 +165,24 @@ func (p *Proposal) check() error {
 		return fmt.Errorf("proposal %s: version %q: must be %q", p.ID, p.Version, ProposalVersion)
 	case p.Kind != KindNetwork:
 		return fmt.Errorf("proposal %s: kind %q: must be %q", p.ID, p.Kind, KindNetwork)
-	case p.Rule == nil || len(p.Rule.Endpoints) != 1 || len(p.Rule.Endpoints[0].Ports) != 1 || len(p.Rule.Binaries) != 1:
-		return fmt.Errorf("proposal %s: rule: must have one endpoint with one port, and one binary", p.ID)
+	case p.Rule == nil || len(p.Rule.Endpoints) == 0 || len(p.Rule.Binaries) != 1 || !oneService(p.Rule.Endpoints):
+		return fmt.Errorf("proposal %s: rule: must have endpoints of one host and port, and one binary", p.ID)
 	case p.Rule.Name != p.RuleName || idOfRule(p.RuleName) != p.ID:
 		return fmt.Errorf("proposal %s: rule_name %q: must be the rule's and end in the id", p.ID, p.RuleName)
 	case policy.RuleDigest(p.Rule) != p.Digest:
 		return fmt.Errorf("proposal %s: digest: is not the rule's; the file was changed by hand", p.ID)
 	}
 	return nil
+}
+
+// oneService reports whether all endpoints are for the same host and the same one port.
+func oneService(endpoints []policy.Endpoint) bool {
+	for i := range endpoints {
+		if e := &endpoints[i]; len(e.Ports) != 1 || e.Ports[0] != endpoints[0].Ports[0] || e.Host != endpoints[0].Host {
+			return false
+		}
+	}
+	return true
 }
 
 // target is what the proposal is about.
@@ -187,15 +197,16 @@ func (p *Proposal) target() target {
 
 // evidence is what the proposal was made from, as far as more evidence can change it.
 func (p *Proposal) evidence() (*Evidence, error) {
-	endpoint := &p.Rule.Endpoints[0]
 	e := newEvidence(p.Policy, p.target())
 	e.id = p.ID
-	e.tls, e.tlsSkip = p.Evidence.TLS, endpoint.TLS == policy.TLSSkip
-	for _, r := range endpoint.Rules {
-		e.requests.add(r.Allow.Method, r.Allow.Path)
-	}
-	e.encodedSlash = endpoint.AllowEncodedSlash
-	if endpoint.Protocol != policy.ProtocolREST {
+	e.tls = p.Evidence.TLS
+	for i := range p.Rule.Endpoints {
+		endpoint := &p.Rule.Endpoints[i]
+		if endpoint.Rules != nil {
+			e.restore(endpoint)
+			continue
+		}
+		e.tlsSkip = endpoint.TLS == policy.TLSSkip
 		// With TLS unknown nothing but connections was seen.
 		e.connects, e.raw = e.tls == "", e.tls != ""
 	}

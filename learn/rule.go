@@ -12,31 +12,25 @@ import (
 // BuildRule returns the narrowest rule that allows what was seen, or nil where no rule
 // can. It names one program, one host and one port.
 //
-// Requests make a rule for these requests. Content that is not HTTP, or that cannot be looked into because the
-// client rejects the sandbox's CA, makes a rule for the whole connection, as do
-// connections that nothing was seen of.
+// Requests and messages make an endpoint for exactly these, one for each of the endpoints that
+// the policy declares and one for what it does not. Content that is not HTTP, or that cannot be
+// looked into because the client rejects the sandbox's CA, makes a rule for the
+// whole connection, as do connections that nothing was seen of.
 func BuildRule(e *Evidence) *policy.Rule {
-	endpoint := policy.Endpoint{
-		Host:     e.target.host,
-		Ports:    []uint16{e.target.port},
-		Protocol: e.target.protocol,
-	}
-	switch {
-	case e.tlsSkip:
-		endpoint.TLS = policy.TLSSkip
-	case e.raw:
-	case len(e.requests) > 0:
-		endpoint.Protocol = policy.ProtocolREST
-		endpoint.Enforcement = policy.EnforcementEnforce
-		endpoint.Rules = allows(e.requests)
-		endpoint.AllowEncodedSlash = e.encodedSlash
-	case e.connects:
-	default:
-		return nil
+	endpoints := e.endpoints()
+	if e.opaque() || len(endpoints) == 0 {
+		if !e.opaque() && !e.connects {
+			return nil
+		}
+		whole := policy.Endpoint{Host: e.target.host, Ports: []uint16{e.target.port}, Protocol: e.target.protocol}
+		if e.tlsSkip {
+			whole.TLS = policy.TLSSkip
+		}
+		endpoints = []policy.Endpoint{whole}
 	}
 	return &policy.Rule{
 		Name:      e.ruleName(),
-		Endpoints: []policy.Endpoint{endpoint},
+		Endpoints: endpoints,
 		Binaries:  []policy.Binary{{Path: e.target.binary}},
 	}
 }

@@ -24,7 +24,8 @@ type target struct {
 }
 
 // targetOf is what a rule for the denial would name. It is false where no rule can name
-// it: an unknown program, a name that is none, or one that a pattern would take for a wildcard.
+// it: an unknown program, a name that is none, or one that a pattern would take for a wildcard, or
+// an endpoint that lacks no rule, but has one that denies.
 func targetOf(d Denial) (target, bool) {
 	t := target{
 		host:   strings.TrimSuffix(strings.ToLower(d.Host), "."),
@@ -37,7 +38,7 @@ func targetOf(d Denial) (target, bool) {
 	if d.Protocol == policy.ProtocolUDP {
 		t.protocol = policy.ProtocolUDP
 	}
-	return t, t.port != 0 && nameable(t.host) && executable(t.binary)
+	return t, t.port != 0 && nameable(t.host) && executable(t.binary) && (d.L7 == "" || len(d.Missing) > 0)
 }
 
 // nameable reports whether a host is an IP address or a host name (RFC 1123, and

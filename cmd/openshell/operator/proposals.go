@@ -122,23 +122,47 @@ func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {
 	return rows
 }
 
-// endpoint is the destination of a proposal, which has exactly one.
-func endpoint(p *learn.Proposal) string {
-	e := &p.Rule.Endpoints[0]
-	return plain(net.JoinHostPort(e.Host, strconv.Itoa(int(e.PortList()[0]))))
+// services are the hosts and ports of a proposal, each once.
+func services(p *learn.Proposal) []string {
+	var list []string
+	for i := range p.Rule.Endpoints {
+		e := &p.Rule.Endpoints[i]
+		for _, port := range e.PortList() {
+			s := plain(net.JoinHostPort(cmp.Or(e.Host, "*"), strconv.Itoa(int(port))))
+			if !slices.Contains(list, s) {
+				list = append(list, s)
+			}
+		}
+	}
+	return list
+}
+
+// endpoint is the destination of a proposal, and how many others it has.
+func endpoint(p *learn.Proposal) string { return firstOf(services(p), 0) }
+
+// firstOf is the first of a list and how many follow, in width characters where that is not 0.
+func firstOf(list []string, width int) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	first, more := list[0], ""
+	if n := len(list) - 1; n > 0 {
+		more = fmt.Sprintf(" +%d", n)
+	}
+	if width > 0 {
+		first = keepStart(first, width-len(more))
+	}
+	return first + more
 }
 
 // what says how much a proposal allows, in one cell.
 func what(p *learn.Proposal) string {
+	if grants := learn.Grants(p.Rule); len(grants) > 0 {
+		grants[0] = plain(grants[0])
+		return firstOf(grants, maxWhatColumn)
+	}
 	e := &p.Rule.Endpoints[0]
 	switch {
-	case e.Protocol == policy.ProtocolREST && len(e.Rules) > 0:
-		more := ""
-		if n := len(e.Rules) - 1; n > 0 {
-			more = fmt.Sprintf(" +%d", n)
-		}
-		first := e.Rules[0].Allow
-		return keepStart(plain(first.Method+" "+first.Path), maxWhatColumn-len(more)) + more
 	case e.Protocol == policy.ProtocolUDP:
 		return "any (UDP)"
 	case e.TLS == policy.TLSSkip:

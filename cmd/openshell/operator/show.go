@@ -117,7 +117,7 @@ func writeSummary(w io.Writer, p *learn.Proposal) {
 	field("Binary", p.Binary)
 	field("SHA-256", p.BinarySHA256)
 	field("Started by", strings.Join(p.Ancestors, ", "))
-	field("Endpoint", endpoint(p))
+	field("Endpoint", strings.Join(services(p), ", "))
 	field("Rationale", p.Rationale)
 	field("Confidence", confidence(p))
 	field("Learned in", p.Provenance.Mode+" mode")

@@ -87,7 +87,7 @@ func processOf(p identity.Process) *audit.Process {
 
 func denialOf(r proxy.Record) learn.Denial {
 	kinds := map[proxy.Kind]learn.Kind{
-		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw, proxy.Request: learn.KindHTTP,
+		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw, proxy.Request: learn.KindHTTP, proxy.Message: learn.KindMessage,
 	}
 	return learn.Denial{
 		Time: r.Time, Permissive: r.Outcome == proxy.Logged, Layer: r.Layer,

@@ -79,6 +79,9 @@ func originOf(store *state.Store, policyName, key string, fresh []Proposal) stri
 // it, for the comments beside the rule.
 func (p Proposal) Origin() string {
 	origin := fmt.Sprintf("proposal %s, learned in %s mode", p.ID, p.Provenance.Mode)
+	if !p.learned() {
+		origin = fmt.Sprintf("proposal %s, asked for by the workload", p.ID)
+	}
 	if p.Status == StatusApproved && p.DecidedAt != nil {
 		origin += fmt.Sprintf(", approved %s by %s", p.DecidedAt.UTC().Format(time.RFC3339), cmp.Or(p.DecidedBy, "unknown"))
 	}

@@ -57,7 +57,7 @@ type Proposal struct {
 
 // Provenance says where a proposal comes from.
 type Provenance struct {
-	Mode             string        `json:"mode"` // permissive, if one of the runs was; else enforcing
+	Mode             string        `json:"mode"` // agent; or permissive, if one of the runs was; or enforcing
 	Runs             []RunEvidence `json:"runs"` // the latest maxRuns
 	BasePolicySHA256 string        `json:"base_policy_sha256,omitempty"`
 	TTL              string        `json:"ttl,omitempty"`
@@ -165,7 +165,9 @@ func (p *Proposal) check() error {
 		return fmt.Errorf("proposal %s: version %q: must be %q", p.ID, p.Version, ProposalVersion)
 	case p.Kind != KindNetwork:
 		return fmt.Errorf("proposal %s: kind %q: must be %q", p.ID, p.Kind, KindNetwork)
-	case p.Rule == nil || len(p.Rule.Endpoints) == 0 || len(p.Rule.Binaries) != 1 || !oneService(p.Rule.Endpoints):
+	case p.Rule == nil || len(p.Rule.Endpoints) == 0 || len(p.Rule.Binaries) == 0:
+		return fmt.Errorf("proposal %s: rule: must have an endpoint and a binary", p.ID)
+	case p.learned() && (len(p.Rule.Binaries) != 1 || !oneService(p.Rule.Endpoints)):
 		return fmt.Errorf("proposal %s: rule: must have endpoints of one host and port, and one binary", p.ID)
 	case p.Rule.Name != p.RuleName || idOfRule(p.RuleName) != p.ID:
 		return fmt.Errorf("proposal %s: rule_name %q: must be the rule's and end in the id", p.ID, p.RuleName)
@@ -174,6 +176,9 @@ func (p *Proposal) check() error {
 	}
 	return nil
 }
+
+// learned reports whether the proposal is made from denials, not from what a workload asked for.
+func (p *Proposal) learned() bool { return p.Provenance.Mode != ModeAgent }
 
 // oneService reports whether all endpoints are for the same host and the same one port.
 func oneService(endpoints []policy.Endpoint) bool {
@@ -185,8 +190,12 @@ func oneService(endpoints []policy.Endpoint) bool {
 	return true
 }
 
-// target is what the proposal is about.
+// target is what the denials are about that the proposal is made from; nothing for one that
+// is not made from denials.
 func (p *Proposal) target() target {
+	if !p.learned() {
+		return target{}
+	}
 	endpoint := &p.Rule.Endpoints[0]
 	t := target{host: endpoint.Host, port: endpoint.Ports[0], binary: p.Rule.Binaries[0].Path}
 	if endpoint.Protocol == policy.ProtocolUDP {

@@ -15,8 +15,9 @@ import (
 
 // Result is what a review changed.
 type Result struct {
-	Approved []Proposal
-	Diff     []string // of the learned policy, one line a difference
+	Approved   []Proposal
+	Superseded []Proposal // pending ones that have become superfluous
+	Diff       []string   // of the learned policy, one line a difference
 }
 
 // List returns a policy's proposals, the most plausible first. A policy without state has none.
@@ -100,7 +101,11 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 			return Result{}, err
 		}
 	}
-	return Result{Approved: approved, Diff: policy.Diff(before, learned)}, nil
+	superseded, err := supersede(store, policyName, learned, approved)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Approved: approved, Superseded: superseded, Diff: policy.Diff(before, learned)}, nil
 }
 
 // reviewed reads the proposal that an argument of a review names: an id, or id@digest.
@@ -147,7 +152,8 @@ func Reject(store *state.Store, policyName, id, reason, by string) error {
 }
 
 // Undo takes exactly the proposal's rule out of the learned policy again, and makes the
-// proposal pending. It returns the difference of the learned policy.
+// proposal pending, and those that were superfluous beside it. It returns the
+// difference of the learned policy.
 func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	unlock, err := store.Lock(policyName)
 	if err != nil {
@@ -173,6 +179,9 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	}
 	p.decide(StatusPending, by)
 	if err := saveProposal(store, &p); err != nil {
+		return nil, err
+	}
+	if err := revive(store, policyName, p.ID); err != nil {
 		return nil, err
 	}
 	return policy.Diff(before, learned), nil

@@ -1,0 +1,74 @@
+package learn
+
+import (
+	"slices"
+
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/state"
+)
+
+// supersede marks the pending proposals that would add nothing to the learned rules any more, and
+// returns them. The caller holds the policy's lock.
+func supersede(store *state.Store, policyName string, learned *policy.Policy, approved []Proposal) ([]Proposal, error) {
+	all, err := List(store, policyName)
+	if err != nil {
+		return nil, err
+	}
+	var superseded []Proposal
+	for i := range all {
+		p := &all[i]
+		by := slices.IndexFunc(approved, func(a Proposal) bool { return a.ID != p.ID && related(&a, p) })
+		if p.Status != StatusPending || by < 0 || !covered(p, learned) {
+			continue
+		}
+		p.Status, p.SupersededBy = StatusSuperseded, approved[by].ID
+		if err := saveProposal(store, p); err != nil {
+			return superseded, err
+		}
+		superseded = append(superseded, *p)
+	}
+	return superseded, nil
+}
+
+// related reports whether the rules of two proposals name a host in common.
+func related(a, b *Proposal) bool {
+	return slices.ContainsFunc(a.Rule.Endpoints, func(e policy.Endpoint) bool { return names(b.Rule, e.Host) })
+}
+
+func names(r *policy.Rule, host string) bool {
+	return slices.ContainsFunc(r.Endpoints, func(e policy.Endpoint) bool { return e.Host == host })
+}
+
+// covered reports whether the learned rules allow all that a proposal's does, literally: each
+// of its parts is one of theirs.
+func covered(p *Proposal, learned *policy.Policy) bool {
+	near := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
+	for key, r := range learned.Network {
+		// What the proposal itself once had approved does not count: it would be undone with it.
+		if key != p.RuleName && slices.ContainsFunc(p.Rule.Endpoints, func(e policy.Endpoint) bool { return names(r, e.Host) }) {
+			near.Network[key] = r
+		}
+	}
+	with := near.Clone()
+	with.Network[p.RuleName] = p.Rule
+	return len(policy.Diff(near, with)) == 0
+}
+
+// revive makes the proposals pending again that one had superseded. The caller holds the policy's lock.
+func revive(store *state.Store, policyName, by string) error {
+	all, err := List(store, policyName)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		p := &all[i]
+		if p.Status != StatusSuperseded || p.SupersededBy != by {
+			continue
+		}
+		p.Status, p.SupersededBy = StatusPending, ""
+		if err := saveProposal(store, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}

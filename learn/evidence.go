@@ -37,6 +37,7 @@ type Evidence struct {
 	tls      string
 	requests map[endpointKey]requests
 	calls    map[endpointKey]*callSet
+	files    *fileSet // nil for a target that is no tree
 
 	encodedSlash bool // a path had a %2F, which an endpoint must allow
 	unspeakable  bool // requests were seen that no rule can name
@@ -67,28 +68,37 @@ type latest struct {
 }
 
 func newEvidence(policyName string, t target) *Evidence {
-	return &Evidence{
+	e := &Evidence{
 		policy: policyName, target: t, id: shortID(policyName, t),
 		requests: map[endpointKey]requests{}, calls: map[endpointKey]*callSet{},
 		reasons: map[string]int{}, samples: map[request]Sample{}, runs: map[string]RunEvidence{},
 	}
+	if t.tree != "" {
+		e.files = newFileSet(t.tree)
+	}
+	return e
 }
 
 // add takes in one denial of the evidence's target.
 func (e *Evidence) add(run Run, d Denial) {
-	e.hits++
-	e.permissive = e.permissive || d.Permissive
-	e.addRun(RunEvidence{
-		Run: run.ID, Sandbox: run.Sandbox, Image: audit.Escape(run.Image, maxShownName),
-		Hits: 1, FirstSeen: d.Time.UTC(), LastSeen: d.Time.UTC(),
-	})
-	e.addLatest(latest{seen: d.Time.UTC(), basePolicySHA256: run.BasePolicySHA256, ttl: run.TTL}, d.SHA256)
+	e.addHit(run, d.Time.UTC(), d.Permissive, d.SHA256)
 	e.addAncestors(d.Ancestors)
 	for _, ip := range d.IPs {
 		e.addIP(ip.Unmap().WithZone(""))
 	}
 	e.addContent(d)
 	e.addReason(reasonFor(d), 1)
+}
+
+// addHit takes in that there was a denial.
+func (e *Evidence) addHit(run Run, seen time.Time, permissive bool, sha256 string) {
+	e.hits++
+	e.permissive = e.permissive || permissive
+	e.addRun(RunEvidence{
+		Run: run.ID, Sandbox: run.Sandbox, Image: audit.Escape(run.Image, maxShownName),
+		Hits: 1, FirstSeen: seen, LastSeen: seen,
+	})
+	e.addLatest(latest{seen: seen, basePolicySHA256: run.BasePolicySHA256, ttl: run.TTL}, sha256)
 }
 
 // addContent takes in what was seen of the connection's content.
@@ -169,6 +179,9 @@ func (e *Evidence) merge(o *Evidence) {
 	e.permissive = e.permissive || o.permissive
 	e.addTLS(o.tls)
 	e.mergeEndpoints(o)
+	if o.files != nil {
+		e.files.merge(o.files)
+	}
 	e.addLatest(o.latest, o.sha256)
 	e.addAncestors(o.ancestors)
 	for reason, n := range o.reasons {

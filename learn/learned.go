@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/state"
 )
@@ -53,6 +54,9 @@ func saveLearned(store *state.Store, policyName string, p *policy.Policy, fresh 
 			fmt.Fprintf(&text, "# %s: %s\n", key, origin)
 		}
 	}
+	for _, origin := range fileOrigins(store, policyName, fresh) {
+		fmt.Fprintf(&text, "# filesystem_policy: %s\n", origin)
+	}
 	text.Write(body)
 	if _, _, err := policy.Parse([]byte(text.String())); err != nil {
 		return fmt.Errorf("learned policy %s: would not be readable: %w", policyName, err)
@@ -73,6 +77,26 @@ func originOf(store *state.Store, policyName, key string, fresh []Proposal) stri
 		}
 	}
 	return p.Origin()
+}
+
+// fileOrigins says which proposals learned paths come from, and which paths.
+func fileOrigins(store *state.Store, policyName string, fresh []Proposal) []string {
+	all, err := List(store, policyName)
+	if err != nil {
+		return nil // they are comments only
+	}
+	var origins []string
+	for _, p := range all {
+		if i := slices.IndexFunc(fresh, func(f Proposal) bool { return f.ID == p.ID }); i >= 0 {
+			p = fresh[i]
+		}
+		if p.InForce != nil {
+			n := len(p.InForce.ReadOnly) + len(p.InForce.ReadWrite)
+			origins = append(origins, fmt.Sprintf("%d paths in %s: %s", n, audit.Escape(p.Evidence.Tree, maxShownPath), p.Origin()))
+		}
+	}
+	slices.Sort(origins)
+	return origins
 }
 
 // Origin says in one line where the proposal's rule comes from and who approved

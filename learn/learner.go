@@ -34,6 +34,9 @@ type Options struct {
 	FlushInterval time.Duration
 	// Record takes an event for each proposal that is new or has a new rule; nil: none.
 	Record func(audit.Event)
+	// Files are the paths that the policy in force grants, with all that is added to every
+	// policy: accesses to them are no evidence. Nil: nothing is granted.
+	Files func() FileRules
 }
 
 // Learner keeps the proposals of one policy up to date with the denials of one run. Several
@@ -103,6 +106,37 @@ func (l *Learner) Observe(d Denial) {
 		l.signal()
 		return
 	}
+	l.take(t, func(e *Evidence) { e.add(l.run, d) })
+}
+
+// ObserveFile takes in what a program did to a file, unless the policy in force grants it. It is bounded
+// as Observe is.
+func (l *Learner) ObserveFile(a FileAccess) {
+	if l.options.Files != nil {
+		if rules := l.options.Files(); rules.Allows(a) {
+			return
+		}
+	}
+	if a.Time.IsZero() {
+		a.Time = time.Now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.record.Denials++
+	n, ok := needOf(a)
+	if !ok {
+		l.record.Unproposed++
+		l.signal()
+		return
+	}
+	l.take(target{tree: n.tree()}, func(e *Evidence) { e.addFile(l.run, n, a) })
+}
+
+// take adds to the evidence that waits for a target. The caller holds the mutex.
+func (l *Learner) take(t target, add func(*Evidence)) {
 	e, ok := l.waiting[t]
 	switch {
 	case !ok && (len(l.waiting) >= maxTargets || l.size >= maxWaiting):
@@ -114,7 +148,7 @@ func (l *Learner) Observe(d Denial) {
 		fallthrough
 	case l.size < maxWaiting:
 		before := e.size
-		e.add(l.run, d)
+		add(e)
 		l.size += e.size - before
 	default:
 		e.hits++

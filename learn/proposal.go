@@ -2,6 +2,7 @@ package learn
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -22,8 +23,11 @@ const (
 	StatusSuperseded = "superseded"
 )
 
-// KindNetwork is the kind of a proposal for a network rule.
-const KindNetwork = "network"
+// The kinds of a proposal: for a network rule, and for paths of the filesystem.
+const (
+	KindNetwork    = "network"
+	KindFilesystem = "filesystem"
+)
 
 // Proposal is a rule that would make a set of denials allowed, with what a person needs to
 // decide on it.
@@ -34,11 +38,14 @@ type Proposal struct {
 	Kind    string `json:"kind"`
 	Status  string `json:"status"`
 
-	RuleName string       `json:"rule_name"` // the rule's key in the learned policy
-	Rule     *policy.Rule `json:"rule,omitempty"`
-	Digest   string       `json:"digest"` // of the rule: what an approval approves
+	RuleName   string             `json:"rule_name"` // the rule's key in the learned policy
+	Rule       *policy.Rule       `json:"rule,omitempty"`
+	Filesystem *policy.Filesystem `json:"filesystem,omitempty"` // instead of a rule
+	Digest     string             `json:"digest"`               // of either: what an approval approves
+	// InForce are the paths that approving the proposal has added to the learned policy.
+	InForce *policy.Filesystem `json:"in_force,omitempty"`
 
-	Binary       string   `json:"binary"`
+	Binary       string   `json:"binary"` // empty for files: see their evidence
 	BinarySHA256 string   `json:"binary_sha256,omitempty"`
 	Ancestors    []string `json:"ancestors,omitempty"`
 
@@ -81,6 +88,12 @@ type ProposalEvidence struct {
 	Samples     []Sample       `json:"samples"`
 	ResolvedIPs []string       `json:"resolved_ips"`
 	TLS         string         `json:"tls"` // terminated, spliced, none, or empty: no content was seen
+
+	// Of files: the tree that the proposal is for, and what was done in it. What is deeper than
+	// FilesCut names, if that is not 0, was granted by its directory: there was too much.
+	Tree     string    `json:"tree,omitempty"`
+	Files    []FileUse `json:"files,omitempty"`
+	FilesCut int       `json:"files_cut,omitempty"`
 }
 
 // Sample is one kind of HTTP request that was seen.
@@ -93,6 +106,9 @@ type Sample struct {
 
 // newProposal is the first proposal for the evidence, or false where no valid rule can be built.
 func newProposal(e *Evidence) (Proposal, bool) {
+	if e.files != nil {
+		return newFileProposal(e)
+	}
 	rule := BuildRule(e)
 	if rule == nil || rule.Validate(rule.Name) != nil || !dialable(e.target) {
 		return Proposal{}, false
@@ -113,15 +129,10 @@ func (p *Proposal) grow(e *Evidence) (bool, error) {
 		return false, err
 	}
 	all.merge(e)
-	rule := BuildRule(all)
-	if rule == nil {
-		return false, fmt.Errorf("proposal %s: rule: allows nothing", p.ID)
-	}
-	if err := rule.Validate(rule.Name); err != nil {
+	before := p.Digest
+	if err := p.rebuild(all); err != nil {
 		return false, fmt.Errorf("proposal %s: %w", p.ID, err)
 	}
-	before := p.Digest
-	p.describe(all, rule)
 	if p.Digest == before {
 		return false, nil
 	}
@@ -129,11 +140,31 @@ func (p *Proposal) grow(e *Evidence) (bool, error) {
 	return true, nil
 }
 
+// rebuild makes the rule and all else anew from all the evidence.
+func (p *Proposal) rebuild(e *Evidence) error {
+	if e.files != nil {
+		return p.describeFiles(e)
+	}
+	rule := BuildRule(e)
+	if rule == nil {
+		return errors.New("rule: allows nothing")
+	}
+	if err := rule.Validate(rule.Name); err != nil {
+		return err
+	}
+	p.describe(e, rule)
+	return nil
+}
+
 // describe fills in all that follows from the evidence.
 func (p *Proposal) describe(e *Evidence, rule *policy.Rule) {
 	p.Rule, p.Digest = rule, policy.RuleDigest(rule)
 	p.BinarySHA256, p.Ancestors = e.sha256, e.ancestors
 	p.Rationale, p.SecurityNotes, p.Confidence = e.rationale(rule), e.notes(), e.confidence()
+	p.describeEvidence(e)
+}
+
+func (p *Proposal) describeEvidence(e *Evidence) {
 	p.Provenance = Provenance{
 		Mode: ModeEnforcing,
 		Runs: slices.SortedFunc(maps.Values(e.runs), func(a, b RunEvidence) int {
@@ -163,14 +194,18 @@ func (p *Proposal) check() error {
 	switch {
 	case p.Version != ProposalVersion:
 		return fmt.Errorf("proposal %s: version %q: must be %q", p.ID, p.Version, ProposalVersion)
+	case idOfRule(p.RuleName) != p.ID:
+		return fmt.Errorf("proposal %s: rule_name %q: must end in the id", p.ID, p.RuleName)
+	case p.Kind == KindFilesystem:
+		return p.checkFiles()
 	case p.Kind != KindNetwork:
-		return fmt.Errorf("proposal %s: kind %q: must be %q", p.ID, p.Kind, KindNetwork)
+		return fmt.Errorf("proposal %s: kind %q: must be %q or %q", p.ID, p.Kind, KindNetwork, KindFilesystem)
 	case p.Rule == nil || len(p.Rule.Endpoints) == 0 || len(p.Rule.Binaries) == 0:
 		return fmt.Errorf("proposal %s: rule: must have an endpoint and a binary", p.ID)
 	case p.learned() && (len(p.Rule.Binaries) != 1 || !oneService(p.Rule.Endpoints)):
 		return fmt.Errorf("proposal %s: rule: must have endpoints of one host and port, and one binary", p.ID)
-	case p.Rule.Name != p.RuleName || idOfRule(p.RuleName) != p.ID:
-		return fmt.Errorf("proposal %s: rule_name %q: must be the rule's and end in the id", p.ID, p.RuleName)
+	case p.Rule.Name != p.RuleName:
+		return fmt.Errorf("proposal %s: rule_name %q: must be the rule's", p.ID, p.RuleName)
 	case policy.RuleDigest(p.Rule) != p.Digest:
 		return fmt.Errorf("proposal %s: digest: is not the rule's; the file was changed by hand", p.ID)
 	}
@@ -179,6 +214,13 @@ func (p *Proposal) check() error {
 
 // learned reports whether the proposal is made from denials, not from what a workload asked for.
 func (p *Proposal) learned() bool { return p.Provenance.Mode != ModeAgent }
+
+func (p *Proposal) endpoints() []policy.Endpoint {
+	if p.Rule == nil {
+		return nil
+	}
+	return p.Rule.Endpoints
+}
 
 // oneService reports whether all endpoints are for the same host and the same one port.
 func oneService(endpoints []policy.Endpoint) bool {
@@ -193,8 +235,8 @@ func oneService(endpoints []policy.Endpoint) bool {
 // target is what the denials are about that the proposal is made from; nothing for one that
 // is not made from denials.
 func (p *Proposal) target() target {
-	if !p.learned() {
-		return target{}
+	if !p.learned() || p.Kind == KindFilesystem {
+		return target{tree: p.Evidence.Tree}
 	}
 	endpoint := &p.Rule.Endpoints[0]
 	t := target{host: endpoint.Host, port: endpoint.Ports[0], binary: p.Rule.Binaries[0].Path}
@@ -209,7 +251,10 @@ func (p *Proposal) evidence() (*Evidence, error) {
 	e := newEvidence(p.Policy, p.target())
 	e.id = p.ID
 	e.tls = p.Evidence.TLS
-	for i := range p.Rule.Endpoints {
+	if e.files != nil {
+		e.restoreFiles(&p.Evidence)
+	}
+	for i := range p.endpoints() {
 		endpoint := &p.Rule.Endpoints[i]
 		if endpoint.Rules != nil {
 			e.restore(endpoint)

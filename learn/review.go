@@ -72,6 +72,10 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 	if err != nil {
 		return Result{}, err
 	}
+	ledger, err := newLedger(store, policyName)
+	if err != nil {
+		return Result{}, err
+	}
 	before := learned.Clone()
 	var approved []Proposal
 	for _, id := range ids {
@@ -79,11 +83,17 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 		if err != nil {
 			return Result{}, err
 		}
-		if p.Status == StatusApproved && sameRule(learned.Network[p.RuleName], p.Rule) ||
+		if p.Status == StatusApproved && p.inForceIn(learned) ||
 			slices.ContainsFunc(approved, func(o Proposal) bool { return o.ID == p.ID }) {
 			continue
 		}
-		learned.Network[p.RuleName] = p.Rule
+		if p.Kind == KindFilesystem {
+			if err := ledger.prepare(store, learned, &p); err != nil {
+				return Result{}, err
+			}
+		} else {
+			p.AddTo(learned)
+		}
 		p.decide(StatusApproved, by)
 		p.RejectionReason = ""
 		approved = append(approved, p)
@@ -105,7 +115,7 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Approved: approved, Superseded: superseded, Diff: policy.Diff(before, learned)}, nil
+	return Result{Approved: approved, Superseded: superseded, Diff: difference(before, learned)}, nil
 }
 
 // reviewed reads the proposal that an argument of a review names: an id, or id@digest.
@@ -168,12 +178,17 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	ledger, err := newLedger(store, policyName)
+	if err != nil {
+		return nil, err
+	}
 	before := learned.Clone()
-	if _, ok := learned.Network[p.RuleName]; !ok && p.Status != StatusApproved {
+	if !p.CanUndo(learned) {
 		return nil, fmt.Errorf("proposal %s: is not approved", p.ID)
 	}
 	// The rule goes first: cut short, this leaves an approval that can be undone again.
 	delete(learned.Network, p.RuleName)
+	ledger.remove(learned, &p)
 	if err := saveLearned(store, policyName, learned, nil); err != nil {
 		return nil, err
 	}
@@ -184,7 +199,13 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	if err := revive(store, policyName, p.ID); err != nil {
 		return nil, err
 	}
-	return policy.Diff(before, learned), nil
+	return difference(before, learned), nil
+}
+
+// CanUndo reports whether there is anything of the proposal in force: also an earlier rule of one that
+// has grown since it was approved.
+func (p *Proposal) CanUndo(learned *policy.Policy) bool {
+	return p.Status == StatusApproved || p.InForce != nil || learned.Network[p.RuleName] != nil
 }
 
 // loadProposal reads and checks a proposal.

@@ -53,6 +53,9 @@ func allows(r requests) []policy.L7Allow {
 
 // ruleName is readable, and through the id the proposal's own.
 func (e *Evidence) ruleName() string {
+	if e.target.tree != "" {
+		return "files_" + word(strings.TrimPrefix(e.target.tree, "/"), 64) + "_" + strings.TrimPrefix(e.id, "p-")
+	}
 	parts := []string{word(e.target.host, 64), fmt.Sprint(e.target.port)}
 	if e.target.protocol != "" {
 		parts = append(parts, e.target.protocol)

@@ -30,8 +30,11 @@ func supersede(store *state.Store, policyName string, learned *policy.Policy, ap
 	return superseded, nil
 }
 
-// related reports whether the rules of two proposals name a host in common.
+// related reports whether two proposals are for files, or their rules name a host in common.
 func related(a, b *Proposal) bool {
+	if a.Kind != b.Kind || a.Kind == KindFilesystem {
+		return a.Kind == b.Kind
+	}
 	return slices.ContainsFunc(a.Rule.Endpoints, func(e policy.Endpoint) bool { return names(b.Rule, e.Host) })
 }
 
@@ -42,6 +45,9 @@ func names(r *policy.Rule, host string) bool {
 // covered reports whether the learned rules allow all that a proposal's does, literally: each
 // of its parts is one of theirs.
 func covered(p *Proposal, learned *policy.Policy) bool {
+	if p.Kind == KindFilesystem {
+		return filesCovered(p, learned)
+	}
 	near := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
 	for key, r := range learned.Network {
 		// What the proposal itself once had approved does not count: it would be undone with it.
@@ -52,6 +58,19 @@ func covered(p *Proposal, learned *policy.Policy) bool {
 	with := near.Clone()
 	with.Network[p.RuleName] = p.Rule
 	return len(policy.Diff(near, with)) == 0
+}
+
+// filesCovered is covered for paths, which are also covered by a directory above them. A proposal of which
+// an earlier state is in force still has to be looked at.
+func filesCovered(p *Proposal, learned *policy.Policy) bool {
+	if p.InForce != nil || learned.Filesystem == nil {
+		return false
+	}
+	rules := FileRules{ReadOnly: learned.Filesystem.ReadOnly, ReadWrite: learned.Filesystem.ReadWrite}
+	allowed := func(paths []string, op FileOp) bool {
+		return !slices.ContainsFunc(paths, func(path string) bool { return !rules.Allows(FileAccess{Path: path, Op: op}) })
+	}
+	return allowed(p.Filesystem.ReadOnly, OpRead) && allowed(p.Filesystem.ReadWrite, OpWrite)
 }
 
 // revive makes the proposals pending again that one had superseded. The caller holds the policy's lock.

@@ -21,6 +21,8 @@ type target struct {
 	port     uint16
 	protocol string // udp, or empty: tcp
 	binary   string
+
+	tree string // of files; the rest is empty then
 }
 
 // targetOf is what a rule for the denial would name. It is false where no rule can name
@@ -93,6 +95,9 @@ func longID(policyName string, t target) string  { return "p-" + t.hash(policyNa
 
 func (t target) hash(policyName string) string {
 	text := fmt.Sprintf("%s\x00%s\x00%s\x00%d\x00%s", policyName, KindNetwork, t.host, t.port, t.binary)
+	if t.tree != "" {
+		text = fmt.Sprintf("%s\x00%s\x00%s", policyName, KindFilesystem, t.tree)
+	}
 	if t.protocol != "" {
 		text += "\x00" + t.protocol
 	}
@@ -100,9 +105,14 @@ func (t target) hash(policyName string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (t target) String() string { return fmt.Sprintf("%s:%d", t.host, t.port) }
+func (t target) String() string {
+	if t.tree != "" {
+		return t.tree
+	}
+	return fmt.Sprintf("%s:%d", t.host, t.port)
+}
 
 func (t target) compare(o target) int {
 	return cmp.Or(cmp.Compare(t.host, o.host), cmp.Compare(t.port, o.port),
-		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary))
+		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree, o.tree))
 }

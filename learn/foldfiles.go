@@ -1,0 +1,160 @@
+package learn
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	"openshell.ai/openshell/audit"
+)
+
+// FileGrant is a path that a policy should grant, and what for. A directory stands for its subtree:
+// Landlock knows nothing narrower.
+type FileGrant struct {
+	Path     string
+	Write    bool     // read_write, else read_only
+	Observed []string // what was accessed: some of the paths, fit to show
+	Why      string   // why it is wider than what was accessed; empty: it is not
+}
+
+// FoldFiles returns the narrowest grants that let the accesses happen again, sorted by path. It
+// folds only what changes from run to run, the files of a system, and what Landlock cannot tell
+// apart; in guarded directories nothing is folded, so that a file that has to be made there
+// is granted by its own name, which is of use only if the image has it.
+func FoldFiles(accesses []FileAccess) []FileGrant {
+	byTree := map[string]*fileSet{}
+	for _, a := range accesses {
+		n, ok := needOf(a)
+		if !ok {
+			continue
+		}
+		tree := n.tree()
+		if byTree[tree] == nil {
+			byTree[tree] = newFileSet(tree)
+		}
+		byTree[tree].add(n, a)
+	}
+	var grants []FileGrant
+	for _, set := range byTree {
+		grants = append(grants, set.grants()...)
+	}
+	slices.SortFunc(grants, func(a, b FileGrant) int { return cmp.Compare(a.Path, b.Path) })
+	return grants
+}
+
+// need is what one access takes.
+type need struct {
+	path  string
+	write bool
+	why   string // as FileGrant.Why
+}
+
+// Why a grant is wider than an access.
+const (
+	whyEntry   = "to make, remove or rename a file takes write access to its directory"
+	whyMade    = "the directory was made by the workload: the nearest one that was there before"
+	whyVaries  = "a name below it is another one each time"
+	whySystem  = "the files of a system are read as a whole"
+	whyList    = "to list a directory takes read access to all below it"
+	whyName    = "a name below it cannot be written in a policy"
+	whyBounded = "there were too many different paths to list"
+)
+
+// needOf is what an access takes. It is false for one that nothing can be granted for: a
+// listing of /, a name that no policy can have.
+func needOf(a FileAccess) (need, bool) {
+	p := anyProcess(path.Clean(a.Path))
+	if !strings.HasPrefix(p, "/") || p == "/" || len(p) > maxPathBytes || a.Op == 0 {
+		return need{}, false
+	}
+	n := need{path: p, write: a.Op&opsWrite != 0}
+	if a.Op&opsEntry != 0 {
+		return n.entry(a.Existing).named()
+	}
+	if dir := speakable(p); dir != p {
+		return need{path: dir, write: n.write, why: whyName}.named()
+	}
+	if a.Op&OpReadDir != 0 {
+		n.why = whyList
+	}
+	if !n.write {
+		for _, tree := range systemTrees {
+			if within(tree, p) && zoneOf(p) == "" {
+				return need{path: tree, why: whySystem}, true
+			}
+		}
+		if within("/proc", p) {
+			return need{path: "/proc", why: whySystem}, true
+		}
+	}
+	return n.folded(), true
+}
+
+// named is false for a need that no policy can have, or should.
+func (n need) named() (need, bool) {
+	ok := n.path != "/" && speakable(n.path) == n.path && (n.why != whyName || !guarded(n.path))
+	return n, ok
+}
+
+// speakable is the longest part of a path that can be written in a policy, and shown, as it is.
+func speakable(p string) string {
+	at := 0
+	for name := range strings.SplitSeq(p[1:], "/") {
+		if audit.Escape(name, maxPathBytes) != name {
+			return path.Clean("/" + p[:at])
+		}
+		at += 1 + len(name)
+	}
+	return p
+}
+
+// entry is for a change to the directory that the path is in.
+func (n need) entry(existing string) need {
+	dir, why := path.Dir(n.path), whyEntry
+	if existing = path.Clean(existing); strings.HasPrefix(existing, "/") && existing != dir && within(existing, dir) {
+		dir, why = existing, whyMade
+	}
+	if guarded(dir) {
+		return n // exactly, for what that is worth
+	}
+	return need{path: dir, write: true, why: why}.folded()
+}
+
+// guarded reports whether a directory must not be granted for what is in it.
+func guarded(dir string) bool { return slices.Contains(guardedDirs, dir) || zoneOf(dir) != "" }
+
+// folded goes up to where the names stay the same, unless that is too far up.
+func (n need) folded() need {
+	if zoneOf(n.path) != "" {
+		return n
+	}
+	at := 0
+	for name := range strings.SplitSeq(n.path[1:], "/") {
+		if varies(name) {
+			dir := path.Clean(n.path[:at])
+			if depth(dir) < 2 || guarded(dir) || dir == homeOf(dir) {
+				return n
+			}
+			return need{path: dir, write: n.write, why: whyVaries}
+		}
+		at += 1 + len(name)
+	}
+	return n
+}
+
+// anyProcess replaces a process id in /proc, which is another one each time.
+func anyProcess(p string) string {
+	rest, ok := strings.CutPrefix(p, "/proc/")
+	if !ok {
+		return p
+	}
+	pid, below, _ := strings.Cut(rest, "/")
+	if !allDigits(pid) {
+		return p
+	}
+	if tid, more, ok := strings.Cut(strings.TrimPrefix(below, "task/"), "/"); ok && strings.HasPrefix(below, "task/") && allDigits(tid) {
+		below = more
+	}
+	return path.Join("/proc/self", below)
+}

@@ -112,11 +112,11 @@ func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {
 		}
 		return append([]string{policyName}, cells...)
 	}
-	rows := [][]string{row("POLICY", "ID", "STATUS", "BINARY", "ENDPOINT", "WHAT", "HITS", "CONFIDENCE", "MODE", "RUNS")}
+	rows := [][]string{row("POLICY", "ID", "STATUS", "BINARY", "TARGET", "WHAT", "HITS", "CONFIDENCE", "MODE", "RUNS")}
 	for i := range proposals {
 		p := &proposals[i]
 		rows = append(rows, row(p.Policy, p.ID, plain(p.Status),
-			keepEnd(plain(p.Binary), maxBinaryColumn), keepEnd(endpoint(p), maxEndpointColumn), what(p),
+			keepEnd(programs(p), maxBinaryColumn), keepEnd(endpoint(p), maxEndpointColumn), what(p),
 			strconv.Itoa(p.Evidence.Hits), confidence(p), plain(p.Provenance.Mode), strconv.Itoa(len(p.Provenance.Runs))))
 	}
 	return rows
@@ -125,6 +125,9 @@ func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {
 // services are the hosts and ports of a proposal, each once.
 func services(p *learn.Proposal) []string {
 	var list []string
+	if p.Rule == nil {
+		return nil
+	}
 	for i := range p.Rule.Endpoints {
 		e := &p.Rule.Endpoints[i]
 		for _, port := range e.PortList() {
@@ -137,8 +140,36 @@ func services(p *learn.Proposal) []string {
 	return list
 }
 
-// endpoint is the destination of a proposal, and how many others it has.
-func endpoint(p *learn.Proposal) string { return firstOf(services(p), 0) }
+// endpoint is the destination of a proposal, and how many others it has, or the tree of its files.
+func endpoint(p *learn.Proposal) string {
+	if p.Kind == learn.KindFilesystem {
+		return plain(p.Evidence.Tree)
+	}
+	return firstOf(services(p), 0)
+}
+
+// binaries are the programs that a proposal is for, each once.
+func binaries(p *learn.Proposal) []string {
+	var list []string
+	add := func(path string) {
+		if path = plain(path); path != "" && !slices.Contains(list, path) {
+			list = append(list, path)
+		}
+	}
+	if p.Rule != nil {
+		for _, b := range p.Rule.Binaries {
+			add(b.Path)
+		}
+	}
+	for i := range p.Evidence.Files {
+		for _, b := range p.Evidence.Files[i].Binaries {
+			add(b)
+		}
+	}
+	return list
+}
+
+func programs(p *learn.Proposal) string { return firstOf(binaries(p), 0) }
 
 // firstOf is the first of a list and how many follow, in width characters where that is not 0.
 func firstOf(list []string, width int) string {
@@ -157,6 +188,9 @@ func firstOf(list []string, width int) string {
 
 // what says how much a proposal allows, in one cell.
 func what(p *learn.Proposal) string {
+	if p.Kind == learn.KindFilesystem {
+		return fileCount(p)
+	}
 	if grants := learn.Grants(p.Rule); len(grants) > 0 {
 		grants[0] = plain(grants[0])
 		return firstOf(grants, maxWhatColumn)
@@ -171,9 +205,24 @@ func what(p *learn.Proposal) string {
 	return "any (L4)"
 }
 
+// fileCount says how many paths are to be read, and written.
+func fileCount(p *learn.Proposal) string {
+	var parts []string
+	if n := len(p.Filesystem.ReadOnly); n > 0 {
+		parts = append(parts, fmt.Sprintf("read %d", n))
+	}
+	if n := len(p.Filesystem.ReadWrite); n > 0 {
+		parts = append(parts, fmt.Sprintf("write %d", n))
+	}
+	return strings.Join(parts, ", ")
+}
+
 func confidence(p *learn.Proposal) string { return strconv.FormatFloat(p.Confidence, 'f', 2, 64) }
 
 // subject is a proposal in a few words.
 func subject(p *learn.Proposal) string {
-	return plain(p.Binary) + " to " + endpoint(p) + ", " + what(p)
+	if p.Kind == learn.KindFilesystem {
+		return plain(p.Rationale)
+	}
+	return programs(p) + " to " + endpoint(p) + ", " + what(p)
 }

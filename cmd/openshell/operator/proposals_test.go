@@ -13,7 +13,7 @@ import (
 
 func proposal(id, status, binary string, e policy.Endpoint) learn.Proposal {
 	return learn.Proposal{ID: id, Policy: "agent", Status: status, Binary: binary, Confidence: 0.65,
-		Rule:       &policy.Rule{Endpoints: []policy.Endpoint{e}},
+		Rule:       &policy.Rule{Endpoints: []policy.Endpoint{e}, Binaries: []policy.Binary{{Path: binary}}},
 		Evidence:   learn.ProposalEvidence{Hits: 12},
 		Provenance: learn.Provenance{Mode: learn.ModePermissive, Runs: make([]learn.RunEvidence, 2)}}
 }
@@ -31,7 +31,7 @@ func TestProposalTable(t *testing.T) {
 	if err := writeTable(&out, proposalRows(list, false)); err != nil {
 		t.Fatal(err)
 	}
-	const want = `ID          STATUS      BINARY                ENDPOINT                      WHAT                  HITS  CONFIDENCE  MODE        RUNS
+	const want = `ID          STATUS      BINARY                TARGET                        WHAT                  HITS  CONFIDENCE  MODE        RUNS
 p-00000001  pending     /usr/bin/curl         api.github.com:443            GET /repos/* +2       12    0.65        permissive  2
 p-00000002  approved    …es/.bin/claude-code  …xxxxxxxxxxx.example.com:443  GET /a/path/that… +1  12    0.65        permissive  2
 p-00000003  rejected    /bin/a\x0a\x1b[2Jb    [2001:db8::1]:53              any (UDP)             12    0.65        permissive  2

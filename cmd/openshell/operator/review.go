@@ -56,6 +56,10 @@ func approveCommand() *cobra.Command {
 					p := &result.Approved[i]
 					fmt.Fprintf(cmd.OutOrStdout(), "approved %s: %s\n", p.ID, subject(p))
 				}
+				for i := range result.Superseded {
+					p := &result.Superseded[i]
+					fmt.Fprintf(cmd.OutOrStdout(), "superseded %s: allowed by %s\n", p.ID, p.SupersededBy)
+				}
 				if err == nil && len(result.Approved) == 0 {
 					fmt.Fprintln(cmd.OutOrStdout(), "approved already")
 				}
@@ -150,7 +154,7 @@ func undo(store *state.Store, policyName, id, by string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if p.Status != learn.StatusApproved && learned.Network[p.RuleName] == nil {
+	if !p.CanUndo(learned) {
 		return "not approved:", nil
 	}
 	_, err = learn.Undo(store, policyName, id, by)

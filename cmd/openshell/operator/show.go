@@ -69,7 +69,7 @@ func approvalDiff(c *config.Config, p *learn.Proposal) ([]string, error) {
 		return nil, err
 	}
 	learned := now.Learned.Clone()
-	learned.Network[p.RuleName] = p.Rule
+	p.AddTo(learned)
 	difference := policy.Diff(now.Effective, policy.Merge(now.Base, learned))
 	return append([]string{}, difference...), nil
 }
@@ -88,6 +88,7 @@ func writeProposal(w io.Writer, p *learn.Proposal, difference []string) error {
 	}
 	fmt.Fprintf(w, "\nRule:\n%s", indent(rule))
 	writeEvidence(w, &p.Evidence)
+	writeGrants(w, p.FileGrants())
 	if err := writeRuns(w, p.Provenance.Runs); err != nil {
 		return err
 	}
@@ -114,10 +115,14 @@ func writeSummary(w io.Writer, p *learn.Proposal) {
 	field("Status", p.Status)
 	field("Policy", p.Policy)
 	field("Rule name", p.RuleName)
-	field("Binary", p.Binary)
+	field("Binary", strings.Join(binaries(p), ", "))
+	if p.Provenance.Mode == learn.ModeAgent {
+		field("Asked by", p.Binary)
+	}
 	field("SHA-256", p.BinarySHA256)
 	field("Started by", strings.Join(p.Ancestors, ", "))
 	field("Endpoint", strings.Join(services(p), ", "))
+	field("Tree", p.Evidence.Tree)
 	field("Rationale", p.Rationale)
 	field("Confidence", confidence(p))
 	field("Learned in", p.Provenance.Mode+" mode")
@@ -157,6 +162,25 @@ func writeEvidence(w io.Writer, e *learn.ProposalEvidence) {
 	}
 }
 
+// writeGrants shows the paths that are proposed beside what was accessed.
+func writeGrants(w io.Writer, grants []learn.FileGrant) {
+	if len(grants) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nGranted, and accessed (samples):")
+	for _, g := range grants {
+		mode := "read"
+		if g.Write {
+			mode = "write"
+		}
+		fmt.Fprintf(w, "  %-6s%s\n", mode, plain(g.Path))
+		if g.Why == "" {
+			continue
+		}
+		fmt.Fprintf(w, "        %s: %s\n", plain(g.Why), plain(strings.Join(g.Observed, ", ")))
+	}
+}
+
 func writeRuns(w io.Writer, runs []learn.RunEvidence) error {
 	if len(runs) == 0 {
 		return nil
@@ -172,7 +196,11 @@ func writeRuns(w io.Writer, runs []learn.RunEvidence) error {
 
 // ruleYAML is the proposal's rule as it would stand in a policy.
 func ruleYAML(p *learn.Proposal) (string, error) {
-	data, err := policy.Marshal(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{p.RuleName: p.Rule}})
+	alone := &policy.Policy{Version: 1, Filesystem: p.Filesystem}
+	if p.Rule != nil {
+		alone.Network = map[string]*policy.Rule{p.RuleName: p.Rule}
+	}
+	data, err := policy.Marshal(alone)
 	if err != nil {
 		return "", fmt.Errorf("proposal %s: %w", p.ID, err)
 	}

@@ -55,9 +55,73 @@ func (d *Diag) TCPInode(local, remote netip.AddrPort) (uint64, error) {
 	return diagInode(msgs[0].Data)
 }
 
+// UDPInodes returns the inodes of all UDP sockets that may have sent a datagram
+// from local to remote: those with the port, on that address or on any, that are
+// connected to nobody else. Several sockets can share a port (SO_REUSEPORT).
+func (d *Diag) UDPInodes(local, remote netip.AddrPort) ([]uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var inodes []uint64
+	// IPv6 sockets send to IPv4 addresses too, and nobody asks for IPv6 first.
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		request := make([]byte, diagRequestSize)
+		request[0], request[1] = family, unix.IPPROTO_UDP
+		binary.NativeEndian.PutUint32(request[4:], ^uint32(0)) // every state
+		msgs, err := d.conn.Execute(netlink.Message{
+			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
+			Data:   request,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("socket diagnostics: %w", err)
+		}
+		for _, m := range msgs {
+			if !maySend(m.Data, local, remote) {
+				continue
+			}
+			inode, err := diagInode(m.Data)
+			if errors.Is(err, ErrNoSocket) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			inodes = append(inodes, inode)
+		}
+	}
+	if len(inodes) == 0 {
+		return nil, ErrNoSocket
+	}
+	return inodes, nil
+}
+
+// maySend tells whether the socket of a struct inet_diag_msg may have sent a
+// datagram from local to remote.
+func maySend(b []byte, local, remote netip.AddrPort) bool {
+	if len(b) < diagMsgSize {
+		return false
+	}
+	matches := func(port, addr int, want netip.AddrPort) bool {
+		p := binary.BigEndian.Uint16(b[port:])
+		a := netip.AddrFrom16([16]byte(b[addr : addr+16]))
+		if b[0] == unix.AF_INET {
+			a = netip.AddrFrom4([4]byte(b[addr : addr+4]))
+		}
+		return p == want.Port() && (a.IsUnspecified() || a.Unmap() == want.Addr().Unmap())
+	}
+	// Ports at 4 and 6, addresses at 8 and 24.
+	unconnected := binary.BigEndian.Uint16(b[6:]) == 0
+	return matches(4, 8, local) && (unconnected || matches(6, 24, remote))
+}
+
+// Sizes of struct inet_diag_req_v2 and inet_diag_msg.
+const (
+	diagRequestSize = 56
+	diagMsgSize     = 72
+)
+
 // diagRequest encodes struct inet_diag_req_v2 of linux/inet_diag.h.
 func diagRequest(local, remote netip.AddrPort) []byte {
-	b := make([]byte, 56)
+	b := make([]byte, diagRequestSize)
 	la, ra := local.Addr().Unmap(), remote.Addr().Unmap()
 	b[0] = unix.AF_INET6
 	if la.Is4() {
@@ -77,8 +141,8 @@ func diagRequest(local, remote netip.AddrPort) []byte {
 
 // diagInode reads idiag_inode of struct inet_diag_msg.
 func diagInode(b []byte) (uint64, error) {
-	const inodeOffset, size = 68, 72
-	if len(b) < size {
+	const inodeOffset = 68
+	if len(b) < diagMsgSize {
 		return 0, fmt.Errorf("socket diagnostics: short answer of %d bytes", len(b))
 	}
 	inode := binary.NativeEndian.Uint32(b[inodeOffset:])

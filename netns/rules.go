@@ -24,15 +24,20 @@ type rule struct {
 
 const (
 	chainIntercept = "intercept" // rewrites destinations to the sandbox's servers
+	chainDatagrams = "datagrams" // gives UDP to the sandbox, as it is
 	chainInput     = "input"     // what may arrive: intercepted, or the workload's own
 	chainOutput    = "output"    // nothing leaves by any device but lo
 	chainForward   = "forward"   // nothing is forwarded
 )
 
-// Intercept installs the rules that bring every TCP connection and DNS query
-// of a sealed namespace to its proxy, and refuse the rest: UDP with an ICMP
-// port-unreachable, so that clients fall back at once. The rules are a
-// convenience for the workload, not the seal: without them it reaches nothing.
+// datagramMark marks what TPROXY has found a socket for.
+const datagramMark = 0x6f73
+
+// Intercept installs the rules that bring every TCP connection, DNS query and
+// UDP datagram of a sealed namespace to its servers, and refuse the rest. UDP is
+// refused with an ICMP port-unreachable where nobody serves it, so that clients
+// fall back at once. The rules are a convenience for the workload, not the seal:
+// without them it reaches nothing.
 func Intercept(n *Namespace, own []netip.Addr) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(n.Fd()))
 	if err != nil {
@@ -63,6 +68,7 @@ func chains(table *nftables.Table) []*nftables.Chain {
 	}
 	return []*nftables.Chain{
 		chain(chainIntercept, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, &accept),
+		chain(chainDatagrams, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, &accept),
 		chain(chainInput, nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, &drop),
 		chain(chainOutput, nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, &accept),
 		chain(chainForward, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, &drop),
@@ -82,11 +88,21 @@ func interceptionRules(own []netip.Addr) []rule {
 	for _, f := range []family{v4, v6} {
 		rules = append(rules, f.intercept()...)
 	}
+	// Answers, and DNS, which has its server already.
+	rules = append(rules,
+		rule{chainDatagrams, join(reply(), verdict(expr.VerdictAccept))},
+		rule{chainDatagrams, join(ctBits(expr.CtKeySTATUS, ctStatusDNAT), verdict(expr.VerdictAccept))},
+	)
+	for _, f := range []family{v4, v6} {
+		rules = append(rules, f.acceptLocal(chainDatagrams)...)
+		rules = append(rules, rule{chainDatagrams, join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort))})
+	}
 	rules = append(rules,
 		rule{chainOutput, join(notLoopback(expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop))},
 		rule{chainInput, join(notLoopback(expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop))},
 		rule{chainInput, join(ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))},
 		rule{chainInput, join(ctBits(expr.CtKeySTATUS, ctStatusDNAT), verdict(expr.VerdictAccept))},
+		rule{chainInput, join(marked(datagramMark), l4proto(unix.IPPROTO_UDP), verdict(expr.VerdictAccept))},
 	)
 	for _, f := range []family{v4, v6} {
 		rules = append(rules, f.acceptLocal(chainInput)...)
@@ -151,6 +167,35 @@ func (f family) dnat(port uint16) []expr.Any {
 		&expr.Immediate{Register: 1, Data: f.proxy.AsSlice()},
 		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: 1, RegProtoMin: 2},
+	}
+}
+
+// tproxy gives a datagram to the socket that is connected to its sender, or else
+// to the proxy's at the port. The rule ends where there is neither.
+func (f family) tproxy(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: f.proxy.AsSlice()},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.TProxy{Family: f.proto, RegAddr: 1, RegPort: 2},
+		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(datagramMark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+}
+
+func marked(mark uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(mark)},
+	}
+}
+
+// reply matches packets that answer others (IP_CT_DIR_REPLY of
+// linux/netfilter/nf_conntrack_tuple_common.h).
+func reply() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}},
 	}
 }
 

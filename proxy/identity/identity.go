@@ -51,12 +51,31 @@ func (f *Finder) Identify(local, remote netip.AddrPort) (Process, error) {
 	if err != nil {
 		return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 	}
-	owners, err := f.members.owners(inode)
+	return f.owner([]uint64{inode})
+}
+
+// IdentifyDatagram is Identify for who sent a UDP datagram from local to remote.
+// All the sockets that may have must be the same program's.
+func (f *Finder) IdentifyDatagram(local, remote netip.AddrPort) (Process, error) {
+	inodes, err := f.diag.UDPInodes(local, remote)
 	if err != nil {
 		return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 	}
-	if len(owners) == 0 {
-		return Process{}, fmt.Errorf("failed to resolve peer binary: no process of the sandbox holds socket %d", inode)
+	return f.owner(inodes)
+}
+
+// owner returns the identity of the processes that hold the sockets.
+func (f *Finder) owner(inodes []uint64) (Process, error) {
+	var owners []int
+	for _, inode := range inodes {
+		pids, err := f.members.owners(inode)
+		if err != nil {
+			return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
+		}
+		if len(pids) == 0 {
+			return Process{}, fmt.Errorf("failed to resolve peer binary: no process of the sandbox holds socket %d", inode)
+		}
+		owners = append(owners, pids...)
 	}
 	slices.Sort(owners)
 	first, err := f.identity(owners[0])
@@ -70,7 +89,7 @@ func (f *Finder) Identify(local, remote netip.AddrPort) (Process, error) {
 		}
 		if !first.sameProgram(other) {
 			return Process{}, fmt.Errorf("ambiguous shared socket ownership: inode %d is held by %s (%d) and %s (%d)",
-				inode, first.Path, first.PID, other.Path, other.PID)
+				inodes[0], first.Path, first.PID, other.Path, other.PID)
 		}
 	}
 	return first, nil

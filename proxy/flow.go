@@ -25,6 +25,7 @@ type flow struct {
 	prefix  []byte // what the client already said to an explicit proxy
 	host    string // a name in lower case, or an IP address
 	port    uint16
+	udp     bool
 	proc    identity.Process
 	procErr error
 	addrs   []netip.AddrPort // resolved, guarded: the only ones to dial
@@ -62,7 +63,11 @@ func (p *Proxy) newFlow(ctx context.Context) *flow {
 }
 
 func (f *flow) connection() policy.Connection {
-	return policy.Connection{Binary: f.proc.Path, Ancestors: f.proc.Ancestors, Host: f.host, Port: f.port}
+	c := policy.Connection{Binary: f.proc.Path, Ancestors: f.proc.Ancestors, Host: f.host, Port: f.port}
+	if f.udp {
+		c.Protocol = policy.ProtocolUDP
+	}
+	return c
 }
 
 func (f *flow) hostPort() string {

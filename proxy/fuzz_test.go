@@ -76,7 +76,7 @@ func newStage(t testing.TB, rules string) *stage {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); s.proxy.Serve(ctx, nil) }()
+	go func() { defer close(done); s.proxy.Serve(ctx, nil, nil) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return s
 }

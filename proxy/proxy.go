@@ -38,15 +38,19 @@ type View struct {
 
 // Config is what a sandbox's proxy works with. All fields but Local are required.
 type Config struct {
+	Inner    *netns.Namespace // where the workload is
 	Outer    *netns.Namespace // where upstream connections start
 	View     func() View      // the effective policy and mode, now
 	Names    *names.Table     // whose synthetic addresses stand for names
 	Hosts    *names.Hosts     // names of real addresses; may be nil
 	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
 	Identify func(local, remote netip.AddrPort) (identity.Process, error)
-	CA       *CA
-	Roots    func() *x509.CertPool // upstream certificates must chain to one of these
-	Record   func(Record)          // must not block
+	// IdentifyDatagram is Identify for UDP.
+	IdentifyDatagram func(local, remote netip.AddrPort) (identity.Process, error)
+
+	CA     *CA
+	Roots  func() *x509.CertPool // upstream certificates must chain to one of these
+	Record func(Record)          // must not block
 
 	// Local answers requests for http://policy.local/; nil: that name is like any
 	// other. Caller tells it who asks.
@@ -68,6 +72,7 @@ type Proxy struct {
 	sessions    tls.ClientSessionCache // with origins
 	ticketKey   [32]byte               // of sessions with the workload
 	pinned      pinned
+	datagrams   datagrams
 	held        held
 
 	handlers sync.WaitGroup
@@ -79,12 +84,13 @@ type Proxy struct {
 // New returns a proxy that Serve puts to work.
 func New(c Config) *Proxy {
 	p := &Proxy{
-		Config:   c,
-		toOrigin: newHandover(),
-		toProxy:  newHandover(),
-		sessions: tls.NewLRUClientSessionCache(512),
-		flows:    make(map[*flow]struct{}),
-		held:     newHeld(),
+		Config:    c,
+		toOrigin:  newHandover(),
+		toProxy:   newHandover(),
+		sessions:  tls.NewLRUClientSessionCache(512),
+		flows:     make(map[*flow]struct{}),
+		datagrams: datagrams{open: make(map[ends]*association)},
+		held:      newHeld(),
 	}
 	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
 	p.forward = newForwarder()
@@ -113,11 +119,14 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 // shutdownWait bounds the wait for handlers whose connections are closed.
 const shutdownWait = 5 * time.Second
 
-// Serve takes connections from the listeners, which must be in the inner
-// namespace, until ctx ends. Then it closes every connection and waits for
+// Serve takes connections and datagrams from the listeners and sockets, which
+// must be in the inner namespace, until ctx ends. Then it closes every connection and waits for
 // those who served them, so that nothing is recorded after it returns.
-func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener) {
+func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener, packets []*net.UDPConn) {
 	var serving sync.WaitGroup
+	for _, c := range packets {
+		serving.Go(func() { p.serveDatagrams(ctx, c) })
+	}
 	for _, l := range listeners {
 		serving.Go(func() { p.accept(ctx, l) })
 	}
@@ -126,6 +135,9 @@ func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener) {
 	<-ctx.Done()
 	for _, l := range listeners {
 		l.Close()
+	}
+	for _, c := range packets {
+		c.Close()
 	}
 	p.toOrigin.Close()
 	p.toProxy.Close()
@@ -219,6 +231,7 @@ func (p *Proxy) Reconsider() {
 			f.retire()
 		}
 	}
+	p.closeAssociations(view)
 }
 
 func (p *Proxy) flowsNow() []*flow {

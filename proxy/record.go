@@ -61,6 +61,7 @@ type Record struct {
 	Process identity.Process
 	Host    string
 	Port    uint16
+	UDP     bool         // or else TCP
 	Addrs   []netip.Addr // that Host resolved to and the guard let pass
 
 	Method, Scheme, Path string // Path is canonical and without its query

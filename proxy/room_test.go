@@ -125,17 +125,19 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 	upstream := names.NewUpstream(outer, []netip.AddrPort{internet.DNS()}, nil)
 	table := names.NewTable()
 	config := Config{
-		Outer:          outer,
-		View:           func() View { return *r.view.Load() },
-		Names:          table,
-		Resolve:        upstream.Resolve,
-		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
-		CA:             authority,
-		Roots:          sync.OnceValue(func() *x509.CertPool { return roots(t) }),
-		Record:         r.record,
-		MaxConnections: 256,
-		IdleTimeout:    time.Minute,
-		HeaderBytes:    64 << 10,
+		Inner:            r.inner,
+		Outer:            outer,
+		View:             func() View { return *r.view.Load() },
+		Names:            table,
+		Resolve:          upstream.Resolve,
+		Identify:         func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
+		IdentifyDatagram: func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
+		CA:               authority,
+		Roots:            sync.OnceValue(func() *x509.CertPool { return roots(t) }),
+		Record:           r.record,
+		MaxConnections:   256,
+		IdleTimeout:      time.Minute,
+		HeaderBytes:      64 << 10,
 	}
 	for _, f := range change {
 		f(r, &config)
@@ -151,7 +153,7 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 // serve starts the room's servers, and ends them with the test.
 func (r *room) serve(server *names.Server) {
 	var transparent, resolvers []*net.TCPListener
-	var packets []*net.UDPConn
+	var packets, datagrams []*net.UDPConn
 	for _, a := range []netip.Addr{netns.ProxyAddr4, netns.ProxyAddr6} {
 		l, err := r.inner.Listen(netip.AddrPortFrom(a, netns.TransparentPort))
 		if err != nil {
@@ -167,10 +169,15 @@ func (r *room) serve(server *names.Server) {
 			r.t.Fatal(err)
 		}
 		packets = append(packets, p)
+		d, err := r.inner.ListenDatagrams(a)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		datagrams = append(datagrams, d)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { r.proxy.Serve(ctx, transparent) })
+	wg.Go(func() { r.proxy.Serve(ctx, transparent, datagrams) })
 	wg.Go(func() { server.Serve(ctx, packets, resolvers) })
 	r.t.Cleanup(func() {
 		cancel()
@@ -395,6 +402,9 @@ func line(rec Record) string {
 		if w.value != "" {
 			words = append(words, w.key+w.value)
 		}
+	}
+	if rec.UDP {
+		words = append(words, "udp")
 	}
 	if rec.Evidence {
 		words = append(words, "EVIDENCE")

@@ -65,21 +65,23 @@ func (s *Sandbox) serveNetwork() error {
 	hosts := names.ParseHosts(s.request.DNS.Hosts)
 	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers, hosts)
 	s.proxy = proxy.New(proxy.Config{
-		Outer:          s.outer,
-		View:           s.view,
-		Names:          table,
-		Hosts:          hosts,
-		Resolve:        upstream.Resolve,
-		Identify:       finder.Identify,
-		CA:             s.authority,
-		Roots:          s.upstreamCAs,
-		Record:         s.observe,
-		MaxConnections: s.config.Limits.Connections,
-		IdleTimeout:    s.config.Limits.IdleTimeout,
-		HeaderBytes:    s.config.Limits.HeaderBytes,
+		Inner:            s.inner,
+		Outer:            s.outer,
+		View:             s.view,
+		Names:            table,
+		Hosts:            hosts,
+		Resolve:          upstream.Resolve,
+		Identify:         finder.Identify,
+		IdentifyDatagram: finder.IdentifyDatagram,
+		CA:               s.authority,
+		Roots:            s.upstreamCAs,
+		Record:           s.observe,
+		MaxConnections:   s.config.Limits.Connections,
+		IdleTimeout:      s.config.Limits.IdleTimeout,
+		HeaderBytes:      s.config.Limits.HeaderBytes,
 	})
 	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6}
-	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent); finder.Close() })
+	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
 	if err := netns.Intercept(s.inner, own); err != nil {
 		return err
@@ -94,14 +96,15 @@ func (s *Sandbox) serveNetwork() error {
 // listeners are the sockets in the inner namespace that its rules lead to.
 type listeners struct {
 	transparent, resolvers []*net.TCPListener
-	packets                []*net.UDPConn
+	packets                []*net.UDPConn // DNS
+	datagrams              []*net.UDPConn // everything else
 }
 
 func (l *listeners) close() {
 	for _, t := range slices.Concat(l.transparent, l.resolvers) {
 		t.Close()
 	}
-	for _, p := range l.packets {
+	for _, p := range slices.Concat(l.packets, l.datagrams) {
 		p.Close()
 	}
 }
@@ -134,6 +137,11 @@ func (s *Sandbox) listen(ipv6 bool) (_ *listeners, err error) {
 			return nil, err
 		}
 		l.packets = append(l.packets, p)
+		d, err := s.inner.ListenDatagrams(a)
+		if err != nil {
+			return nil, err
+		}
+		l.datagrams = append(l.datagrams, d)
 	}
 	return l, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
 )
@@ -69,6 +70,9 @@ func eventOf(r proxy.Record) audit.Event {
 func message(r proxy.Record, word string) string {
 	target := net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port)))
 	text := fmt.Sprintf("CONNECT %s %s", word, target)
+	if r.UDP {
+		text = fmt.Sprintf("UDP %s %s", word, target)
+	}
 	if r.Kind == proxy.Request {
 		text = fmt.Sprintf("L7_REQUEST %s %s %s%s", word, r.Method, target, r.Path)
 	}
@@ -89,9 +93,13 @@ func denialOf(r proxy.Record) learn.Denial {
 	kinds := map[proxy.Kind]learn.Kind{
 		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw, proxy.Request: learn.KindHTTP, proxy.Message: learn.KindMessage,
 	}
+	transport := policy.ProtocolTCP
+	if r.UDP {
+		transport = policy.ProtocolUDP
+	}
 	return learn.Denial{
 		Time: r.Time, Permissive: r.Outcome == proxy.Logged, Layer: r.Layer,
-		Host: r.Host, Port: r.Port, Protocol: "tcp",
+		Host: r.Host, Port: r.Port, Protocol: transport,
 		Binary: r.Process.Path, SHA256: r.Process.SHA256, Ancestors: r.Process.Ancestors,
 		Reason: r.Reason, Kind: kinds[r.Kind], Method: r.Method, Path: r.Path, Status: r.Status,
 		L7: r.Protocol, EndpointPath: r.EndpointPath, Missing: r.Missing,

@@ -1,0 +1,166 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/test/fakenet"
+)
+
+const echoUDP = fakenet.EchoHost + ":7"
+
+// datagrams opens a socket of the workload to a destination.
+func (r *room) datagrams(host string, port uint16) net.Conn {
+	r.t.Helper()
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		if addr, err = r.lookup(context.Background(), host); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	conn, err := r.inner.Dial(context.Background(), "udp", netip.AddrPortFrom(addr, port))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	r.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// exchangeDatagram sends a datagram and returns the answer.
+func exchangeDatagram(conn net.Conn, payload string) (string, error) {
+	if _, err := conn.Write([]byte(payload)); err != nil {
+		return "", err
+	}
+	b := make([]byte, 2048)
+	n, err := conn.Read(b)
+	return string(b[:n]), err
+}
+
+func TestUDP(t *testing.T) {
+	const rule = "{host: echo.example, port: 7, protocol: udp}"
+	for _, tt := range []struct {
+		name     string
+		view     View
+		v6, pass bool
+		want     []string
+	}{
+		{"allowed", enforcing(rule), false, true, []string{"connect allowed l4 " + echoUDP + " policy=p udp"}},
+		{"allowed over IPv6", enforcing(rule), true, true, []string{"connect allowed l4 " + echoUDP + " policy=p udp"}},
+		{"permissive", permissive(""), false, true, []string{
+			"connect logged l4 " + echoUDP + " udp (network connections not allowed by policy)",
+			"connect logged l4 " + echoUDP + " udp EVIDENCE (network connections not allowed by policy)"}},
+		{"denied", enforcing(""), false, false, []string{
+			"connect denied l4 " + echoUDP + " udp EVIDENCE (network connections not allowed by policy)"}},
+		{"a rule for TCP", enforcing("{host: echo.example, port: 7}"), true, false, []string{
+			"connect denied l4 " + echoUDP + " udp EVIDENCE (endpoint echo.example:7 is not allowed by any policy)"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRoom(t, tt.view)
+			r.v6 = tt.v6
+			conn := r.datagrams(fakenet.EchoHost, 7)
+			for _, payload := range []string{"one", "two", "three"} {
+				answer, err := exchangeDatagram(conn, payload)
+				switch {
+				case tt.pass && (err != nil || answer != payload):
+					t.Fatalf("%q, %v", answer, err)
+				case !tt.pass && !errors.Is(err, syscall.ECONNREFUSED):
+					t.Fatalf("%q, %v, want connection refused", answer, err)
+				}
+			}
+			r.want(tt.want...)
+		})
+	}
+}
+
+func TestUDPHoldsToTheGuardAndIdentity(t *testing.T) {
+	t.Run("address", func(t *testing.T) {
+		r := newRoom(t, permissive(""))
+		for _, host := range []string{"169.254.169.254", "10.1.2.3", fakenet.PrivateHost} {
+			if answer, err := exchangeDatagram(r.datagrams(host, 7), "x"); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s: %q, %v", host, answer, err)
+			}
+		}
+		for _, rec := range r.records() {
+			if rec.Outcome != Denied || rec.Layer != LayerSSRF || rec.Evidence {
+				t.Errorf("record %s", line(rec))
+			}
+		}
+	})
+	t.Run("identity", func(t *testing.T) {
+		r := newRoom(t, permissive(""), func(_ *room, c *Config) {
+			c.IdentifyDatagram = func(netip.AddrPort, netip.AddrPort) (identity.Process, error) {
+				return identity.Process{}, errors.New("nobody knows")
+			}
+		})
+		if answer, err := exchangeDatagram(r.datagrams(fakenet.EchoHost, 7), "x"); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%q, %v", answer, err)
+		}
+		r.want("connect denied identity *")
+	})
+}
+
+func TestQUICFallsBackInPermissiveMode(t *testing.T) {
+	initial := string(append([]byte{0xc3, 0, 0, 0, 1}, bytes.Repeat([]byte{7}, minInitial)...))
+	r := newRoom(t, permissive(""))
+	if answer, err := exchangeDatagram(r.datagrams(fakenet.EchoHost, 443), initial); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%d bytes, %v", len(answer), err)
+	}
+	r.want("connect denied l4 echo.example:443 udp (QUIC *")
+
+	r = newRoom(t, enforcing("{host: echo.example, port: 443, protocol: udp}"))
+	if answer, err := exchangeDatagram(r.datagrams(fakenet.EchoHost, 443), initial); err != nil || answer != initial {
+		t.Errorf("with a rule: %d bytes, %v", len(answer), err)
+	}
+}
+
+func TestIsQUIC(t *testing.T) {
+	long := bytes.Repeat([]byte{1}, minInitial)
+	for _, tt := range []struct {
+		first byte
+		size  int
+		want  bool
+	}{{0xc0, minInitial, true}, {0xe3, minInitial, true}, {0x40, minInitial, false}, {0x80, minInitial, false}, {0xc0, minInitial - 1, false}} {
+		b := append([]byte(nil), long[:tt.size]...)
+		b[0] = tt.first
+		if isQUIC(b) != tt.want {
+			t.Errorf("%#x, %d bytes: want %v", tt.first, tt.size, tt.want)
+		}
+	}
+}
+
+func TestReconsiderEndsUDP(t *testing.T) {
+	r := newRoom(t, enforcing("{host: echo.example, port: 7, protocol: udp}"))
+	conn := r.datagrams(fakenet.EchoHost, 7)
+	if _, err := exchangeDatagram(conn, "one"); err != nil {
+		t.Fatal(err)
+	}
+	r.change(enforcing(""))
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err := exchangeDatagram(conn, "two")
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still open: %v", err)
+		}
+	}
+}
+
+// Nobody is at the destination: the workload is told so, as without a sandbox.
+func TestUnreachableUpstreamIsPassedOn(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	conn := r.datagrams(fakenet.EchoHost, 9999)
+	if answer, err := exchangeDatagram(conn, "x"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%q, %v", answer, err)
+	}
+}

@@ -218,21 +218,23 @@ func (c *container) remove() {
 
 // result is a line of the client's output.
 type result struct {
-	OK      bool                `json:"ok"`
-	Target  string              `json:"target"`
-	Status  int                 `json:"status"`
-	Connect int                 `json:"connect"`
-	Header  map[string][]string `json:"header"`
-	Body    string              `json:"body"`
-	Bytes   int64               `json:"bytes"`
-	Issuer  string              `json:"issuer"`
-	Answers []string            `json:"answers"`
-	Rcode   string              `json:"rcode"`
-	Fields  map[string]string   `json:"fields"`
-	Names   []string            `json:"names"`
-	Remote  string              `json:"remote"`
-	Millis  int64               `json:"ms"`
-	Error   string              `json:"error"`
+	OK       bool                `json:"ok"`
+	Target   string              `json:"target"`
+	Status   int                 `json:"status"`
+	Connect  int                 `json:"connect"`
+	Header   map[string][]string `json:"header"`
+	Body     string              `json:"body"`
+	Bytes    int64               `json:"bytes"`
+	Issuer   string              `json:"issuer"`
+	Answers  []string            `json:"answers"`
+	Rcode    string              `json:"rcode"`
+	Fields   map[string]string   `json:"fields"`
+	Names    []string            `json:"names"`
+	Remote   string              `json:"remote"`
+	Messages []string            `json:"messages"`
+	Close    int                 `json:"close"`
+	Millis   int64               `json:"ms"`
+	Error    string              `json:"error"`
 }
 
 // results reads the client's lines from its output.

@@ -14,7 +14,8 @@ const maxAmbiguities = 20
 // ambiguity finds endpoints that can match the same connection or request and
 // disagree on what has to have one value. Like OpenShell, it refuses such a
 // policy. Learned rules are only warned of: they are made beside whatever the
-// base says, and the stricter of the two holds.
+// base says, and the stricter of the two holds. So are a wildcard's addresses
+// that differ from a name's.
 type ambiguity struct {
 	v        *validator
 	services map[service]*overlaps
@@ -141,6 +142,12 @@ func (a *ambiguity) compare(first, second *site, at service) {
 		return
 	}
 	conflicts := first.endpoint.conflicts(second.endpoint)
+	tolerated := first.learned || second.learned
+	if ips, its := first.endpoint.ips(), second.endpoint.ips(); ips != its {
+		// A name is the way to say otherwise of one of a wildcard's hosts.
+		tolerated = tolerated || len(conflicts) == 0 && first.endpoint.kind() != second.endpoint.kind()
+		conflicts = append(conflicts, fmt.Sprintf("allowed_ips=[%s] vs [%s]", ips, its))
+	}
 	if len(conflicts) == 0 {
 		return
 	}
@@ -148,10 +155,10 @@ func (a *ambiguity) compare(first, second *site, at service) {
 	text := fmt.Sprintf("network policies '%s' endpoint[%d] (%s) and '%s' endpoint[%d] (%s) overlap on port %d with conflicting metadata: %s",
 		printable(first.key), first.index, first.endpoint.selector(), printable(second.key), second.index, second.endpoint.selector(), at.port, strings.Join(conflicts, "; "))
 	switch {
+	case tolerated:
+		a.v.warn(second.path, "%s; the stricter holds, but OpenShell itself would refuse the policy", text)
 	case len(a.reported) > maxAmbiguities:
 		a.v.problem(second.path, "more endpoints overlap with conflicting metadata")
-	case first.learned || second.learned:
-		a.v.warn(second.path, "%s; the stricter holds, but OpenShell itself would refuse the policy", text)
 	default:
 		a.v.problem(second.path, "%s", text)
 	}
@@ -164,7 +171,8 @@ func (e *Endpoint) traits() string {
 	return fmt.Sprintf("%q", []any{e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.hasGraphQLPolicy(), e.maxBody(), e.strictToolNames()})
 }
 
-// conflicts lists what two endpoints that can match the same disagree on.
+// conflicts lists what two endpoints that can match the same disagree on,
+// apart from addresses.
 func (e *Endpoint) conflicts(other *Endpoint) []string {
 	var found []string
 	differ := func(field string, a, b any) {
@@ -174,7 +182,6 @@ func (e *Endpoint) conflicts(other *Endpoint) []string {
 	}
 	differ("transparent_tcp_eligible", e.Protocol == ProtocolTCP, other.Protocol == ProtocolTCP)
 	differ("tls", cmp.Or(e.TLS, "auto"), cmp.Or(other.TLS, "auto"))
-	differ("allowed_ips", e.ips(), other.ips())
 	if !e.configures() || !other.configures() || !pathsOverlap(e.Path, other.Path) {
 		return found
 	}
@@ -194,6 +201,18 @@ func (e *Endpoint) conflicts(other *Endpoint) []string {
 		differ("mcp.strict_tool_names", e.strictToolNames(), other.strictToolNames())
 	}
 	return found
+}
+
+// kind is the way the endpoint names its host.
+func (e *Endpoint) kind() hostKind {
+	switch {
+	case e.Host == "":
+		return hostless
+	case strings.Contains(e.Host, "*"):
+		return wildcardedHost
+	default:
+		return exactHost
+	}
 }
 
 // configures reports whether an endpoint says more than that it is allowed.

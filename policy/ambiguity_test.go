@@ -18,7 +18,7 @@ func TestAmbiguity(t *testing.T) {
 		{"host: h.example, port: 443, " + rest, "host: h.example, port: 443", ""}, // plain L4 takes no part
 		{"host: h.example, port: 443, " + rest, "host: h.example, port: 443, protocol: tcp", "transparent_tcp_eligible=false vs true"},
 		{"host: h.example, port: 443, " + rest, "host: h.example, port: 443, tls: skip", "tls=auto vs skip"},
-		{"host: h.example, port: 443", "host: h.example, port: 443, allowed_ips: [10.0.0.1]", "allowed_ips= vs 10.0.0.1"},
+		{"host: h.example, port: 443", "host: h.example, port: 443, allowed_ips: [10.0.0.1]", "allowed_ips=[] vs [10.0.0.1]"},
 		{"host: h.example, port: 443, allowed_ips: [10.0.0.1, 10.0.0.2]", "host: h.example, port: 443, allowed_ips: [10.0.0.2, 10.0.0.1]", ""},
 		{"host: h.example, port: 443, " + rest, "host: h.example, port: 443, protocol: graphql, enforcement: enforce, access: full", "protocol=rest vs graphql"},
 		{"host: h.example, port: 443, " + rest, "host: h.example, port: 443, path: /graphql, protocol: graphql, access: full", ""}, // more specific
@@ -35,7 +35,9 @@ func TestAmbiguity(t *testing.T) {
 		{`host: "a*.example.com", port: 443, ` + rest, `host: "*b.example.com", port: 443, protocol: rest, access: full`, "enforcement"},
 		{`host: "a*.example.com", port: 443, ` + rest, `host: "b*.example.com", port: 443, protocol: rest, access: full`, ""},
 		{`host: "**.a.example.com", port: 443, ` + rest, `host: "**.example.com", port: 443, protocol: rest, access: full`, "enforcement"},
-		{"host: h.example, port: 443", "port: 443, allowed_ips: [10.0.0.1]", "<any-host>"},
+		{"host: h.example, port: 443", "port: 443, allowed_ips: [10.0.0.1]", "WARN"},
+		{"host: a.example.com, port: 443", `host: "*.example.com", port: 443, allowed_ips: [10.0.0.1]`, "WARN"},
+		{"host: h.example, port: 443, " + rest, "port: 443, protocol: rest, access: full, allowed_ips: [10.0.0.1]", "<any-host>"},
 		{"host: h.example, port: 443, protocol: graphql, access: full, graphql_max_body_bytes: 1", "host: h.example, port: 443, protocol: graphql, access: full", "max_body_bytes=1 vs 65536"},
 		{"host: h.example, port: 443, protocol: graphql, access: full, graphql_max_body_bytes: 65536", "host: h.example, port: 443, protocol: graphql, access: full", ""},
 		{"host: h.example, port: 443, protocol: mcp, mcp: { allow_all_known_mcp_methods: true, strict_tool_names: false }", "host: h.example, port: 443, protocol: mcp, mcp: { allow_all_known_mcp_methods: true }", "mcp.strict_tool_names=false vs true"},
@@ -51,9 +53,12 @@ func TestAmbiguity(t *testing.T) {
 			if err != nil {
 				got = err.Error()
 			}
+			if tt.want == "WARN" {
+				tt.want, learned = "allowed_ips", "# none\n"
+			}
 			if learned != "" {
 				if err != nil {
-					t.Errorf("%s beside a learned %s: %v", tt.first, tt.second, err)
+					t.Errorf("%s beside %s: %v", tt.first, tt.second, err)
 				}
 				for _, w := range warnings {
 					if strings.Contains(w.Reason, "OpenShell itself would refuse") {

@@ -165,18 +165,13 @@ func compileBinaries(r *Rule, o Options) (exact []string, globs []glob, err erro
 func compileEndpoint(r *rule, source *Endpoint) (*endpoint, error) {
 	ep := &endpoint{
 		rule:              r,
+		kind:              source.kind(),
 		tlsSkip:           source.TLS == TLSSkip,
 		inspect:           inspected(source.Protocol),
 		protocol:          source.Protocol,
 		maxBody:           source.maxBody(),
 		enforce:           source.Enforcement == EnforcementEnforce,
 		allowEncodedSlash: source.AllowEncodedSlash,
-	}
-	switch {
-	case source.Host == "":
-		ep.kind = hostless
-	case strings.Contains(source.Host, "*"):
-		ep.kind = wildcardedHost
 	}
 	for _, s := range source.AllowedIPs {
 		prefix, err := parsePrefix(s)

@@ -3,7 +3,9 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -258,6 +260,24 @@ func (d dice) carry(r *EvalRequest) {
 	}
 }
 
+// settle leaves out what makes a policy contradict itself.
+func settle(p *Policy) {
+	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
+		r := p.Network[key]
+		for p.Validate() != nil && len(r.Endpoints) > 1 && !r.Learned {
+			r.Endpoints = r.Endpoints[1:]
+		}
+		if p.Validate() == nil {
+			return
+		}
+		if r.Binaries != nil {
+			r.Learned = true
+		} else if len(p.Network) > 1 {
+			delete(p.Network, key)
+		}
+	}
+}
+
 // checkWithin compares two random policies, and asks both the same if the one is
 // within the other. It returns whether it is, and how much was allowed.
 func checkWithin(t *testing.T, seed uint64) (bool, int) {
@@ -268,6 +288,8 @@ func checkWithin(t *testing.T, seed uint64) (bool, int) {
 	if d.chance(80) {
 		maximum = d.wider(p)
 	}
+	settle(p)
+	settle(maximum)
 	if p.Validate() != nil || maximum.Validate() != nil {
 		t.Fatalf("seed %d: not valid: %v, %v", seed, p.Validate(), maximum.Validate())
 	}

@@ -56,7 +56,7 @@ func TestWithin(t *testing.T) {
 		{"hostless", "/bin/a", "port: 443, allowed_ips: [10.1.0.0/16]", "/bin/a", "port: 443, allowed_ips: [10.0.0.0/8]", "", "", ""},
 		{"address in hostless", "/bin/a", "host: 10.1.2.3, port: 443", "/bin/a", "port: 443, allowed_ips: [10.0.0.0/8]", "", "", ""},
 		{"address outside hostless", "/bin/a", "host: 10.1.2.3, port: 443", "/bin/a", "port: 443, allowed_ips: [10.2.0.0/16]", "at 10.1.2.3/32", "", ""},
-		{"allowed_ips silence another endpoint", "/bin/a", host, "/bin/a", host, "private addresses", "s:\n  endpoints: [{" + allowed + "}]\n", ""},
+		{"allowed_ips silence another endpoint", "/bin/a", host, "/bin/a", host, "private addresses", "# openshell.ai/learned\ns:\n  binaries: [{path: /bin/a}]\n  endpoints: [{" + allowed + "}]\n", ""},
 
 		{"connection in requests", "/bin/a", host, "/bin/a", host + ", " + enforced + ", access: full", "only what is inspected", "", ""},
 		{"spliced in requests", "/bin/a", host + ", tls: skip", "/bin/a", host + ", " + enforced + ", access: full", "only what is inspected", "", ""},

@@ -300,6 +300,9 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 			return "", "adding a rule does not help: " + verdict.Reason
 		}
 		ep.Protocol, ep.Enforcement, ep.Path = cmp.Or(verdict.Protocol, ProtocolREST), EnforcementEnforce, verdict.Path
+		if verdict.Decision == Audit {
+			ep.Enforcement = EnforcementAudit // endpoints that overlap have to agree
+		}
 		for _, missing := range verdict.Missing {
 			ep.Rules = append(ep.Rules, L7Allow{missing})
 		}

@@ -78,6 +78,10 @@ func (f *flow) decide(w http.ResponseWriter, r *http.Request, view View) (*excha
 		return nil, f.refusedConnection(decided)
 	}
 	x := &exchange{flow: f, request: request, upgrade: asksForWebSocket(r)}
+	if x.upgrade {
+		x.request.Upgrade = true
+		verdict = g.match.Request(x.request)
+	}
 	if x.upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")

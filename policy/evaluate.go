@@ -99,8 +99,8 @@ func (m *Match) evaluate(r *EvalRequest, permissive bool) (Verdict, error) {
 		request.ContentType = "application/json"
 	}
 	inspection := m.Inspection(request)
-	if max := inspection.MaxBody; max > 0 && len(request.Body) > max {
-		return Verdict{Policy: m.Policy, Malformed: true, Reason: fmt.Sprintf("request body exceeds %d byte inspection limit", max)}, nil
+	if limit := inspection.MaxBody; limit > 0 && len(request.Body) > limit {
+		return Verdict{Policy: m.Policy, Malformed: true, Reason: fmt.Sprintf("request body exceeds %d byte inspection limit", limit)}, nil
 	}
 	v := m.Request(request)
 	if r.WebSocketText == nil || !inspection.Text || v.Malformed || v.Decision == Deny && !permissive {

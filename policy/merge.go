@@ -7,9 +7,14 @@ import (
 
 // Merge returns the effective policy: base ∪ learned, sharing nothing with
 // either. The learned rules are marked and keep their keys, with "_learned"
-// added where the base has the same; the lists of filesystem paths are
-// unioned. How Landlock and the process are treated is the base's to say. A
-// nil policy adds nothing.
+// added where the base has another rule of the same key; a learned rule that the
+// base has already, as an exported policy does, is not repeated. The lists of
+// filesystem paths are unioned, and sorted. How Landlock and the process are
+// treated is the base's to say. A nil policy adds nothing.
+//
+// Of policies that were learned, either may be the base: what is allowed does not
+// depend on it, nor does what Marshal writes, unless they use one key for
+// different rules.
 func Merge(base, learned *Policy) *Policy {
 	if base == nil {
 		base = &Policy{Version: 1}
@@ -21,12 +26,12 @@ func Merge(base, learned *Policy) *Policy {
 	if learned.Filesystem != nil {
 		files := merged.FilesystemRules()
 		files.IncludeWorkdir = files.IncludeWorkdir || learned.Filesystem.IncludeWorkdir
-		files.ReadOnly = union(files.ReadOnly, learned.Filesystem.ReadOnly)
-		files.ReadWrite = union(files.ReadWrite, learned.Filesystem.ReadWrite)
+		files.ReadOnly = sortedSet(slices.Concat(files.ReadOnly, learned.Filesystem.ReadOnly))
+		files.ReadWrite = sortedSet(slices.Concat(files.ReadWrite, learned.Filesystem.ReadWrite))
 		merged.Filesystem = &files
 	}
 	for _, key := range slices.Sorted(maps.Keys(learned.Network)) {
-		if learned.Network[key] == nil {
+		if r := learned.Network[key]; r == nil || repeated(base.Network, key, r) {
 			continue
 		}
 		r := learned.Network[key].Clone()
@@ -53,19 +58,15 @@ func freeKey(key string, base, learned, merged map[string]*Rule) string {
 	}
 }
 
-// union appends to a what of b it does not have.
-func union(a, b []string) []string {
-	seen := make(map[string]bool, len(a))
-	for _, s := range a {
-		seen[s] = true
-	}
-	for _, s := range b {
-		if !seen[s] {
-			seen[s] = true
-			a = append(a, s)
+// repeated reports whether the base has a learned rule already, under its key or
+// one that freeKey made from it.
+func repeated(base map[string]*Rule, key string, r *Rule) bool {
+	for ; base[key] != nil; key += "_learned" {
+		if base[key].Learned && RuleDigest(base[key]) == RuleDigest(r) {
+			return true
 		}
 	}
-	return a
+	return false
 }
 
 // Clone returns a deep copy.

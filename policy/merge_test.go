@@ -20,7 +20,7 @@ func TestMerge(t *testing.T) {
 	if got, want := len(merged.Network), len(base.Network)+2; got != want {
 		t.Errorf("%d rules, want %d", got, want)
 	}
-	wantRead := []string{"/usr", "/lib", "/etc", "/home/agent/.config/git", "/srv/models"}
+	wantRead := []string{"/etc", "/home/agent/.config/git", "/lib", "/srv/models", "/usr"}
 	if !slices.Equal(merged.Filesystem.ReadOnly, wantRead) || !merged.Filesystem.IncludeWorkdir {
 		t.Errorf("filesystem %+v", merged.Filesystem)
 	}
@@ -51,6 +51,58 @@ func TestMergeKeysDoNotClash(t *testing.T) {
 	want := map[string]string{"a": "base.example", "a_learned": "l2.example", "a_learned_learned": "l1.example"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Which of two learned policies is the base makes no difference.
+func TestMergeCommutes(t *testing.T) {
+	for seed := range uint64(200) {
+		d := newDice(seed)
+		a, b := d.policy(), d.policy()
+		for i, p := range []*Policy{a, b} {
+			p.Filesystem = &Filesystem{ReadOnly: []string{d.one("/a", "/b"), d.one("/c", "/d")}}
+			rules := p.Network
+			p.Network = map[string]*Rule{}
+			for key, r := range rules {
+				if r.Learned = true; r.Binaries != nil {
+					p.Network[key+string(rune('a'+i))] = r
+				}
+			}
+			if d.chance(50) {
+				p.Network["both"] = &Rule{Learned: true, Binaries: []Binary{{"/bin/a"}}, Endpoints: []Endpoint{{Host: "a.example.com", Port: 443}}}
+			}
+		}
+		ab, ba := Merge(a, b), Merge(b, a)
+		if text(t, ab) != text(t, ba) {
+			t.Fatalf("seed %d:\n%s\n%s", seed, text(t, ab), text(t, ba))
+		}
+		if again := Merge(ab, a); text(t, again) != text(t, ab) {
+			t.Fatalf("seed %d: merged again:\n%s\n%s", seed, text(t, ab), text(t, again))
+		}
+		one, other := mustCompile(t, ab), mustCompile(t, ba)
+		for range 50 {
+			r := d.request()
+			x, _ := one.Evaluate(r, false)
+			if y, _ := other.Evaluate(r, false); x != y {
+				t.Fatalf("seed %d: %+v: %+v, %+v", seed, r, x, y)
+			}
+		}
+	}
+}
+
+// A policy that was exported and made the base has the learned rules already.
+func TestMergeDoesNotRepeat(t *testing.T) {
+	base, learned := load(t, "policies/agent.yaml"), load(t, "learned.yaml")
+	exported := Merge(base, learned)
+	if got, want := text(t, Merge(exported, learned)), text(t, exported); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	// A rule that has grown since is another one.
+	for _, r := range learned.Network {
+		r.Endpoints[0].Host = "other.example.com"
+	}
+	if got, want := len(Merge(exported, learned).Network), len(exported.Network)+len(learned.Network); got != want {
+		t.Errorf("%d rules, want %d", got, want)
 	}
 }
 

@@ -39,7 +39,7 @@ func policyExportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			effective := withoutRepeats(p)
+			effective := p.Effective
 			if strict {
 				if err := onlyOpenShell(effective); err != nil {
 					return fmt.Errorf("policy %s: %w", p.Name, err)
@@ -76,18 +76,6 @@ func replaceFile(path string, data []byte) error {
 		return fmt.Errorf("--output: %w", err)
 	}
 	return nil
-}
-
-// withoutRepeats is the effective policy without the learned rules that the base has
-// already: those of a policy whose export was made its base.
-func withoutRepeats(p *sandbox.Policies) *policy.Policy {
-	fresh := p.Learned.Clone()
-	for key, r := range fresh.Network {
-		if b := p.Base.Network[key]; b != nil && b.Learned && policy.RuleDigest(b) == policy.RuleDigest(r) {
-			delete(fresh.Network, key)
-		}
-	}
-	return policy.Merge(p.Base, fresh)
 }
 
 // maxOpenShellPaths is how many filesystem paths OpenShell accepts.

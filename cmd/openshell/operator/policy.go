@@ -24,7 +24,8 @@ func policyCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(policyShowCommand(), policyCheckCommand(), policyExportCommand(), policyEvalCommand())
+	cmd.AddCommand(policyShowCommand(), policyCheckCommand(), policyExportCommand(),
+		policyEvalCommand(), policyExplainCommand(), policyDiffCommand())
 	return cmd
 }
 
@@ -57,7 +58,7 @@ func policyShowCommand() *cobra.Command {
 				which = policy.Merge(nil, p.Learned)
 				fmt.Fprintf(out, "# What was approved for policy %s.\n", p.Name)
 			default:
-				which = withoutRepeats(p)
+				which = p.Effective
 				fmt.Fprintf(out, "# The effective policy %s: the base and what was approved.\n", p.Name)
 			}
 			if !learnedOnly {

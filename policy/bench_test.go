@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// rulesFor makes a policy of n rules: exact hosts, wildcards and binaries, and
-// as many request rules for one host.
+// benchEngine makes a policy of n rules of each kind: exact hosts, wildcards of
+// their own and with one suffix, binaries and globs of binaries for one host, and
+// as many learned paths and globs of paths of one endpoint.
 func benchEngine(tb testing.TB, n int) *Engine {
 	tb.Helper()
 	p := &Policy{Version: 1, Network: map[string]*Rule{}}
@@ -26,6 +27,15 @@ func benchEngine(tb testing.TB, n int) *Engine {
 			Endpoints: []Endpoint{{Host: "shared.example.com", Port: 443}},
 			Binaries:  []Binary{{fmt.Sprintf("/opt/b%d", i)}},
 		}
+		p.Network[fmt.Sprintf("suffix%d", i)] = &Rule{
+			Endpoints: []Endpoint{{Host: fmt.Sprintf("s%d-*.suffix.example.com", i), Port: 443}, {Host: fmt.Sprintf("*-s%d.suffix.example.com", i), Port: 443}},
+			Binaries:  []Binary{{"/usr/bin/curl"}},
+		}
+		p.Network[fmt.Sprintf("glob%d", i)] = &Rule{
+			Endpoints: []Endpoint{{Host: "globs.example.com", Port: 443}},
+			Binaries:  []Binary{{fmt.Sprintf("/opt/g%d/**", i)}},
+		}
+		paths = append(paths, L7Allow{L7Match{Method: "GET", Path: fmt.Sprintf("/learned/%d", i)}}, L7Allow{L7Match{Method: "POST", Path: fmt.Sprintf("/learned/*/%d", i)}})
 		paths = append(paths, L7Allow{L7Match{Method: "GET", Path: fmt.Sprintf("/p%d/*/x", i)}})
 	}
 	p.Network["requests"] = &Rule{
@@ -38,8 +48,17 @@ func benchEngine(tb testing.TB, n int) *Engine {
 var benchConnections = map[string]Connection{
 	"exact":    {Binary: "/usr/bin/curl", Ancestors: []string{"/bin/bash", "/sbin/init"}, Host: "h7.example.com", Port: 443},
 	"wildcard": {Binary: "/usr/bin/curl", Host: "api.w7.example.com", Port: 443},
+	"suffix":   {Binary: "/usr/bin/curl", Host: "s7-a.suffix.example.com", Port: 443},
+	"ending":   {Binary: "/usr/bin/curl", Host: "a-s7.suffix.example.com", Port: 443},
+	"glob":     {Binary: "/opt/g7/bin/x", Host: "globs.example.com", Port: 443},
 	"binary":   {Binary: "/opt/b7", Host: "shared.example.com", Port: 443},
 	"ancestor": {Binary: "/bin/sh", Ancestors: []string{"/opt/b7"}, Host: "shared.example.com", Port: 443},
+}
+
+var benchRequests = map[string]Request{
+	"glob":   {Method: "GET", Path: "/p7/abc/x", RawQuery: "a=b"},
+	"exact":  {Method: "GET", Path: "/learned/7"},
+	"suffix": {Method: "POST", Path: "/learned/abc/7"},
 }
 
 func BenchmarkConnect(b *testing.B) {
@@ -61,11 +80,21 @@ func BenchmarkConnect(b *testing.B) {
 func BenchmarkRequest(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		m := benchEngine(b, n).Connect(Connection{Binary: "/usr/bin/curl", Host: "rest.example.com", Port: 443})
-		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+		for name, r := range benchRequests {
+			b.Run(fmt.Sprintf("%s/rules=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if v := m.Request(r); v.Decision != Allow {
+						b.Fatal(v.Reason)
+					}
+				}
+			})
+		}
+		b.Run(fmt.Sprintf("denied/rules=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if v := m.Request(Request{Method: "GET", Path: "/p7/abc/x", RawQuery: "a=b"}); v.Decision != Allow {
-					b.Fatal(v.Reason)
+				if v := m.Request(Request{Method: "GET", Path: "/learned/x"}); v.Decision != Deny {
+					b.Fatal(v)
 				}
 			}
 		})
@@ -119,8 +148,14 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 		}
 	}
 	m := e.Connect(Connection{Binary: "/usr/bin/curl", Host: "rest.example.com", Port: 443})
-	if n := testing.AllocsPerRun(100, func() { m.Request(Request{Method: "GET", Path: "/p7/abc/x", RawQuery: "a=b"}) }); n != 0 {
-		t.Errorf("request: %v allocations", n)
+	for name, r := range benchRequests {
+		if n := testing.AllocsPerRun(100, func() {
+			if v := m.Request(r); v.Decision != Allow {
+				t.Fatal(v.Reason)
+			}
+		}); n != 0 {
+			t.Errorf("request %s: %v allocations", name, n)
+		}
 	}
 	known := 0
 	if n := testing.AllocsPerRun(100, func() {

@@ -77,6 +77,21 @@ func BenchmarkConnect(b *testing.B) {
 	}
 }
 
+// What is refused for its program names the rules of other programs.
+func BenchmarkConnectDenied(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		e := benchEngine(b, n)
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if m := e.Connect(Connection{Binary: "/bin/other", Host: "shared.example.com", Port: 443}); m.Allowed {
+					b.Fatal(m.Policy)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkRequest(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		m := benchEngine(b, n).Connect(Connection{Binary: "/usr/bin/curl", Host: "rest.example.com", Port: 443})

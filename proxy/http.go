@@ -86,7 +86,11 @@ func (f *flow) decide(w http.ResponseWriter, r *http.Request, view View) (*excha
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
 	}
-	inspection := g.inspection(request)
+	if x.upgrade {
+		x.request.Upgrade = true
+		verdict = g.match.Request(x.request)
+	}
+	inspection := g.inspection(x.request)
 	if inspection.MaxBody > 0 {
 		var no *refusal
 		if x.request.Body, x.free, no = f.readBody(w, r, inspection.MaxBody, bodyWait); no != nil {

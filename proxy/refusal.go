@@ -176,9 +176,9 @@ func (f *flow) refusedRequest(decided ruling, method, path string) *refusal {
 // malformedError names what could not be read.
 func malformedError(protocol string) string {
 	switch protocol {
-	case "graphql":
+	case policy.ProtocolGraphQL:
 		return "invalid_graphql_request"
-	case "json-rpc", "mcp":
+	case policy.ProtocolJSONRPC, policy.ProtocolMCP:
 		return "invalid_jsonrpc_request"
 	default:
 		return "invalid_request_body"
@@ -197,10 +197,14 @@ func protocolName(protocol string) string {
 // missingRule says what the policy lacks for a request.
 func (f *flow) missingRule(decided ruling, method, path string) *missingRule {
 	protocol := protocolName(decided.Protocol)
-	return &missingRule{
+	rule := &missingRule{
 		Type: strings.ReplaceAll(protocol, "-", "") + "_allow", Layer: LayerL7, Method: method, Path: path,
-		Host: f.host, Port: f.port, Binary: f.proc.Path, Allow: decided.Missing,
+		Host: f.host, Port: f.port, Binary: f.proc.Path,
 	}
+	if protocol != policy.ProtocolREST {
+		rule.Allow = decided.Missing
+	}
+	return rule
 }
 
 const noEndpointPath = "did not match an L7 endpoint path"

@@ -42,7 +42,7 @@ const (
 // find ReadFrom and WriteTo.
 type socket struct {
 	origin   io.ReadWriteCloser
-	decide   func(message []byte) ruling
+	decide   func(message []byte, binary bool) ruling
 	held     held
 	toOrigin outlet
 	toClient outlet
@@ -61,7 +61,7 @@ type socket struct {
 	text      bool      // it is text
 }
 
-func newSocket(origin io.ReadWriteCloser, decide func([]byte) ruling) *socket {
+func newSocket(origin io.ReadWriteCloser, decide func([]byte, bool) ruling) *socket {
 	s := &socket{origin: origin, decide: decide}
 	s.toOrigin.w = origin
 	return s
@@ -281,10 +281,15 @@ func checkClose(code ws.StatusCode, reason string) error {
 	return ws.CheckCloseFrameData(code, reason)
 }
 
-// binary passes on a frame that nobody decides, as it comes.
+// binary passes on a frame of a binary message, as it comes.
 func (s *socket) binary(h ws.Header) (ws.StatusCode, error) {
 	if h.Length > maxBinaryFrame {
 		return ws.StatusMessageTooBig, fmt.Errorf("a frame of more than %d bytes", maxBinaryFrame)
+	}
+	if h.OpCode == ws.OpBinary {
+		if decided := s.decide(nil, true); decided.Outcome == Denied {
+			return ws.StatusPolicyViolation, errors.New(decided.Reason)
+		}
 	}
 	s.began = time.Time{} // nothing is held: it may take its time
 	return 0, s.toOrigin.pass(h, io.LimitReader(s.in, h.Length), s.buf)
@@ -316,7 +321,7 @@ func (s *socket) assemble(h ws.Header) (ws.StatusCode, error) {
 	if s.stopped.Load() {
 		return 0, errShut
 	}
-	if decided := s.decide(s.message); decided.Outcome == Denied {
+	if decided := s.decide(s.message, false); decided.Outcome == Denied {
 		return ws.StatusPolicyViolation, errors.New(decided.Reason)
 	}
 	mask := ws.NewMask()

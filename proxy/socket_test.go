@@ -55,13 +55,15 @@ func newWire(t testing.TB) *wire {
 	return w
 }
 
-func (w *wire) decide(message []byte) ruling {
+func (w *wire) decide(message []byte, binary bool) ruling {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if bytes.Contains(message, []byte("no")) {
 		return ruling{Record: Record{Reason: "it says no"}}
 	}
-	w.decided = append(w.decided, string(message))
+	if !binary {
+		w.decided = append(w.decided, string(message))
+	}
 	return ruling{Record: Record{Outcome: Allowed}}
 }
 

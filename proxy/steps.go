@@ -63,7 +63,7 @@ func (f *flow) proposal(no *refusal, method, requestPath string) *submission {
 	if method != "" {
 		action = method
 		endpoint.Protocol, endpoint.Enforcement = policy.ProtocolREST, policy.EnforcementEnforce
-		matches := []policy.L7Match{{Method: method, Path: requestPath}}
+		matches := []policy.L7Match{{Method: method, Path: literal.Replace(requestPath)}}
 		if no.protocol != "" {
 			endpoint.Protocol, endpoint.Path, matches = no.protocol, no.endpointPath, no.missing
 		}
@@ -79,6 +79,9 @@ func (f *flow) proposal(no *refusal, method, requestPath string) *submission {
 		}}},
 	}
 }
+
+// literal makes a glob of a path that matches nothing else.
+var literal = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`, `{`, `\{`, `}`, `\}`, `\`, `\\`)
 
 // ruleName makes a key such as "api_github_com_443".
 func ruleName(host string, port uint16) string {

@@ -83,9 +83,14 @@ func (x *exchange) read(origin io.ReadWriteCloser) io.ReadWriteCloser {
 const methodText = "WEBSOCKET_TEXT"
 
 // decideText decides a message under the policy of its own moment and records
-// that, except that of those that the policy allows one stands for all.
-func (x *exchange) decideText(message []byte) ruling {
+// that, except that of those that the policy allows one stands for all. A binary
+// message is decided as a text that says nothing: servers take the one for the
+// other, and what has to be read to be allowed is not allowed.
+func (x *exchange) decideText(message []byte, binary bool) ruling {
 	decided := x.flow.grant(x.flow.p.View()).text(x.request, message)
+	if binary && decided.malformed {
+		decided.Reason = "a binary message cannot be decided"
+	}
 	if decided.Outcome == Allowed {
 		if x.textAllowed {
 			return decided

@@ -14,6 +14,7 @@ import (
 // (RFC 9110 section 9.3.6) and requests in absolute form (RFC 9112 section
 // 3.2.2). What they ask for is decided like any other connection.
 func (p *Proxy) serveExplicit(w http.ResponseWriter, r *http.Request) {
+	reached(r.Context())
 	client := flowOf(r.Context())
 	switch {
 	case r.Method == http.MethodConnect:
@@ -68,7 +69,7 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flo
 	// ends with it.
 	context.AfterFunc(f.ctx, client.cancel)
 	f.prefix = buffered(buf.Reader)
-	tcp := conn.(*flowConn).Conn.(*net.TCPConn)
+	tcp := conn.(*serverConn).Conn.(*flowConn).Conn.(*net.TCPConn)
 	if !p.replace(client, f) || !f.take(tcp) {
 		release()
 		f.finish()

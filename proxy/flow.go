@@ -38,12 +38,14 @@ type flow struct {
 	serverName string // the origin's name in TLS
 	http2      bool   // that is what both ends speak
 
-	first    atomic.Pointer[net.Conn] // an upstream connection not yet used
-	admitted atomic.Bool              // it got past the layers that permissive mode relaxes
-	unseen   atomic.Bool              // what it carries is not looked into
-	evident  atomic.Bool              // evidence of what it carries is recorded
-	granted  atomic.Pointer[grant]    // under the latest view
-	owed     atomic.Pointer[refusal]  // a refusal that is neither told nor recorded yet
+	first     atomic.Pointer[net.Conn] // an upstream connection not yet used
+	admitted  atomic.Bool              // it got past the layers that permissive mode relaxes
+	unseen    atomic.Bool              // what it carries is not looked into
+	evident   atomic.Bool              // evidence of what it carries is recorded
+	granted   atomic.Pointer[grant]    // under the latest view
+	malformed atomic.Int32             // errors of HTTP/2 recorded
+	told400   atomic.Int32             // answers of status 400 that are not the server's own
+	owed      atomic.Pointer[refusal]  // a refusal that is neither told nor recorded yet
 
 	mu        sync.Mutex   // guards what follows
 	client    *net.TCPConn // nil while the connection is another flow's

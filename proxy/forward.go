@@ -166,6 +166,9 @@ func answered(resp *http.Response) error {
 			resp.Body = x.read(origin)
 		}
 	}
+	if resp.StatusCode == http.StatusBadRequest {
+		x.flow.told400.Add(1)
+	}
 	x.done(resp.StatusCode)
 	return nil
 }

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -109,49 +111,85 @@ func (p *play) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.Copy(io.Discard, r.Body)
 }
 
-// speak sends bytes on a new connection of a flow, ends it, and waits until
-// the proxy has nothing more to say. It returns what the origin saw and what
-// the proxy recorded.
-func (s *stage) speak(t *testing.T, text []byte, start func(*play, *flow)) ([]sighting, []Record) {
+// newPlay starts an origin that speaks HTTP.
+func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	near, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.mu.Lock()
 	s.plays++
-	p := &play{stage: s, number: s.plays, addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	p = &play{stage: s, number: s.plays, addr: l.Addr().(*net.TCPAddr).AddrPort()}
 	s.mu.Unlock()
 	origin := &http.Server{Handler: p, Protocols: new(http.Protocols)}
 	origin.Protocols.SetHTTP1(true)
 	origin.Protocols.SetUnencryptedHTTP2(true)
 	go origin.Serve(l)
+	return p, func() {
+		if err := origin.Shutdown(t.Context()); err != nil { // its last request included
+			t.Fatal(err)
+		}
+	}
+}
 
+// patience is how long a client waits for an answer to go on before it ends
+// its side: requests of a client that has are not carried out.
+const patience = 30 * time.Millisecond
+
+// say sends bytes on a new connection of a flow and returns what the proxy
+// answers until it has nothing more to say.
+func (s *stage) say(t *testing.T, text []byte, number int, start func(*flow)) (answer []byte) {
+	t.Helper()
+	client, near := tcpPair(t)
+	defer client.Close()
 	f := s.proxy.newFlow(context.Background())
-	f.client, f.proc = near.(*net.TCPConn), tool
-	f.proc.PID = p.number
+	f.client, f.proc = near, tool
+	f.proc.PID = number
 	s.proxy.track(f)
-	go start(p, f)
+	go start(f)
 	client.SetDeadline(time.Now().Add(2 * time.Second))
 	client.Write(text)
-	client.(*net.TCPConn).CloseWrite()
-	io.Copy(io.Discard, client)
-	f.abort()
-	if err := origin.Shutdown(t.Context()); err != nil { // its last request included
-		t.Fatal(err)
+	buf := make([]byte, 16<<10)
+	for wait := patience; ; {
+		client.SetReadDeadline(time.Now().Add(wait))
+		n, err := client.Read(buf)
+		answer = append(answer, buf[:n]...)
+		if err != nil && wait == patience && errors.Is(err, os.ErrDeadlineExceeded) {
+			client.CloseWrite()
+			wait = 2 * time.Second
+		} else if err != nil {
+			break
+		}
 	}
+	f.abort()
+	return answer
+}
+
+// inspected starts a flow to an endpoint of fuzzRules whose origin is at addr.
+func inspected(addr netip.AddrPort) func(*flow) {
+	return func(f *flow) {
+		f.host, f.port, f.addrs = "web.example", 80, []netip.AddrPort{addr}
+		f.admitted.Store(true)
+		up, err := f.dial(f.ctx)
+		if err != nil {
+			f.abort()
+			return
+		}
+		f.relay(up, plan{inspect: true, declared: true})
+	}
+}
+
+// speak is say to an origin that speaks HTTP. It returns what the origin saw
+// and what the proxy recorded.
+func (s *stage) speak(t *testing.T, text []byte, start func(netip.AddrPort) func(*flow)) ([]sighting, []Record) {
+	t.Helper()
+	p, end := s.newPlay(t)
+	s.say(t, text, p.number, start(p.addr))
+	end()
 	for range 100 { // a record may come a moment after what it is about
 		p.mu.Lock()
-		done := len(p.saw) <= len(s.recordsOf(p))
+		done := len(p.saw) <= len(s.recordsOf(p.number))
 		p.mu.Unlock()
 		if done {
 			break
@@ -160,13 +198,13 @@ func (s *stage) speak(t *testing.T, text []byte, start func(*play, *flow)) ([]si
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.saw, s.recordsOf(p)
+	return p.saw, s.recordsOf(p.number)
 }
 
-func (s *stage) recordsOf(p *play) []Record {
+func (s *stage) recordsOf(number int) []Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.recorded[p.number])
+	return slices.Clone(s.recorded[number])
 }
 
 const fuzzRules = "{host: web.example, port: 80, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: '/ok/**'}}, {allow: {method: POST, path: /post}}]}"
@@ -196,16 +234,7 @@ func FuzzRequests(f *testing.F) {
 	s := newStage(f, fuzzRules)
 	match := engine(fuzzRules, false).Connect(policy.Connection{Binary: tool.Path, Host: "web.example", Port: 80})
 	f.Fuzz(func(t *testing.T, text []byte) {
-		saw, recorded := s.speak(t, text, func(p *play, f *flow) {
-			f.host, f.port, f.addrs = "web.example", 80, []netip.AddrPort{p.addr}
-			f.admitted.Store(true)
-			up, err := f.dial(f.ctx)
-			if err != nil {
-				f.abort()
-				return
-			}
-			f.relay(up, plan{inspect: true, declared: true})
-		})
+		saw, recorded := s.speak(t, text, inspected)
 		decided := map[string]int{}
 		for _, rec := range recorded {
 			if rec.Kind == Request && rec.Outcome == Allowed {
@@ -246,8 +275,11 @@ func FuzzExplicitProxy(f *testing.F) {
 	}
 	s := newStage(f, fuzzRules)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		saw, recorded := s.speak(t, text, func(_ *play, f *flow) {
-			s.proxy.toProxy.give(&flowConn{Conn: f.client, flow: f})
+		saw, recorded := s.speak(t, text, func(netip.AddrPort) func(*flow) {
+			return func(f *flow) {
+				f.host, f.port = "10.200.0.1", 3128
+				s.proxy.toProxy.give(newServerConn(&flowConn{Conn: f.client, flow: f}, f))
+			}
 		})
 		if len(saw) > 0 {
 			t.Errorf("%q reached an origin: %v", text, saw)

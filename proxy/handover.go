@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
-	"crypto/tls"
 	"net"
+	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // handover is a listener whose connections are given to it: it lets net/http
@@ -81,21 +84,80 @@ func (c *flowConn) CloseWrite() error {
 	return nil
 }
 
-type flowKey struct{}
+// serverConn is a client's connection as an HTTP/1 server has it, in clear. It
+// notices what the server says on its own account: an answer to a request that
+// no handler saw is a refusal of one that could not be read.
+type serverConn struct {
+	net.Conn
+	flow    *flow
+	between atomic.Bool // no request has reached a handler since the last answer
+}
 
-// connContext puts a connection's flow into its requests' context.
-func connContext(ctx context.Context, c net.Conn) context.Context {
-	for {
-		switch conn := c.(type) {
-		case *flowConn:
-			return context.WithValue(ctx, flowKey{}, conn.flow)
-		case *tls.Conn:
-			c = conn.NetConn()
-		default:
-			return ctx
-		}
+func newServerConn(conn net.Conn, f *flow) *serverConn {
+	c := &serverConn{Conn: conn, flow: f}
+	c.between.Store(true)
+	return c
+}
+
+// Write implements net.Conn.
+func (c *serverConn) Write(b []byte) (int, error) {
+	if c.between.Load() {
+		c.flow.deny(LayerHTTP, "malformed request: "+complaint(b))
+	}
+	return c.Conn.Write(b)
+}
+
+// complaint is what an answer of net/http's own says: its text, or its status.
+func complaint(answer []byte) string {
+	header, text, _ := bytes.Cut(answer, []byte("\r\n\r\n"))
+	if len(text) > 0 {
+		return string(text)
+	}
+	status, _, _ := strings.Cut(string(header), "\r\n")
+	return strings.TrimPrefix(status, "HTTP/1.1 ")
+}
+
+// CloseWrite is flowConn's.
+func (c *serverConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// connState is an HTTP/1 server's hook.
+func connState(c net.Conn, state http.ConnState) {
+	if conn, ok := c.(*serverConn); ok && state == http.StateIdle {
+		conn.between.Store(true)
 	}
 }
+
+type connKey struct{}
+
+// connContext puts a connection into its requests' context.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	conn := c.(*serverConn) // handover gives no other
+	return context.WithValue(context.WithValue(ctx, flowKey{}, conn.flow), connKey{}, conn)
+}
+
+// reached is called by handlers first of all.
+func reached(ctx context.Context) {
+	if conn, ok := ctx.Value(connKey{}).(*serverConn); ok {
+		conn.between.Store(false)
+	}
+}
+
+// serveHTTP has HTTP served on a connection whose first bytes are at hand. For
+// HTTP/2 it returns when the connection has ended.
+func (f *flow) serveHTTP(conn net.Conn, version2 bool) {
+	if !version2 {
+		f.p.toOrigin.give(newServerConn(conn, f))
+		return
+	}
+	f.serveHTTP2(conn)
+}
+
+type flowKey struct{}
 
 func flowOf(ctx context.Context) *flow {
 	f, _ := ctx.Value(flowKey{}).(*flow)

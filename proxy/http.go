@@ -33,6 +33,7 @@ func (x *exchange) done(status int) {
 // serveIntercepted answers one request on a connection that the workload
 // opened for an origin.
 func serveIntercepted(w http.ResponseWriter, r *http.Request) {
+	reached(r.Context())
 	f := flowOf(r.Context())
 	if f.refusal != nil {
 		f.refuse(w, r, f.refusal)
@@ -48,6 +49,10 @@ func serveIntercepted(w http.ResponseWriter, r *http.Request) {
 // serve decides a request and passes it on. Every request is decided anew,
 // under the policy of its own moment.
 func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect {
+		f.refuse(w, r, refusedTunnel())
+		return
+	}
 	if !f.authorised(r.Host) {
 		f.refuse(w, r, f.refusedAuthority(r.Host))
 		return
@@ -166,5 +171,8 @@ func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 		rec.Path = path
 	}
 	f.record(rec)
+	if no.status == http.StatusBadRequest {
+		f.told400.Add(1)
+	}
 	no.writeFor(w, r.Method+" "+f.hostPort()+path, f.forward, f.nextSteps(no, r.Method, path))
 }

@@ -261,5 +261,6 @@ func TestMalformedHTTPIsAnsweredAndGoesNoFurther(t *testing.T) {
 	if len(internet.Requests()) != 0 {
 		t.Error("it reached the origin")
 	}
-	r.want("connect logged l4 web.example:80 "+empty, "connect logged l4 web.example:80 tls=none EVIDENCE "+empty)
+	r.want("connect logged l4 web.example:80 "+empty,
+		"connect denied http-parser web.example:80 tls=none (malformed request: 400 Bad Request)")
 }

@@ -62,7 +62,7 @@ func (f *flow) runLocal() {
 	f.setTLS(TLSNone)
 	f.scheme = "http"
 	f.recordLocal()
-	f.p.toOrigin.give(&flowConn{Conn: f.client, flow: f, prefix: prefix})
+	f.serveHTTP(&flowConn{Conn: f.client, flow: f, prefix: prefix}, speaksHTTP2(prefix))
 }
 
 func (f *flow) recordLocal() {

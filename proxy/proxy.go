@@ -95,8 +95,6 @@ func New(c Config) *Proxy {
 	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
 	p.forward = newForwarder()
 	p.intercepted = p.server(http.HandlerFunc(serveIntercepted))
-	p.intercepted.Protocols.SetHTTP2(true)
-	p.intercepted.Protocols.SetUnencryptedHTTP2(true)
 	p.explicit = p.server(http.HandlerFunc(p.serveExplicit))
 	return p
 }
@@ -108,9 +106,12 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 		Handler:           h,
 		Protocols:         protocols,
 		ConnContext:       connContext,
+		ConnState:         connState,
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       p.IdleTimeout,
 		MaxHeaderBytes:    p.HeaderBytes,
+		// "OPTIONS *" is a request like any other.
+		DisableGeneralOptionsHandler: true,
 		// Malformed requests and failed handshakes are the workload's noise.
 		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 	}
@@ -188,7 +189,8 @@ func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
 	}
 	f.proc, f.procErr = p.Identify(conn.RemoteAddr().(*net.TCPAddr).AddrPort(), dst)
 	if dst.Port() == netns.ExplicitProxyPort && (dst.Addr() == netns.ProxyAddr4 || dst.Addr() == netns.ProxyAddr6) {
-		p.toProxy.give(&flowConn{Conn: conn, flow: f})
+		f.host, f.port = dst.Addr().String(), dst.Port()
+		p.toProxy.give(newServerConn(&flowConn{Conn: conn, flow: f}, f))
 		return
 	}
 	f.port = dst.Port()

@@ -133,6 +133,11 @@ func refusedBody(status int, code, detail string) *refusal {
 	return &refusal{status: status, layer: LayerHTTP, reason: detail, body: refusalBody{Error: code, Detail: detail}}
 }
 
+// refusedTunnel refuses CONNECT to an origin, behind which anything could be.
+func refusedTunnel() *refusal {
+	return refusedBody(http.StatusMethodNotAllowed, "unsupported_method", "CONNECT is for the sandbox's explicit proxy, not for an origin")
+}
+
 func refusedLength(limit int) *refusal {
 	return refusedBody(http.StatusRequestEntityTooLarge, "request_body_too_large",
 		fmt.Sprintf("the endpoint decides on bodies and takes at most %d bytes", limit))

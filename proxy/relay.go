@@ -32,7 +32,7 @@ func (f *flow) relay(up *net.TCPConn, p plan) {
 		f.setTLS(TLSNone)
 		f.scheme, f.http2 = "http", speaksHTTP2(prefix)
 		f.offer(up)
-		f.p.toOrigin.give(&flowConn{Conn: f.client, flow: f, prefix: prefix})
+		f.serveHTTP(&flowConn{Conn: f.client, flow: f, prefix: prefix}, f.http2)
 	case s == silent:
 		up.Close()
 		f.finish()

@@ -44,19 +44,21 @@ func (f *flow) terminate(up *net.TCPConn, prefix []byte, p plan) {
 		up.Close()
 		f.evident.Store(true) // no policy makes the origin's certificate good
 		f.owe(f.refusedCertificate(t.originErr))
-		f.p.toOrigin.give(client)
+		f.serveHTTP(client, isHTTP2(client))
 		return
 	}
 	switch client.ConnectionState().NegotiatedProtocol {
 	case "h2", "http/1.1":
 		f.offer(t.origin)
-		f.p.toOrigin.give(client)
+		f.serveHTTP(client, isHTTP2(client))
 	case "":
 		f.undeclared(client, t.origin, p)
 	default:
 		f.opaqueTLS(client, t.origin, nil, nil, p)
 	}
 }
+
+func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol == "h2" }
 
 // handshake completes TLS with the client, after TLS with the origin, so that
 // both speak the protocol that the origin chose.
@@ -178,7 +180,7 @@ func (f *flow) undeclared(client, origin *tls.Conn, p plan) {
 		var s speech
 		if s, said = listen(client, said, helloWait); s == speaksHTTP {
 			f.offer(origin)
-			f.p.toOrigin.give(&flowConn{Conn: client, flow: f, prefix: said})
+			f.serveHTTP(&flowConn{Conn: client, flow: f, prefix: said}, speaksHTTP2(said))
 			return
 		}
 	}
@@ -229,11 +231,11 @@ func (f *flow) explain(r *refusal) {
 			f.abort()
 			return
 		}
-		f.p.toOrigin.give(client)
+		f.serveHTTP(client, isHTTP2(client))
 	case speaksHTTP:
 		f.setTLS(TLSNone)
 		f.scheme = "http"
-		f.p.toOrigin.give(&flowConn{Conn: f.client, flow: f, prefix: prefix})
+		f.serveHTTP(&flowConn{Conn: f.client, flow: f, prefix: prefix}, speaksHTTP2(prefix))
 	case silent:
 		f.abort()
 	default:

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+
+	"golang.org/x/net/http2"
+)
+
+// serveHTTP2 serves a connection until it ends.
+func (f *flow) serveHTTP2(conn net.Conn) {
+	defer f.finish()
+	server := &http2.Server{IdleTimeout: f.p.IdleTimeout}
+	server.ServeConn(&http2Conn{Conn: conn, flow: f}, &http2.ServeConnOpts{
+		Context:    context.WithValue(context.Background(), flowKey{}, f),
+		BaseConfig: f.p.intercepted,
+	})
+}
+
+// http2Conn is a client's connection as the HTTP/2 server has it, in clear. It
+// notices, in the frames that the server sends, the requests that were refused
+// before any handler saw them.
+type http2Conn struct {
+	net.Conn
+	flow *flow
+	seen []byte // of the frame that has begun, as far as it is looked at
+	skip int    // what is left of it behind that
+}
+
+const (
+	frameHeader  = 9 // RFC 9113 section 4.1
+	frameStart   = 8 // as much of a payload as GOAWAY's error code takes
+	maxMalformed = 16
+	// status400 is ":status: 400" in HPACK, whose static table has it (RFC 7541
+	// appendix A).
+	status400 = 0x80 | 12
+)
+
+// Write implements net.Conn.
+func (c *http2Conn) Write(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		n := min(c.skip, len(rest))
+		c.skip, rest = c.skip-n, rest[n:]
+		if n = min(c.wanted()-len(c.seen), len(rest)); n > 0 {
+			c.seen, rest = append(c.seen, rest[:n]...), rest[n:]
+		}
+		if len(c.seen) >= frameHeader && len(c.seen) == c.wanted() {
+			c.look()
+			c.skip = c.length() - (len(c.seen) - frameHeader)
+			c.seen = c.seen[:0]
+		}
+	}
+	return c.Conn.Write(b)
+}
+
+// length is that of the payload of the frame whose header was seen.
+func (c *http2Conn) length() int { return int(binary.BigEndian.Uint32(c.seen) >> 8) }
+
+// wanted is how much of the frame is looked at.
+func (c *http2Conn) wanted() int {
+	if len(c.seen) < frameHeader {
+		return frameHeader
+	}
+	return frameHeader + min(c.length(), frameStart)
+}
+
+// look records a refusal.
+func (c *http2Conn) look() {
+	payload := c.seen[frameHeader:]
+	switch http2.FrameType(c.seen[3]) {
+	case http2.FrameHeaders:
+		if len(payload) > 0 && payload[0] == status400 && c.flow.told400.Add(-1) < 0 {
+			c.flow.told400.Add(1)
+			c.malformed("400 Bad Request")
+		}
+	case http2.FrameRSTStream:
+		if len(payload) == 4 && http2.ErrCode(binary.BigEndian.Uint32(payload)) == http2.ErrCodeProtocol {
+			c.malformed(http2.ErrCodeProtocol.String())
+		}
+	case http2.FrameGoAway:
+		if len(payload) == frameStart {
+			if code := http2.ErrCode(binary.BigEndian.Uint32(payload[4:])); code != http2.ErrCodeNo {
+				c.malformed(code.String())
+			}
+		}
+	}
+}
+
+// malformed records an error of the client's. One that ends a stream does not
+// end the connection (RFC 9113 section 5.4), so that their number is bounded.
+func (c *http2Conn) malformed(what string) {
+	if c.flow.malformed.Add(1) <= maxMalformed {
+		c.flow.record(Record{Kind: Connect, Outcome: Denied, Layer: LayerHTTP, Reason: fmt.Sprintf("malformed HTTP/2: %s", what)})
+	}
+}

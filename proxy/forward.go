@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -138,7 +140,10 @@ func rewrite(pr *httputil.ProxyRequest) {
 			out.Header[name] = values
 		}
 	}
-	out.Trailer = pr.In.Trailer // the map that is filled when the body ends
+	if trailer := pr.In.Trailer; trailer != nil && out.Body != nil {
+		dropBadTrailers(trailer) // of those announced
+		out.Trailer, out.Body = trailer, &trailedBody{out.Body, trailer}
+	}
 	// Any other protocol than WebSocket, such as h2c, would carry requests that
 	// nobody decides on. A server goes on in HTTP where none is asked for (RFC
 	// 9110 section 7.8).
@@ -147,6 +152,32 @@ func rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Del("Connection")
 	} else if !x.blind {
 		offerPlainText(out.Header)
+	}
+}
+
+// trailedBody is a body at whose end a server fills in the trailer fields.
+type trailedBody struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+// Read implements io.Reader.
+func (b *trailedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		dropBadTrailers(b.trailer)
+	}
+	return n, err
+}
+
+// dropBadTrailers removes what must not come behind a body, because a server
+// that took it for header fields would read another request (RFC 9110 section
+// 6.5.1).
+func dropBadTrailers(trailer http.Header) {
+	for name := range trailer {
+		if !httpguts.ValidTrailerHeader(name) {
+			delete(trailer, name)
+		}
 	}
 }
 

@@ -97,6 +97,7 @@ type play struct {
 	stage  *stage
 	number int
 	addr   netip.AddrPort
+	tee    *teeListener
 
 	mu  sync.Mutex
 	saw []sighting
@@ -120,12 +121,12 @@ func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 	}
 	s.mu.Lock()
 	s.plays++
-	p = &play{stage: s, number: s.plays, addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	p = &play{stage: s, number: s.plays, addr: l.Addr().(*net.TCPAddr).AddrPort(), tee: &teeListener{Listener: l}}
 	s.mu.Unlock()
 	origin := &http.Server{Handler: p, Protocols: new(http.Protocols)}
 	origin.Protocols.SetHTTP1(true)
 	origin.Protocols.SetUnencryptedHTTP2(true)
-	go origin.Serve(l)
+	go origin.Serve(p.tee)
 	return p, func() {
 		if err := origin.Shutdown(t.Context()); err != nil { // its last request included
 			t.Fatal(err)
@@ -187,6 +188,7 @@ func (s *stage) speak(t *testing.T, text []byte, start func(netip.AddrPort) func
 	p, end := s.newPlay(t)
 	s.say(t, text, p.number, start(p.addr))
 	end()
+	p.checkBytes(t, text)
 	for range 100 { // a record may come a moment after what it is about
 		p.mu.Lock()
 		done := len(p.saw) <= len(s.recordsOf(p.number))
@@ -199,6 +201,29 @@ func (s *stage) speak(t *testing.T, text []byte, start func(netip.AddrPort) func
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.saw, s.recordsOf(p.number)
+}
+
+// checkBytes checks that what the origin read in HTTP/1 could be read in no
+// other way.
+func (p *play) checkBytes(t *testing.T, text []byte) {
+	t.Helper()
+	p.mu.Lock()
+	saw := len(p.saw)
+	p.mu.Unlock()
+	strict := 0
+	for _, b := range p.tee.read() {
+		if bytes.HasPrefix(b, []byte("PRI *")) {
+			return
+		}
+		requests, err := strictRequests(b)
+		if err != nil {
+			t.Errorf("%q made the origin read %q: %v", text, b, err)
+		}
+		strict += len(requests)
+	}
+	if strict != saw {
+		t.Errorf("%q made the origin read %d requests, and a strict one %d", text, saw, strict)
+	}
 }
 
 func (s *stage) recordsOf(number int) []Record {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/learn/paths"
 	"openshell.ai/openshell/policy"
 )
 
@@ -26,6 +27,7 @@ func (k endpointKey) compare(o endpointKey) int {
 // Bounds of what is learned for the declared endpoints of one host and port.
 const (
 	maxEndpoints  = 64
+	maxPatterns   = 8192      // of the other endpoints, where one more is begun
 	maxCalls      = 512       // for an endpoint
 	maxCallBytes  = 64 << 10  // their length together, as JSON
 	maxCallLength = 4 << 10   // of one
@@ -94,28 +96,16 @@ func literalName(s string) bool {
 	return s != "" && !strings.ContainsAny(s, wildcards+"\ufffd") && audit.Escape(s, maxLiteral) == s
 }
 
-// byMethodAndPath reports whether a protocol's rules are a method and a path each.
-func byMethodAndPath(protocol string) bool {
-	return protocol == policy.ProtocolREST || protocol == protocolWebSocket
-}
-
-const protocolWebSocket = "websocket"
-
 // addMissing takes in what the rules of a declared endpoint lack for a request or a message. Where
 // one part cannot be written as a rule, the rest would not help.
 func (e *Evidence) addMissing(d Denial) {
-	key := endpointKey{d.L7, d.EndpointPath}
-	var requests []request
 	calls := map[string]policy.L7Match{}
 	for _, m := range d.Missing {
-		if byMethodAndPath(d.L7) {
-			path, ok := pattern(m.Path)
-			if !ok || !isMethod(m.Method) {
+		if m.Path != "" {
+			if !speakableRequest(m.Method, literalPath(m.Path)) {
 				e.unspeakable = true
 				return
 			}
-			requests = append(requests, request{m.Method, path})
-			e.encodedSlash = e.encodedSlash || strings.Contains(m.Path, "%2F")
 			continue
 		}
 		text, ok := callKey(m)
@@ -125,32 +115,60 @@ func (e *Evidence) addMissing(d Denial) {
 		}
 		calls[text] = m
 	}
-	for _, r := range requests {
-		e.addRequestOf(key, r)
+	key := endpointKey{d.L7, d.EndpointPath}
+	for _, m := range d.Missing {
+		if m.Path != "" {
+			e.addRequestOf(key, m.Method, literalPath(m.Path))
+		}
 	}
 	for _, text := range slices.Sorted(maps.Keys(calls)) {
 		e.addCallOf(key, text, calls[text])
 	}
 }
 
-// addRequestOf takes in a request to an endpoint; its path is a pattern.
-func (e *Evidence) addRequestOf(key endpointKey, r request) {
-	if set := e.requestsOf(key); set != nil && set.add(r.method, r.path) {
-		e.size += len(r.method) + len(r.path) + mapEntry
-	}
+// literalPath is the path that a pattern which matches it alone was made from: a canonical path has no
+// backslash of its own.
+func literalPath(pattern string) string { return strings.ReplaceAll(pattern, `\`, "") }
+
+// speakableRequest reports whether a rule can name a request.
+func speakableRequest(method, path string) bool {
+	var probe paths.Set
+	return isMethod(method) && probe.Add(method, path)
 }
 
-// requestsOf is nil where there are too many endpoints.
-func (e *Evidence) requestsOf(key endpointKey) requests {
-	set, ok := e.requests[key]
-	switch {
-	case ok:
-	case len(e.requests) >= maxEndpoints:
-		e.truncated = true
-	default:
-		set = requests{}
-		e.requests[key] = set
+// addRequestOf takes in a request to an endpoint.
+func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
+	set := e.requestsOf(key)
+	if set == nil {
+		return
 	}
+	before := set.Len()
+	if !isMethod(method) || !set.Add(method, path) {
+		e.unspeakable = true
+		return
+	}
+	if set.Len() > before {
+		e.size += len(method) + len(path) + mapEntry
+	}
+	e.encodedSlash = e.encodedSlash || strings.Contains(path, "%2F")
+}
+
+// requestsOf is nil where there are too many endpoints, or too many requests for another one.
+func (e *Evidence) requestsOf(key endpointKey) *paths.Set {
+	set, ok := e.requests[key]
+	if ok {
+		return set
+	}
+	n := 0
+	for _, other := range e.requests {
+		n += other.Len()
+	}
+	if len(e.requests) >= maxEndpoints || n > maxPatterns {
+		e.truncated = true
+		return nil
+	}
+	set = &paths.Set{}
+	e.requests[key] = set
 	return set
 }
 
@@ -171,10 +189,8 @@ func (e *Evidence) addCallOf(key endpointKey, text string, m policy.L7Match) {
 }
 
 func (e *Evidence) mergeEndpoints(o *Evidence) {
-	for key, set := range o.requests {
-		if own := e.requestsOf(key); own != nil {
-			own.merge(set)
-		}
+	for _, key := range slices.SortedFunc(maps.Keys(o.requests), endpointKey.compare) {
+		e.mergeRequests(key, o.requests[key])
 	}
 	for key, set := range o.calls {
 		for text, m := range set.calls {
@@ -183,26 +199,63 @@ func (e *Evidence) mergeEndpoints(o *Evidence) {
 	}
 }
 
+func (e *Evidence) mergeRequests(key endpointKey, set *paths.Set) {
+	own := e.requestsOf(key)
+	if own == nil {
+		return
+	}
+	before := own.Len()
+	own.Merge(set)
+	e.size += (own.Len() - before) * mapEntry
+}
+
+// callsOf are the calls of an endpoint, in a fixed order.
+func (e *Evidence) callsOf(key endpointKey) []policy.L7Allow {
+	set := e.calls[key]
+	if set == nil {
+		return nil
+	}
+	var rules []policy.L7Allow
+	for _, text := range slices.Sorted(maps.Keys(set.calls)) {
+		rules = append(rules, policy.L7Allow{Allow: set.calls[text]})
+	}
+	return rules
+}
+
 // endpoints are those of the rule that are decided per request, in a fixed order.
 func (e *Evidence) endpoints() []policy.Endpoint {
-	rules := map[endpointKey][]policy.L7Allow{}
-	for key, set := range e.requests {
-		rules[key] = allows(set)
-	}
-	for key, set := range e.calls {
-		for _, text := range slices.Sorted(maps.Keys(set.calls)) {
-			rules[key] = append(rules[key], policy.L7Allow{Allow: set.calls[text]})
-		}
-	}
 	var list []policy.Endpoint
-	for _, key := range slices.SortedFunc(maps.Keys(rules), endpointKey.compare) {
-		list = append(list, policy.Endpoint{
-			Host: e.target.host, Ports: []uint16{e.target.port}, Path: key.path,
-			Protocol: key.protocol, Enforcement: policy.EnforcementEnforce, Rules: rules[key],
-			AllowEncodedSlash: e.encodedSlash && byMethodAndPath(key.protocol),
-		})
+	for _, seen := range e.stored() {
+		var rules []policy.L7Allow
+		if seen.Requests != nil {
+			for _, t := range seen.Requests.Templates() {
+				rules = append(rules, policy.L7Allow{Allow: policy.L7Match{Method: t.Method, Path: t.Path}})
+			}
+		}
+		if rules = append(rules, seen.Calls...); len(rules) == 0 {
+			continue
+		}
+		endpoint := policy.Endpoint{
+			Host: e.target.host, Ports: []uint16{e.target.port}, Path: seen.Path,
+			Protocol: seen.Protocol, Enforcement: policy.EnforcementEnforce, Rules: rules,
+			AllowEncodedSlash: e.encodedSlash && seen.Requests != nil,
+		}
+		if seen.Protocol == policy.ProtocolMCP && slices.ContainsFunc(seen.Calls, oddTool) {
+			strict := false
+			endpoint.MCP = &policy.MCPOptions{StrictToolNames: &strict}
+		}
+		list = append(list, endpoint)
 	}
 	return list
+}
+
+// oddTool reports whether a tool's name is one that only an endpoint without strict_tool_names allows.
+func oddTool(r policy.L7Allow) bool {
+	return slices.ContainsFunc(r.Allow.Tool.Any, func(name string) bool {
+		return len(name) > 128 || !all(name, func(c byte) bool {
+			return isLower(c) || isUpper(c) || isDigit(c) || c == '_' || c == '.' || c == '-'
+		})
+	})
 }
 
 // declared reports whether something was missing from an endpoint that the policy declares. There
@@ -216,15 +269,41 @@ func (e *Evidence) declared() bool {
 	return len(e.calls) > 0
 }
 
-// restore takes an endpoint of the proposal's own rule back in.
-func (e *Evidence) restore(endpoint *policy.Endpoint) {
-	key := endpointKey{endpoint.Protocol, endpoint.Path}
-	for _, r := range endpoint.Rules {
-		if byMethodAndPath(key.protocol) {
-			e.addRequestOf(key, request{r.Allow.Method, r.Allow.Path})
-		} else if text, ok := callKey(r.Allow); ok {
-			e.addCallOf(key, text, r.Allow)
+// EndpointRequests is what was seen of one endpoint of a proposal's host and port, kept so that the rule
+// can be made anew from all of it.
+type EndpointRequests struct {
+	Protocol string           `json:"protocol"`
+	Path     string           `json:"path,omitempty"` // the endpoint's
+	Requests *paths.Set       `json:"requests,omitempty"`
+	Calls    []policy.L7Allow `json:"calls,omitempty"`
+}
+
+// stored is what restore takes in again.
+func (e *Evidence) stored() []EndpointRequests {
+	keys := map[endpointKey]bool{}
+	for key := range e.requests {
+		keys[key] = true
+	}
+	for key := range e.calls {
+		keys[key] = true
+	}
+	var list []EndpointRequests
+	for _, key := range slices.SortedFunc(maps.Keys(keys), endpointKey.compare) {
+		list = append(list, EndpointRequests{Protocol: key.protocol, Path: key.path, Requests: e.requests[key], Calls: e.callsOf(key)})
+	}
+	return list
+}
+
+func (e *Evidence) restore(stored []EndpointRequests) {
+	for _, s := range stored {
+		key := endpointKey{s.Protocol, s.Path}
+		if s.Requests != nil {
+			e.mergeRequests(key, s.Requests)
+		}
+		for _, r := range s.Calls {
+			if text, ok := callKey(r.Allow); ok {
+				e.addCallOf(key, text, r.Allow)
+			}
 		}
 	}
-	e.encodedSlash = e.encodedSlash || endpoint.AllowEncodedSlash
 }

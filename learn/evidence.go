@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/learn/paths"
 )
 
 // Bounds of what a proposal shows. The rule is not affected by them.
@@ -35,7 +36,7 @@ type Evidence struct {
 	raw      bool // content that is not HTTP
 	tlsSkip  bool
 	tls      string
-	requests map[endpointKey]requests
+	requests map[endpointKey]*paths.Set
 	calls    map[endpointKey]*callSet
 	files    *fileSet // nil for a target that is no tree
 
@@ -70,7 +71,7 @@ type latest struct {
 func newEvidence(policyName string, t target) *Evidence {
 	e := &Evidence{
 		policy: policyName, target: t, id: shortID(policyName, t),
-		requests: map[endpointKey]requests{}, calls: map[endpointKey]*callSet{},
+		requests: map[endpointKey]*paths.Set{}, calls: map[endpointKey]*callSet{},
 		reasons: map[string]int{}, samples: map[request]Sample{}, runs: map[string]RunEvidence{},
 	}
 	if t.tree != "" {
@@ -130,13 +131,7 @@ func (e *Evidence) addRequest(d Denial) {
 		e.addMissing(d)
 		return
 	}
-	path, ok := pattern(d.Path)
-	if !ok || !isMethod(method) {
-		e.unspeakable = true
-		return
-	}
-	e.encodedSlash = e.encodedSlash || strings.Contains(d.Path, "%2F")
-	e.addRequestOf(undeclared, request{method, path})
+	e.addRequestOf(undeclared, method, d.Path)
 }
 
 // isMethod reports whether a rule can name this method, and by it no other. The tokens of
@@ -156,12 +151,8 @@ func withoutQuery(path string) string {
 // its general form.
 func reasonFor(d Denial) string {
 	reason := d.Reason
-	if len(d.Path) > 1 {
-		general, ok := pattern(d.Path)
-		if !ok {
-			general = Mask(withoutQuery(d.Path))
-		}
-		reason = strings.ReplaceAll(reason, d.Path, general)
+	if len(d.Path) > 1 && strings.Contains(reason, d.Path) {
+		reason = strings.ReplaceAll(reason, d.Path, generalised(withoutQuery(d.Path)))
 	}
 	return audit.Escape(reason, maxShownReason)
 }

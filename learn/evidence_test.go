@@ -84,7 +84,7 @@ func TestBuildRule(t *testing.T) {
 		"pinned later":     {[]Denial{request1("GET", "/a"), skip}, policy.Endpoint{TLS: "skip"}, []string{noteTLSSkip, noteMixed}},
 		"some literal stars": {
 			[]Denial{request1("GET", "/a/*"), request1("*", "/b"), request1("GET", "/c")},
-			policy.Endpoint{Protocol: "rest", Enforcement: "enforce", Rules: []policy.L7Allow{{Allow: policy.L7Match{Method: "GET", Path: "/c"}}}},
+			policy.Endpoint{Protocol: "rest", Enforcement: "enforce", Rules: []policy.L7Allow{{Allow: policy.L7Match{Method: "GET", Path: `/a/\*`}}, {Allow: policy.L7Match{Method: "GET", Path: "/c"}}}},
 			[]string{noteUnspeakable},
 		},
 		"replaced program": {[]Denial{connect(), with(connect(), func(d *Denial) { d.SHA256 = "bb" })}, policy.Endpoint{}, []string{noteReplaced}},
@@ -160,7 +160,7 @@ func TestNeverProposed(t *testing.T) {
 		"wildcard program":   func(d *Denial) { d.Binary = "/tmp/*" },
 		"program with break": func(d *Denial) { d.Binary = "/tmp/a\nb" },
 		"program not UTF-8":  func(d *Denial) { d.Binary = "/tmp/\xff" },
-		"only literal stars": func(d *Denial) { d.Kind, d.Method, d.Path = KindHTTP, "GET", "/a/*" },
+		"method is a star":   func(d *Denial) { d.Kind, d.Method, d.Path = KindHTTP, "*", "/a" },
 		"no method":          func(d *Denial) { d.Kind, d.Method, d.Path = KindHTTP, "", "/a" },
 	} {
 		if got := proposeAll(with(connect(), change)); len(got) != 0 {
@@ -244,7 +244,7 @@ func TestNothingSecretIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"AAHdqTcv", "token", `\n`, "\\u001b", "\ufffd"} {
+	for _, bad := range []string{"AAHdqTcv", "token=", `\n`, "\\u001b", "\ufffd"} {
 		if strings.Contains(string(data), bad) {
 			t.Errorf("the proposal has %q: %s", bad, data)
 		}

@@ -109,7 +109,7 @@ func (e *Evidence) opaque() bool { return (e.raw || e.tlsSkip) && !e.declared() 
 // widened reports whether a bound has made a rule wider than what was seen.
 func (e *Evidence) widened() bool {
 	for _, set := range e.requests {
-		if set.widened() {
+		if set.Truncated() {
 			return true
 		}
 	}

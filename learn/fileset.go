@@ -39,6 +39,9 @@ type FileUse struct {
 	Samples  []string `json:"samples,omitempty"` // some of the paths, where they are not Path
 }
 
+// uncut is the depth of a set that was not cut: no path has that many names.
+const uncut = maxPathBytes
+
 func newFileSet(tree string) *fileSet {
 	return &fileSet{tree: tree, uses: map[string]*FileUse{}, depth: uncut}
 }

@@ -1,7 +1,6 @@
 package learn
 
 import (
-	"encoding/json"
 	"strings"
 
 	"openshell.ai/openshell/policy"
@@ -14,20 +13,18 @@ func Grants(rule *policy.Rule) []string {
 	for i := range rule.Endpoints {
 		e := &rule.Endpoints[i]
 		for j := range e.Rules {
-			grants = append(grants, grant(e, &e.Rules[j].Allow))
+			grants = append(grants, grant(&e.Rules[j].Allow))
 		}
 	}
 	return grants
 }
 
-func grant(e *policy.Endpoint, m *policy.L7Match) string {
-	if m.Path != "" {
-		return m.Method + " " + m.Path
+// grant reads "GET /repos/*", "query Q { viewer }", "tools/call search".
+func grant(m *policy.L7Match) string {
+	words := []string{m.OperationType, m.OperationName, m.Method, m.Path, m.Command}
+	if len(m.Fields) > 0 {
+		words = append(words, "{ "+strings.Join(m.Fields, " ")+" }")
 	}
-	data, err := json.Marshal(m)
-	if err != nil {
-		return e.Protocol
-	}
-	text := strings.NewReplacer(`{"`, "", `"}`, "", `":"`, " ", `","`, ", ", `":`, " ", `,"`, ", ").Replace(string(data))
-	return strings.TrimSpace(e.Protocol + " " + text)
+	words = append(words, strings.Join(m.Tool.Any, "|"))
+	return strings.Join(strings.Fields(strings.Join(words, " ")), " ")
 }

@@ -89,6 +89,9 @@ type ProposalEvidence struct {
 	ResolvedIPs []string       `json:"resolved_ips"`
 	TLS         string         `json:"tls"` // terminated, spliced, none, or empty: no content was seen
 
+	// What was seen of each endpoint, in a general form without secrets.
+	Endpoints []EndpointRequests `json:"endpoints,omitempty"`
+
 	// Of files: the tree that the proposal is for, and what was done in it. What is deeper than
 	// FilesCut names, if that is not 0, was granted by its directory: there was too much.
 	Tree     string    `json:"tree,omitempty"`
@@ -177,7 +180,7 @@ func (p *Proposal) describeEvidence(e *Evidence) {
 		p.Provenance.Mode = ModePermissive
 	}
 	p.Evidence = ProposalEvidence{
-		Hits: e.hits, Reasons: e.reasons, TLS: e.tls,
+		Hits: e.hits, Reasons: e.reasons, TLS: e.tls, Endpoints: e.stored(),
 		Samples:     []Sample{},
 		ResolvedIPs: []string{},
 	}
@@ -254,10 +257,11 @@ func (p *Proposal) evidence() (*Evidence, error) {
 	if e.files != nil {
 		e.restoreFiles(&p.Evidence)
 	}
+	e.restore(p.Evidence.Endpoints)
 	for i := range p.endpoints() {
 		endpoint := &p.Rule.Endpoints[i]
 		if endpoint.Rules != nil {
-			e.restore(endpoint)
+			e.encodedSlash = e.encodedSlash || endpoint.AllowEncodedSlash
 			continue
 		}
 		e.tlsSkip = endpoint.TLS == policy.TLSSkip

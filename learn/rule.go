@@ -3,7 +3,6 @@ package learn
 import (
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
 	"openshell.ai/openshell/policy"
@@ -33,22 +32,6 @@ func BuildRule(e *Evidence) *policy.Rule {
 		Endpoints: endpoints,
 		Binaries:  []policy.Binary{{Path: e.target.binary}},
 	}
-}
-
-// allows lists the requests by path, then method.
-func allows(r requests) []policy.L7Allow {
-	var list []request
-	for method, set := range r {
-		for p := range set.patterns {
-			list = append(list, request{method, p})
-		}
-	}
-	slices.SortFunc(list, request.compare)
-	rules := make([]policy.L7Allow, len(list))
-	for i, q := range list {
-		rules[i].Allow = policy.L7Match{Method: q.method, Path: q.path}
-	}
-	return rules
 }
 
 // ruleName is readable, and through the id the proposal's own.

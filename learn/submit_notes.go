@@ -71,7 +71,7 @@ func (n *noteList) endpoint(e *policy.Endpoint) {
 		"What the rules for '%s' do not allow is only logged: enforcement is not enforce.", host)
 	for i := range e.Rules {
 		m := &e.Rules[i].Allow
-		n.add(m.Method == anyMethod, "Any method is allowed on '%s'.", host)
+		n.add(m.Method == "*", "Any method is allowed on '%s'.", host)
 		n.add(strings.EqualFold(m.Method, "DELETE"), "DELETE is allowed on '%s'.", host)
 		n.add(broad(m.Path), "Path '%s' of '%s' covers whatever is below it.", m.Path, host)
 	}

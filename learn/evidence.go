@@ -17,7 +17,7 @@ const (
 	maxSamples     = 100
 	maxReasons     = 16
 	maxIPs         = 16
-	maxRuns        = 32
+	maxRuns        = 128
 	maxAncestors   = 64
 	maxShownPath   = 512
 	maxShownReason = 256

@@ -53,7 +53,8 @@ type Learner struct {
 	mu      sync.Mutex
 	waiting map[target]*Evidence
 	size    int
-	record  runRecord
+	record  RunRecord
+	notes   noteCounts
 	closed  bool
 
 	// The rest belongs to the writing goroutine.
@@ -76,6 +77,7 @@ func Start(store *state.Store, run Run, o Options) *Learner {
 		stopped:  make(chan struct{}),
 		waiting:  map[target]*Evidence{},
 		record:   newRunRecord(run),
+		notes:    noteCounts{},
 		proposed: map[string]struct{}{},
 	}
 	if l.permissive() {
@@ -103,6 +105,7 @@ func (l *Learner) Observe(d Denial) {
 	t, ok := targetOf(d)
 	if !ok {
 		l.record.Unproposed++
+		l.notes.add(noteOf(d))
 		l.signal()
 		return
 	}
@@ -129,6 +132,7 @@ func (l *Learner) ObserveFile(a FileAccess) {
 	n, ok := needOf(a)
 	if !ok {
 		l.record.Unproposed++
+		l.notes.add(Note{Kind: NoteUnnamed, Host: a.Path, Binary: a.Binary, Reason: "no policy can grant " + a.Op.String()})
 		l.signal()
 		return
 	}
@@ -249,6 +253,9 @@ func (l *Learner) locked(f func() error) error {
 		if err := l.store.RemoveLeftovers(l.run.Policy); err != nil {
 			slog.Warn("leftover files cannot be removed", "policy", l.run.Policy, "error", err)
 		}
+		if err := pruneRuns(l.store, l.run.Policy); err != nil {
+			slog.Warn("records of old runs cannot be removed", "policy", l.run.Policy, "error", err)
+		}
 	}
 	return f()
 }
@@ -273,6 +280,9 @@ func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
 			continue // it is tried again
 		case what == impossible:
 			l.count(&l.record.Unproposed, batch[t].hits)
+			l.mu.Lock()
+			l.notes.add(noteOfEvidence(batch[t]))
+			l.mu.Unlock()
 		case what == crowded:
 			l.count(&l.record.Lost, batch[t].hits)
 		default:

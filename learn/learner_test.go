@@ -65,9 +65,9 @@ func one(t *testing.T, store *state.Store) Proposal {
 	return all[0]
 }
 
-func readRun(t *testing.T, store *state.Store, run string) runRecord {
+func readRun(t *testing.T, store *state.Store, run string) RunRecord {
 	t.Helper()
-	var r runRecord
+	var r RunRecord
 	if err := state.ReadJSON(store.RunPath("agent", run), &r); err != nil {
 		t.Fatal(err)
 	}

@@ -215,6 +215,12 @@ func (p *Proposal) check() error {
 	return nil
 }
 
+// Truncated reports whether the proposal does not tell all that was seen, or allows more because there was
+// too much of it: nobody should approve it without a look.
+func (p *Proposal) Truncated() bool {
+	return slices.Contains(p.SecurityNotes, noteTruncated) || slices.Contains(p.SecurityNotes, noteWidened)
+}
+
 // learned reports whether the proposal is made from denials, not from what a workload asked for.
 func (p *Proposal) learned() bool { return p.Provenance.Mode != ModeAgent }
 

@@ -1,6 +1,12 @@
 package learn
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"time"
 
 	"openshell.ai/openshell/audit"
@@ -10,8 +16,11 @@ import (
 // runVersion is the format of a run's record.
 const runVersion = "openshell.ai/run/v1"
 
-// runRecord is what is kept of a permissive run.
-type runRecord struct {
+// maxRunRecords is how many runs of a policy stay on record, the newest.
+const maxRunRecords = 1024
+
+// RunRecord is what is kept of a permissive run.
+type RunRecord struct {
 	Version          string     `json:"version"`
 	Run              string     `json:"run"`
 	Sandbox          string     `json:"sandbox"`
@@ -24,14 +33,15 @@ type runRecord struct {
 	Started          time.Time  `json:"started"`
 	Ended            *time.Time `json:"ended,omitempty"` // absent: it goes on, or was killed
 
-	Denials    int `json:"denials"`
-	Proposals  int `json:"proposals"`  // that the run has evidence for
-	Unproposed int `json:"unproposed"` // denials that no rule can be made for
-	Lost       int `json:"lost"`       // denials that there was no room for
+	Denials    int         `json:"denials"`
+	Proposals  int         `json:"proposals"`  // that the run has evidence for
+	Unproposed int         `json:"unproposed"` // denials that no rule can be made for
+	Lost       int         `json:"lost"`       // denials that there was no room for
+	Notes      []NoteCount `json:"notes,omitempty"`
 }
 
-func newRunRecord(run Run) runRecord {
-	return runRecord{
+func newRunRecord(run Run) RunRecord {
+	return RunRecord{
 		Version: runVersion, Run: run.ID, Sandbox: run.Sandbox, Container: run.Container,
 		Image: audit.Escape(run.Image, maxShownName), Policy: run.Policy, Mode: run.Mode,
 		TTL: run.TTL, BasePolicySHA256: run.BasePolicySHA256, Started: run.Started.UTC(),
@@ -41,6 +51,7 @@ func newRunRecord(run Run) runRecord {
 func (l *Learner) writeRecord(ended time.Time) error {
 	l.mu.Lock()
 	record := l.record
+	record.Notes = l.notes.list()
 	l.mu.Unlock()
 	record.Proposals = len(l.proposed)
 	if !ended.IsZero() {
@@ -48,4 +59,61 @@ func (l *Learner) writeRecord(ended time.Time) error {
 		record.Ended = &ended
 	}
 	return state.WriteJSON(l.store.RunPath(l.run.Policy, l.run.ID), record)
+}
+
+// Runs returns the permissive runs of a policy that are on record, the oldest first.
+func Runs(store *state.Store, policyName string) ([]RunRecord, error) {
+	ids, err := store.Runs(policyName)
+	if err != nil {
+		return nil, err
+	}
+	runs := make([]RunRecord, 0, len(ids))
+	for _, id := range ids {
+		var r RunRecord
+		err := state.ReadJSON(store.RunPath(policyName, id), &r)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: run %s: %w", policyName, id, err)
+		}
+		runs = append(runs, r)
+	}
+	slices.SortFunc(runs, func(a, b RunRecord) int { return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Run, b.Run)) })
+	return runs, nil
+}
+
+// pruneRuns removes the records of the oldest runs. The caller holds the policy's lock.
+func pruneRuns(store *state.Store, policyName string) error {
+	ids, err := store.Runs(policyName)
+	if err != nil || len(ids) <= maxRunRecords {
+		return err
+	}
+	runs, err := Runs(store, policyName)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range runs[:max(len(runs)-maxRunRecords, 0)] {
+		errs = append(errs, os.Remove(store.RunPath(policyName, r.Run)))
+	}
+	return errors.Join(errs...)
+}
+
+// SeenIn tells in how many runs the proposal was seen, and how many there were that could have seen
+// it: those on record, until it was approved, and those that did see it. The first number is
+// at most 128, which is how many runs a proposal remembers.
+func (p *Proposal) SeenIn(runs []RunRecord) (seen, of int) {
+	saw := map[string]bool{}
+	for _, r := range p.Provenance.Runs {
+		saw[r.Run] = true
+	}
+	of = len(saw)
+	for i := range runs {
+		late := p.Status == StatusApproved && p.DecidedAt != nil && runs[i].Started.After(*p.DecidedAt)
+		if !saw[runs[i].Run] && !late {
+			of++
+		}
+	}
+	return len(saw), of
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -28,7 +29,8 @@ func proposalsCommand() *cobra.Command {
 		Use:   "proposals [POLICY] [--status STATUS] [--json]",
 		Short: "List what permissive and enforcing runs were denied, as rules to review",
 		Long: "List the proposals of a policy, or of all policies: each is one rule that would make a set\n" +
-			"of denials allowed. Pending ones come first, the most plausible ones before the others.",
+			"of denials allowed. Pending ones come first, the most plausible ones before the others. What was\n" +
+			"tried and cannot be allowed by any rule is counted below them.",
 		Example: "  openshell proposals agent\n" +
 			"  openshell proposals --status pending --json",
 		Args: args(0, 1),
@@ -50,10 +52,19 @@ func proposalsCommand() *cobra.Command {
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), shown)
 			}
-			if len(shown) == 0 {
-				return writeNoProposals(cmd.OutOrStdout(), given, status, len(found))
+			runs, err := runsOf(store, given)
+			if err != nil {
+				return err
 			}
-			return writeTable(cmd.OutOrStdout(), proposalRows(shown, len(given) == 0))
+			if len(shown) == 0 {
+				err = writeNoProposals(cmd.OutOrStdout(), given, status, len(found))
+			} else {
+				err = writeTable(cmd.OutOrStdout(), proposalRows(shown, runs, len(given) == 0))
+			}
+			if err != nil {
+				return err
+			}
+			return writeNotes(cmd.OutOrStdout(), runs, len(given) == 0)
 		},
 	}
 	cmd.Flags().StringVar(&status, "status", allStatuses, "only those that are pending, approved, rejected, superseded, or all")
@@ -105,7 +116,47 @@ const (
 	maxWhatColumn     = 20
 )
 
-func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {
+// runsOf reads the runs of the policies named, of all if none is.
+func runsOf(store *state.Store, names []string) (map[string][]learn.RunRecord, error) {
+	runs := map[string][]learn.RunRecord{}
+	if len(names) == 0 {
+		var err error
+		if names, err = store.Policies(); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range names {
+		var err error
+		if runs[name], err = learn.Runs(store, name); err != nil {
+			return nil, err
+		}
+	}
+	return runs, nil
+}
+
+// writeNotes says what was tried and is no proposal.
+func writeNotes(w io.Writer, runs map[string][]learn.RunRecord, withPolicy bool) error {
+	for _, name := range slices.Sorted(maps.Keys(runs)) {
+		notes := learn.NotesOf(runs[name])
+		if len(notes) == 0 {
+			continue
+		}
+		of := ""
+		if withPolicy {
+			of = " for policy " + name
+		}
+		fmt.Fprintf(w, "\nNot proposed%s, in %s:\n", of, count(len(runs[name]), "run", "runs"))
+		for _, n := range notes {
+			fmt.Fprintf(w, "%6d  %s\n", n.Count, n.Kind.Explain())
+			for _, s := range n.Samples {
+				fmt.Fprintf(w, "        %s\n", plain(s))
+			}
+		}
+	}
+	return nil
+}
+
+func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord, withPolicy bool) [][]string {
 	row := func(policyName string, cells ...string) []string {
 		if !withPolicy {
 			return cells
@@ -117,9 +168,15 @@ func proposalRows(proposals []learn.Proposal, withPolicy bool) [][]string {
 		p := &proposals[i]
 		rows = append(rows, row(p.Policy, p.ID, plain(p.Status),
 			keepEnd(programs(p), maxBinaryColumn), keepEnd(endpoint(p), maxEndpointColumn), what(p),
-			strconv.Itoa(p.Evidence.Hits), confidence(p), plain(p.Provenance.Mode), strconv.Itoa(len(p.Provenance.Runs))))
+			strconv.Itoa(p.Evidence.Hits), confidence(p), plain(p.Provenance.Mode), seenIn(p, runs[p.Policy])))
 	}
 	return rows
+}
+
+// seenIn says in how many of the runs a proposal was seen.
+func seenIn(p *learn.Proposal, runs []learn.RunRecord) string {
+	seen, of := p.SeenIn(runs)
+	return fmt.Sprintf("%d of %d", seen, of)
 }
 
 // services are the hosts and ports of a proposal, each once.

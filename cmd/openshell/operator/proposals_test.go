@@ -15,7 +15,7 @@ func proposal(id, status, binary string, e policy.Endpoint) learn.Proposal {
 	return learn.Proposal{ID: id, Policy: "agent", Status: status, Binary: binary, Confidence: 0.65,
 		Rule:       &policy.Rule{Endpoints: []policy.Endpoint{e}, Binaries: []policy.Binary{{Path: binary}}},
 		Evidence:   learn.ProposalEvidence{Hits: 12},
-		Provenance: learn.Provenance{Mode: learn.ModePermissive, Runs: make([]learn.RunEvidence, 2)}}
+		Provenance: learn.Provenance{Mode: learn.ModePermissive, Runs: []learn.RunEvidence{{Run: "r1"}, {Run: "r2"}}}}
 }
 
 func TestProposalTable(t *testing.T) {
@@ -28,19 +28,19 @@ func TestProposalTable(t *testing.T) {
 		proposal("p-00000004", learn.StatusSuperseded, "/bin/\u202ec", policy.Endpoint{Host: "a.b", Ports: []uint16{22}, TLS: "skip"}),
 	}
 	var out bytes.Buffer
-	if err := writeTable(&out, proposalRows(list, false)); err != nil {
+	if err := writeTable(&out, proposalRows(list, map[string][]learn.RunRecord{"agent": {{Run: "r2"}, {Run: "r3"}}}, false)); err != nil {
 		t.Fatal(err)
 	}
 	const want = `ID          STATUS      BINARY                TARGET                        WHAT                  HITS  CONFIDENCE  MODE        RUNS
-p-00000001  pending     /usr/bin/curl         api.github.com:443            GET /repos/* +2       12    0.65        permissive  2
-p-00000002  approved    …es/.bin/claude-code  …xxxxxxxxxxx.example.com:443  GET /a/path/that… +1  12    0.65        permissive  2
-p-00000003  rejected    /bin/a\x0a\x1b[2Jb    [2001:db8::1]:53              any (UDP)             12    0.65        permissive  2
-p-00000004  superseded  /bin/\u{202e}c        a.b:22                        any (L4, tls: skip)   12    0.65        permissive  2
+p-00000001  pending     /usr/bin/curl         api.github.com:443            GET /repos/* +2       12    0.65        permissive  2 of 3
+p-00000002  approved    …es/.bin/claude-code  …xxxxxxxxxxx.example.com:443  GET /a/path/that… +1  12    0.65        permissive  2 of 3
+p-00000003  rejected    /bin/a\x0a\x1b[2Jb    [2001:db8::1]:53              any (UDP)             12    0.65        permissive  2 of 3
+p-00000004  superseded  /bin/\u{202e}c        a.b:22                        any (L4, tls: skip)   12    0.65        permissive  2 of 3
 `
 	if got := out.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if rows := proposalRows(list, true); rows[0][0] != "POLICY" || rows[1][0] != "agent" || len(rows[1]) != len(rows[0]) {
+	if rows := proposalRows(list, nil, true); rows[0][0] != "POLICY" || rows[1][0] != "agent" || len(rows[1]) != len(rows[0]) {
 		t.Errorf("with the policy: %q", rows[:2])
 	}
 }

@@ -18,19 +18,24 @@ import (
 )
 
 func approveCommand() *cobra.Command {
-	var all bool
+	var all, truncated bool
 	var by string
 	cmd := &cobra.Command{
-		Use:   "approve POLICY ID... | POLICY --all",
+		Use:   "approve POLICY ID... | POLICY --all [--include-truncated]",
 		Short: "Allow what proposals propose, also in the sandboxes that run",
 		Long: "Add the rules of proposals to a policy, exactly as shown and each under its own key, and print\n" +
 			"the difference. An ID may be cut short as long as it is unique. ID@DIGEST, as openshell show\n" +
-			"prints it, approves only the rule that was looked at, should the proposal have grown since.",
+			"prints it, approves only the rule that was looked at, should the proposal have grown since.\n" +
+			"--all leaves out, and fails for, proposals that do not tell all that was seen, or allow more\n" +
+			"than that because there was too much of it, unless --include-truncated is given too.",
 		Example: "  openshell approve agent p-3f9a1c2b\n" +
 			"  openshell approve agent --all",
 		Args: args(1, -1),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			name, ids := given[0], given[1:]
+			if truncated && !all {
+				return errors.New("--include-truncated goes with --all: " + usage(cmd))
+			}
 			if all == (len(ids) > 0) {
 				return errors.New("name the proposals, or use --all for all that are pending: " + usage(cmd))
 			}
@@ -38,8 +43,9 @@ func approveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var leftOut error
 			if all {
-				ids, err = pendingIDs(store, name)
+				ids, leftOut, err = pendingIDs(store, name, truncated)
 			} else {
 				ids, err = matchIDs(store, name, ids)
 			}
@@ -47,10 +53,12 @@ func approveCommand() *cobra.Command {
 				return err
 			}
 			if len(ids) == 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "nothing is pending for policy %s\n", name)
-				return reload(cmd, c, name) // should that have failed the last time
+				if leftOut == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "nothing is pending for policy %s\n", name)
+				}
+				return errors.Join(leftOut, reload(cmd, c, name)) // should that have failed the last time
 			}
-			return change(cmd, c, name, func() error {
+			err = change(cmd, c, name, func() error {
 				result, err := learn.Approve(store, name, ids, by)
 				for i := range result.Approved {
 					p := &result.Approved[i]
@@ -65,9 +73,11 @@ func approveCommand() *cobra.Command {
 				}
 				return err
 			})
+			return errors.Join(err, leftOut)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "approve all that are pending")
+	cmd.Flags().BoolVar(&truncated, "include-truncated", false, "with --all: also those that were cut short")
 	byFlag(cmd, &by)
 	return cmd
 }
@@ -203,19 +213,49 @@ func reload(cmd *cobra.Command, c *config.Config, name string) error {
 	return nil
 }
 
-// pendingIDs are the proposals of a policy that wait for a decision.
-func pendingIDs(store *state.Store, policyName string) ([]string, error) {
+// pendingIDs are the proposals of a policy that wait for a decision. Those that were cut short are left
+// out, and named in leftOut, unless they are wanted.
+func pendingIDs(store *state.Store, policyName string, truncated bool) (ids []string, leftOut, err error) {
 	proposals, err := learn.List(store, policyName)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var ids []string
+	var cut []string
 	for i := range proposals {
-		if proposals[i].Status == learn.StatusPending {
-			ids = append(ids, proposals[i].ID)
+		switch p := &proposals[i]; {
+		case p.Status != learn.StatusPending:
+		case p.Truncated() && !truncated:
+			cut = append(cut, p.ID)
+		default:
+			ids = append(ids, p.ID)
 		}
 	}
-	return ids, nil
+	if truncated {
+		return ids, nil, nil
+	}
+	return ids, truncation(store, policyName, cut), nil
+}
+
+// truncation says what was cut short: proposals, or what there are no proposals for at all.
+func truncation(store *state.Store, policyName string, cut []string) error {
+	var errs []error
+	if len(cut) > 0 {
+		errs = append(errs, fmt.Errorf("not approved, because too much was seen to tell it all: %s: look at them with openshell show, or use --include-truncated",
+			strings.Join(cut, ", ")))
+	}
+	runs, err := learn.Runs(store, policyName)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	lost := 0
+	for i := range runs {
+		lost += runs[i].Lost
+	}
+	if lost > 0 {
+		errs = append(errs, fmt.Errorf("%s of policy %s had no room in any proposal: what is approved does not cover all that was seen: --include-truncated accepts that",
+			count(lost, "denial", "denials"), policyName))
+	}
+	return errors.Join(errs...)
 }
 
 // allIDs are the proposals of all policies.

@@ -54,7 +54,11 @@ func showCommand() *cobra.Command {
 					Difference []string `json:"difference"`
 				}{p, difference})
 			}
-			return writeProposal(cmd.OutOrStdout(), &p, difference)
+			runs, err := learn.Runs(store, p.Policy)
+			if err != nil {
+				return err
+			}
+			return writeProposal(cmd.OutOrStdout(), &p, runs, difference)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the proposal as JSON, with what its approval would change as difference")
@@ -74,12 +78,12 @@ func approvalDiff(c *config.Config, p *learn.Proposal) ([]string, error) {
 	return append([]string{}, difference...), nil
 }
 
-func writeProposal(w io.Writer, p *learn.Proposal, difference []string) error {
+func writeProposal(w io.Writer, p *learn.Proposal, runs []learn.RunRecord, difference []string) error {
 	rule, err := ruleYAML(p)
 	if err != nil {
 		return err
 	}
-	writeSummary(w, p)
+	writeSummary(w, p, runs)
 	if len(p.SecurityNotes) > 0 {
 		fmt.Fprintln(w, "\nNotes:")
 		for _, note := range p.SecurityNotes {
@@ -105,7 +109,7 @@ func writeProposal(w io.Writer, p *learn.Proposal, difference []string) error {
 	return nil
 }
 
-func writeSummary(w io.Writer, p *learn.Proposal) {
+func writeSummary(w io.Writer, p *learn.Proposal, runs []learn.RunRecord) {
 	field := func(name, value string) {
 		if value != "" {
 			fmt.Fprintf(w, "%-12s%s\n", name, paint(coloured(w), plain(value)))
@@ -126,6 +130,7 @@ func writeSummary(w io.Writer, p *learn.Proposal) {
 	field("Rationale", p.Rationale)
 	field("Confidence", confidence(p))
 	field("Learned in", p.Provenance.Mode+" mode")
+	field("Seen in", seenIn(p, runs)+" runs")
 	field("Base policy", p.Provenance.BasePolicySHA256)
 	field("TTL", p.Provenance.TTL)
 	field("Digest", p.Digest)

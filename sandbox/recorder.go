@@ -24,6 +24,9 @@ func (s *Sandbox) observe(r proxy.Record) {
 			return
 		}
 	}
+	if note, ok := noteOf(r); ok {
+		s.learner.Note(note)
+	}
 	s.record(eventOf(r))
 }
 

@@ -14,6 +14,7 @@ const (
 	typeIP      = "{ip}"      // 192.0.2.1, 2001:db8::1
 	typeVersion = "{version}" // 1.26.4, v2.0.0-rc.1: of a package; v1 is an API's
 	typeLong    = "{long}"    // longer than maxSegment
+	typeName    = "{name}"    // a name: only what was seen together says so
 	typeAny     = "{any}"     // anything: a bound was exceeded
 	typeRest    = "{rest}"    // any number of segments, below maxDepth
 )

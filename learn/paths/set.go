@@ -224,15 +224,19 @@ func isLeadingVersion(s string) bool {
 }
 
 // leading is the number of segments that a path begins with and that are never generalised
-// for what their siblings are: an API's version and the first after it.
+// for what their siblings are: to an API's version, and the first after it.
 func leading(segments []string) int {
-	for i, s := range segments {
-		if !isLeadingVersion(s) {
-			return i + 1
+	n := 1
+	for i, s := range segments[:min(len(segments), maxLeading)] {
+		if isAPIVersion(s) || s == "api" || i == n-1 && isLeadingVersion(s) {
+			n = i + 2
 		}
 	}
-	return len(segments)
+	return min(n, len(segments))
 }
+
+// maxLeading is how deep a version is looked for: /rest/api/v2/.
+const maxLeading = 4
 
 func groupOf(segments []string) string {
 	return strings.Join(segments[:leading(segments)], "/")

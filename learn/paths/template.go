@@ -55,8 +55,8 @@ func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
 func (s *Set) Templates() []Template {
 	merged := map[entry]*Template{}
 	for _, g := range s.groups {
-		for e, n := range g.patterns {
-			segments := strings.Split(e.pattern[1:], "/")
+		for _, r := range infer(g.patterns) {
+			segments, e, n := r.segments, entry{method: r.method}, r.count
 			var why []string
 			for i, segment := range segments {
 				if _, kind, _ := split(segment); kind != "" {

@@ -30,10 +30,13 @@ type Config struct {
 	PolicyDir string `yaml:"policy_dir"`
 	// DefaultPolicy is a name in PolicyDir; empty means the built-in restrictive default.
 	DefaultPolicy string `yaml:"default_policy"`
-	// MaximumPolicy is a file that no effective policy may exceed; always empty, see Load.
+	// MaximumPolicy is a policy file that no effective policy, no approval and no
+	// permissive allowance may exceed; empty means that there is no maximum.
 	MaximumPolicy string `yaml:"maximum_policy"`
 	// Permissive says whether and how a container may run permissively.
 	Permissive Permissive `yaml:"permissive"`
+	// PolicyLocal says what a workload may ask of its own sandbox.
+	PolicyLocal PolicyLocal `yaml:"policy_local"`
 	// TLS says how upstream certificates are verified.
 	TLS TLS `yaml:"tls"`
 	// DNS says where names are looked up.
@@ -62,8 +65,17 @@ type Permissive struct {
 	MaxTTL time.Duration `yaml:"max_ttl"`
 	// OnExpiry is annotations.OnExpiryEnforce or annotations.OnExpiryStop.
 	OnExpiry string `yaml:"on_expiry"`
-	// Never lists endpoints that stay denied even then; always empty, see Load.
+	// Never lists endpoints for which permissive mode does not hold, each a host
+	// or host:port with the wildcards of policies. What they mean, and whether
+	// they are valid, is package policy's.
 	Never []string `yaml:"never"`
+}
+
+// PolicyLocal says what a workload may ask of its own sandbox.
+type PolicyLocal struct {
+	// Enabled lets the workload read its policy and its denials at
+	// http://policy.local/, and propose rules there for people to review.
+	Enabled bool `yaml:"enabled"`
 }
 
 // TLS says how upstream certificates are verified.
@@ -130,6 +142,7 @@ func Default() *Config {
 			OnExpiry:   annotations.OnExpiryEnforce,
 			Never:      []string{},
 		},
+		PolicyLocal:    PolicyLocal{Enabled: true},
 		TLS:            TLS{ExtraRoots: []string{}},
 		DNS:            DNS{Upstream: []string{}},
 		Limits:         Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},

@@ -25,6 +25,7 @@ permissive:
   max_ttl: 24h
   on_expiry: enforce
   never: []
+policy_local: { enabled: true }
 tls: { extra_roots: [] }
 dns: { upstream: [] }
 limits: { connections: 4096, idle_timeout: 5m, header_bytes: 65536 }
@@ -59,6 +60,12 @@ func TestParse(t *testing.T) {
 				c.DNS.Upstream = []string{"1.1.1.1", "[2606:4700::1111]:53", "9.9.9.9:5353"}
 				c.TLS.ExtraRoots = []string{"/etc/ssl/corp.pem"}
 			})},
+		{"ceilings", "maximum_policy: /etc/openshell/maximum.yaml\npermissive: {never: ['*.corp.example', 'db.example:5432', '[2001:db8::1]:22']}\n",
+			changed(func(c *Config) {
+				c.MaximumPolicy = "/etc/openshell/maximum.yaml"
+				c.Permissive.Never = []string{"*.corp.example", "db.example:5432", "[2001:db8::1]:22"}
+			})},
+		{"no policy.local", "policy_local: {enabled: false}\n", changed(func(c *Config) { c.PolicyLocal.Enabled = false })},
 		{"switches", "seccomp: {default_profile: false}\naudit: {ocsf: false, keep_days: 30}\n",
 			changed(func(c *Config) { c.Seccomp.DefaultProfile, c.Audit.OCSF, c.Audit.KeepDays = false, false, 30 })},
 	}
@@ -112,8 +119,7 @@ func TestParseErrors(t *testing.T) {
 		{"no idling", "limits: {idle_timeout: 0s}\n", []string{"limits.idle_timeout: must be positive"}},
 		{"keep nothing", "audit: {keep_days: 0}\n", []string{"audit.keep_days: must be from 1"}},
 		{"listen", "metrics: {listen: '9469'}\n", []string{`metrics.listen: "9469" is not host:port`}},
-		{"maximum policy", "maximum_policy: /etc/max.yaml\n", []string{"line 1: maximum_policy is not supported yet"}},
-		{"never", "permissive:\n  never: [10.0.0.1:22]\n", []string{"line 2: permissive.never is not supported yet"}},
+		{"relative maximum policy", "maximum_policy: max.yaml\n", []string{`line 1: maximum_policy: "max.yaml" is not an absolute path`}},
 		{"identity", "identity: {required: false}\n", []string{"identity.required: false is not supported yet"}},
 		{"metrics", "metrics: {listen: '127.0.0.1:9469'}\n", []string{"metrics.listen is not supported yet"}},
 		{"credentials", "credentials_dir: /etc/openshell/credentials\n", []string{"credentials_dir is not supported yet"}},

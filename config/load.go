@@ -24,8 +24,8 @@ const maxSize = 1 << 20
 // there.
 //
 // Fields of features that openshell does not have yet are refused when their
-// value asks for the feature: maximum_policy, permissive.never,
-// identity.required: false, metrics.listen and credentials_dir.
+// value asks for the feature: identity.required: false, metrics.listen and
+// credentials_dir.
 func Load(path string) (*Config, error) {
 	named := true
 	if path == "" {

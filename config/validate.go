@@ -34,6 +34,8 @@ func (c *Config) validate(d *decoder) {
 			v.fail("default_policy", "%q is not a policy's name: %v", c.DefaultPolicy, err)
 		}
 	}
+	v.check(c.MaximumPolicy == "" || filepath.IsAbs(c.MaximumPolicy), "maximum_policy",
+		"%q is not an absolute path", c.MaximumPolicy)
 	v.permissive(&c.Permissive)
 	for _, file := range c.TLS.ExtraRoots {
 		v.check(filepath.IsAbs(file), "tls.extra_roots", "%q is not an absolute path", file)
@@ -96,8 +98,6 @@ func (v validator) unsupported(c *Config) {
 		}
 	}
 	_, credentials := v.d.lines["credentials_dir"]
-	refuse(c.MaximumPolicy != "", "maximum_policy", "maximum_policy", "leave it out")
-	refuse(len(c.Permissive.Never) > 0, "permissive.never", "permissive.never", "leave it out, or set permissive.allowed to false")
 	refuse(!c.Identity.Required, "identity.required", "identity.required: false", "leave it out, or set it to true")
 	refuse(c.Metrics.Listen != "", "metrics.listen", "metrics.listen", "leave it out")
 	refuse(credentials, "credentials_dir", "credentials_dir", "leave it out")

@@ -34,6 +34,8 @@ type View struct {
 	Permissive bool // network denials are recorded and let through
 	// Maximum is what not even permissive mode exceeds; nil: there is no maximum.
 	Maximum *policy.Engine
+	// Never are the endpoints for which Permissive does not hold.
+	Never *policy.Endpoints
 }
 
 // Config is what a sandbox's proxy works with. All fields but Local are required.

@@ -21,20 +21,23 @@ import (
 
 // Info is what a running sandbox says of itself in sandbox.json.
 type Info struct {
-	ID         string      `json:"id"`
-	Policy     string      `json:"policy"`
-	Mode       string      `json:"mode"`               // confine.ModePermissive or ModeEnforcing
-	Deadline   time.Time   `json:"deadline,omitzero"`  // when permissive mode ends
-	OnExpiry   string      `json:"on_expiry,omitzero"` // what happens then
-	TTL        string      `json:"ttl,omitzero"`
-	Started    time.Time   `json:"started"`
-	Supervisor Supervisor  `json:"supervisor"`
-	Outer      netns.ID    `json:"outer"`           // where upstream connections start
-	Shared     bool        `json:"shared,omitzero"` // other containers of that namespace join
-	OuterPath  string      `json:"outer_path,omitzero"`
-	Inner      string      `json:"inner"` // a path that opens the inner namespace
-	InnerID    netns.ID    `json:"inner_id"`
-	Containers []Container `json:"containers"`
+	ID       string    `json:"id"`
+	Policy   string    `json:"policy"`
+	Mode     string    `json:"mode"`               // confine.ModePermissive or ModeEnforcing
+	Deadline time.Time `json:"deadline,omitzero"`  // when permissive mode ends
+	OnExpiry string    `json:"on_expiry,omitzero"` // what happens then
+	TTL      string    `json:"ttl,omitzero"`
+	// PolicyError says why the policy's files, as they are now, are not in force:
+	// the last valid ones are.
+	PolicyError string      `json:"policy_error,omitzero"`
+	Started     time.Time   `json:"started"`
+	Supervisor  Supervisor  `json:"supervisor"`
+	Outer       netns.ID    `json:"outer"`           // where upstream connections start
+	Shared      bool        `json:"shared,omitzero"` // other containers of that namespace join
+	OuterPath   string      `json:"outer_path,omitzero"`
+	Inner       string      `json:"inner"` // a path that opens the inner namespace
+	InnerID     netns.ID    `json:"inner_id"`
+	Containers  []Container `json:"containers"`
 }
 
 // Supervisor is the process that runs a sandbox's proxy.

@@ -1,38 +1,67 @@
 package sandbox
 
 import (
-	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/cyphar/filepath-securejoin"
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/proxy"
 )
 
-// mode is whether a sandbox is permissive, and until when.
+// moment is a point in time by two clocks: the wall's, which is set now and
+// then and goes on while the machine sleeps, and one that only ever goes
+// forward.
+type moment struct {
+	wall    time.Time
+	elapsed time.Duration // since some point in the past
+}
+
+// clock tells the time, and wakes up after some.
+type clock struct {
+	now   func() moment
+	after func(time.Duration) <-chan time.Time
+}
+
+func systemClock() clock {
+	start := time.Now()
+	return clock{after: time.After, now: func() moment {
+		now := time.Now() // has both (package time, "Monotonic Clocks")
+		return moment{now.Round(0), now.Sub(start)}
+	}}
+}
+
+// mode is whether a sandbox is permissive, and until when. The time is over when
+// either clock says so: setting the clock back does not prolong it, and neither
+// does a machine that sleeps.
 type mode struct {
+	clock    clock
 	mu       sync.Mutex
 	on       bool
-	deadline time.Time
+	ends     moment
 	onExpiry string
 }
 
 func (m *mode) begin(r Request) {
 	if r.Permissive {
-		m.on, m.deadline, m.onExpiry = true, time.Now().Add(r.TTL), r.OnExpiry
+		now := m.clock.now()
+		m.on, m.ends, m.onExpiry = true, moment{now.wall.Add(r.TTL), now.elapsed + r.TTL}, r.OnExpiry
 	}
 }
 
+// permissive is false from the first moment after the time, whether or not
+// anybody has noticed.
 func (m *mode) permissive() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.on
+	return m.on && m.left() > 0
+}
+
+// left is how much of the time is left; m.mu must be held.
+func (m *mode) left() time.Duration {
+	now := m.clock.now()
+	return min(m.ends.wall.Sub(now.wall), m.ends.elapsed-now.elapsed)
 }
 
 func (m *mode) name() string {
@@ -51,79 +80,42 @@ func (m *mode) end() bool {
 	return was
 }
 
-// view is what every decision is made by. The mode is read anew each time, so
-// that no change of the policy can bring an ended permissive mode back.
-func (s *Sandbox) view() proxy.View {
-	return proxy.View{Engine: s.engine.Load(), Permissive: s.mode.permissive()}
-}
+const (
+	// clockCheck is how long a clock that is set forward goes unnoticed by what
+	// does not look at it itself: connections that are open.
+	clockCheck = 15 * time.Second
+	// remindEvery is how often a permissive sandbox says so in its log.
+	remindEvery = 10 * time.Minute
+)
 
-// setEngine compiles the effective policy and makes it rule every later decision.
-func (s *Sandbox) setEngine(p *Policies) error {
-	engine, err := policy.Compile(p.Effective, policy.Options{ResolveBinary: s.resolveBinary})
-	if err != nil {
-		return fmt.Errorf("policy %q: %w", p.Name, err)
-	}
-	s.engine.Store(engine)
-	return nil
-}
-
-// resolveBinary follows the symbolic links of a path in the first container's
-// root file system: the kernel knows a process by what they lead to.
-func (s *Sandbox) resolveBinary(path string) string {
-	root := s.request.Rootfs
-	if root == "" {
-		return ""
-	}
-	resolved, err := securejoin.SecureJoin(root, path)
-	if err != nil {
-		return ""
-	}
-	rel, err := filepath.Rel(root, resolved)
-	if err != nil {
-		return ""
-	}
-	return "/" + rel
-}
-
-// Reload makes the policy's files rule. A policy that does not validate leaves
-// the one in force.
-func (s *Sandbox) Reload() error {
-	if !s.begin() {
-		return errEnding
-	}
-	defer s.wg.Done()
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	if err := s.applyFiles(); err != nil {
-		s.recordError("the policy was not reloaded", err)
-		return err
-	}
-	s.record(audit.Event{Class: audit.ClassConfig, Activity: "LOADED",
-		Message: fmt.Sprintf("policy %s reloaded", s.request.Policy)})
-	return nil
-}
-
-// applyFiles makes the policy's files rule connections and later execs, and
-// closes what they no longer allow. s.applying must be held.
-func (s *Sandbox) applyFiles() error {
-	p, err := LoadPolicies(s.config, s.request.Policy)
-	if err != nil {
-		return err
-	}
-	if err := s.setEngine(p); err != nil {
-		return err
-	}
-	s.reconsider()
-	return confine.WriteConfinement(s.confineDir(), s.confinement(p))
-}
-
-// startTimer ends permissive mode in time.
+// startTimer ends permissive mode in time, and keeps reminding of it meanwhile.
 func (s *Sandbox) startTimer() {
-	if !s.mode.permissive() {
-		return
+	if s.mode.permissive() {
+		s.wg.Go(s.awaitExpiry)
 	}
-	timer := time.AfterFunc(time.Until(s.mode.deadline), s.expire)
-	context.AfterFunc(s.ctx, func() { timer.Stop() })
+}
+
+func (s *Sandbox) awaitExpiry() {
+	reminded := s.mode.clock.now().elapsed
+	for {
+		s.mode.mu.Lock()
+		left := s.mode.left()
+		s.mode.mu.Unlock()
+		if left <= 0 {
+			s.expire()
+			return
+		}
+		now := s.mode.clock.now().elapsed
+		if now-reminded >= remindEvery {
+			reminded = now
+			s.recordPermissive(left)
+		}
+		select {
+		case <-s.mode.clock.after(min(left, clockCheck)):
+		case <-s.ctx.Done():
+			return
+		}
+	}
 }
 
 // expire ends permissive mode. The network enforces from this moment, whatever
@@ -147,13 +139,13 @@ func (s *Sandbox) expire() {
 	}
 }
 
-// tighten makes what was set up for permissive mode enforcing. Where that fails,
-// later execs are refused rather than left unconfined.
+// tighten makes what was set up for permissive mode enforcing, by the rules that
+// are in force. Where that fails, later execs are refused rather than left
+// unconfined.
 func (s *Sandbox) tighten() {
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	if err := s.applyFiles(); err != nil {
-		s.reconsider()
+	if err := s.applyRules(); err != nil {
 		s.recordError("the confinement of later execs was not tightened, so that they are refused", err)
 		s.refuseExecs()
 	}

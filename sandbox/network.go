@@ -180,7 +180,7 @@ func parseServer(text string) (netip.AddrPort, error) {
 // knows are sent to a DNS server, since names carry data.
 func (s *Sandbox) MayResolve(name string) bool {
 	view := s.view()
-	if view.Permissive || view.Engine.NameKnown(name) {
+	if view.Engine.NameKnown(name) || view.Permissive && !view.Never.ContainHost(name) {
 		return true
 	}
 	s.recordName(name)

@@ -22,9 +22,15 @@ type Policies struct {
 	Learned   *policy.Policy // the approved rules
 	Effective *policy.Policy // Base and Learned together
 	Warnings  []policy.Warning
+	// Maximum is the node's maximum policy, read from MaximumFile; nil: there is
+	// none.
+	Maximum     *policy.Policy
+	MaximumFile string
 	// Named is false where neither the operator nor an approval has made a
 	// policy of this name, and Base is the default that stands in for it.
 	Named bool
+
+	stateDir string
 }
 
 // maxPolicyFile bounds a policy file, in bytes.
@@ -32,13 +38,17 @@ const maxPolicyFile = 8 << 20
 
 // LoadPolicies reads the policy of a name: the operator's file
 // policy_dir/NAME.yaml, or else the node's default policy, and the rules
-// approved for the name. A file that does not validate is an error.
+// approved for the name; and the node's maximum policy, which CheckMaximum holds
+// them to. A file that does not validate is an error.
 func LoadPolicies(c *config.Config, name string) (*Policies, error) {
 	if err := annotations.ValidName(name); err != nil {
 		return nil, fmt.Errorf("policy name: %w", err)
 	}
-	p := &Policies{Name: name}
+	p := &Policies{Name: name, stateDir: c.StateDir}
 	if err := p.loadBase(c); err != nil {
+		return nil, err
+	}
+	if err := p.loadMaximum(c); err != nil {
 		return nil, err
 	}
 	learned, err := learn.LearnedPolicy(state.Open(c.StateDir), name)
@@ -70,24 +80,33 @@ func (p *Policies) loadBase(c *config.Config) error {
 }
 
 func (p *Policies) loadFile(path string) (found bool, err error) {
+	base, warnings, err := readPolicy(path)
+	if base == nil || err != nil {
+		return false, err
+	}
+	p.Base, p.Warnings, p.BaseFile = base, warnings, path
+	return true, nil
+}
+
+// readPolicy reads a policy file; a missing one is no error, and no policy.
+func readPolicy(path string) (*policy.Policy, []policy.Warning, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("policy: %w", err)
+		return nil, nil, fmt.Errorf("policy: %w", err)
 	}
 	if info.Size() > maxPolicyFile {
-		return false, fmt.Errorf("policy %s: %d bytes, more than %d", path, info.Size(), maxPolicyFile)
+		return nil, nil, fmt.Errorf("policy %s: %d bytes, more than %d", path, info.Size(), maxPolicyFile)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return false, fmt.Errorf("policy: %w", err)
+		return nil, nil, fmt.Errorf("policy: %w", err)
 	}
-	p.Base, p.Warnings, err = policy.Parse(data)
+	p, warnings, err := policy.Parse(data)
 	if err != nil {
-		return false, fmt.Errorf("policy %s: %w", path, err)
+		return nil, nil, fmt.Errorf("policy %s: %w", path, err)
 	}
-	p.BaseFile = path
-	return true, nil
+	return p, warnings, nil
 }

@@ -133,6 +133,13 @@ func (s *Sandbox) recordStart(p *Policies) {
 	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "START", Severity: severity, Message: text})
 }
 
+// recordPermissive reminds of a sandbox that was left permissive.
+func (s *Sandbox) recordPermissive(left time.Duration) {
+	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "PERMISSIVE", Severity: audit.SeverityMedium,
+		Message: fmt.Sprintf("sandbox is PERMISSIVE for another %s: network denials are logged but not enforced, Landlock is not applied",
+			left.Round(time.Second))})
+}
+
 // prune removes the logs of sandboxes that ended long ago.
 func (s *Sandbox) prune() {
 	if err := audit.Prune(s.config.StateDir, s.config.Audit.KeepDays, time.Now()); err != nil {

@@ -134,8 +134,10 @@ type Sandbox struct {
 	roots        []byte    // of the workload, in PEM
 	trusted      sync.Once // the trust store for Java is written
 	mode         mode
-	engine       atomic.Pointer[policy.Engine]
+	never        *policy.Endpoints // for which permissive mode does not hold
+	rules        atomic.Pointer[rules]
 	applying     sync.Mutex // held while the policy or the mode changes
+	seen         []fileMark // of the policy's files, when they were last read; applying guards it
 
 	ctx    context.Context // ends with the sandbox
 	cancel context.CancelFunc
@@ -150,7 +152,10 @@ type Sandbox struct {
 }
 
 // Start makes a sandbox and puts it to work. Where it fails, nothing is left.
-func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
+func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r) }
+
+func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
+	seen := markFiles(policyFiles(c, r.Policy))
 	policies, err := LoadPolicies(c, r.Policy)
 	if err != nil {
 		return nil, err
@@ -162,12 +167,15 @@ func Start(c *config.Config, r Request) (_ *Sandbox, err error) {
 		return nil, fmt.Errorf("policy %q does not exist: write %s, or run once with openshell.ai/permissive=true and approve what it proposes",
 			r.Policy, filepath.Join(c.PolicyDir, r.Policy+".yaml"))
 	}
+	if err := policies.CheckMaximum(); err != nil {
+		return nil, err
+	}
 	if err := checkLandlock(policies); err != nil {
 		return nil, err
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
-		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID),
+		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID), seen: seen, mode: mode{clock: t},
 	}
 	if err := s.readSettings(); err != nil {
 		return nil, err
@@ -196,8 +204,13 @@ func (s *Sandbox) readSettings() (err error) {
 	if s.nameservers, err = s.readNameservers(); err != nil {
 		return err
 	}
-	s.upstreamCAs, err = s.trustedUpstream()
-	return err
+	if s.upstreamCAs, err = s.trustedUpstream(); err != nil {
+		return err
+	}
+	if s.never, err = policy.ParseEndpoints(s.config.Permissive.Never); err != nil {
+		return fmt.Errorf("permissive.never: %w", err)
+	}
+	return nil
 }
 
 // checkLandlock refuses a policy that must have Landlock where the kernel has
@@ -236,7 +249,7 @@ func (s *Sandbox) makeDir() (err error) {
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.deadline, OnExpiry: s.mode.onExpiry,
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry,
 		Supervisor: Supervisor{PID: os.Getpid(), StartTime: self.StartTime},
 	}
 	if s.mode.permissive() {
@@ -278,7 +291,7 @@ func (s *Sandbox) prepare(p *Policies) error {
 		s.makeNetwork,
 		s.makeAuthority,
 		func() error { return s.makeConfinement(p) },
-		func() error { return s.setEngine(p) },
+		func() error { return s.setRules(p) },
 	}
 	errs := make([]error, len(tasks))
 	var wg sync.WaitGroup
@@ -305,13 +318,6 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 	return nil
 }
 
-func (s *Sandbox) confinement(p *Policies) confine.Confinement {
-	if s.mode.permissive() {
-		return confine.Confinement{Mode: confine.ModePermissive}
-	}
-	return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Effective)}
-}
-
 // serve starts everything that runs.
 func (s *Sandbox) serve(p *Policies) error {
 	var err error
@@ -333,6 +339,7 @@ func (s *Sandbox) serve(p *Policies) error {
 	}
 	s.recordStart(p)
 	s.startTimer()
+	s.wg.Go(s.watchPolicies)
 	return s.Attach(s.request.Container, s.request.Creator)
 }
 

@@ -187,19 +187,33 @@ func TestPermissiveModeEnds(t *testing.T) {
 	}
 }
 
-// Where the policy cannot be read when the time is over, the network enforces
-// all the same, and nothing more is executed.
-func TestExpiryFailsClosed(t *testing.T) {
+// Where the policy does not validate when the time is over, the last valid one
+// is enforced.
+func TestExpiryWithABadPolicy(t *testing.T) {
 	c := newNode(t)
 	s := start(t, c, permissive(t.TempDir(), "c1", 200*time.Millisecond, annotations.OnExpiryEnforce))
 	writePolicy(t, c, "c1", "not a policy")
 	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
-	eventually(t, "execs are refused", missing(filepath.Join(s.confineDir(), confine.ConfigName)))
-	if err := os.Remove(filepath.Join(c.PolicyDir, "c1.yaml")); err != nil {
+	eventually(t, "execs are confined", func() bool { return confinementMode(t, s) == confine.ModeEnforcing })
+}
+
+// Where later execs cannot be confined when the time is over, the network
+// enforces all the same, and nothing more is executed.
+func TestExpiryFailsClosed(t *testing.T) {
+	c := newNode(t)
+	s := start(t, c, permissive(t.TempDir(), "c1", 300*time.Millisecond, annotations.OnExpiryEnforce))
+	config := filepath.Join(s.confineDir(), confine.ConfigName)
+	// A directory in its place cannot be replaced by a file.
+	if err := os.Remove(config); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(config, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
+	eventually(t, "execs are refused", missing(config))
 	if err := s.Reload(); err != nil || confinementMode(t, s) != confine.ModeEnforcing {
-		t.Errorf("after the policy is mended: %v, %s", err, confinementMode(t, s))
+		t.Errorf("after a reload: %v, %s", err, confinementMode(t, s))
 	}
 }
 
@@ -219,17 +233,17 @@ func TestReloadOfABadPolicyKeepsTheOldOne(t *testing.T) {
 	c := newNode(t)
 	writePolicy(t, c, "c1", "version: 1\n")
 	s := start(t, c, request(t.TempDir(), "c1"))
-	before := s.engine.Load()
+	before := s.rules.Load()
 	writePolicy(t, c, "c1", "version: 2\n")
 	if ids, err := Reload(t.Context(), c.RunDir, "c1"); err == nil || len(ids) != 0 {
 		t.Errorf("got %q, %v", ids, err)
 	}
-	if s.engine.Load() != before {
+	if s.rules.Load() != before {
 		t.Error("the policy was changed")
 	}
 	writePolicy(t, c, "c1", "version: 1\nnetwork_policies: {}\n")
 	ids, err := Reload(t.Context(), c.RunDir, "c1")
-	if err != nil || !slices.Equal(ids, []string{s.request.ID}) || s.engine.Load() == before {
+	if err != nil || !slices.Equal(ids, []string{s.request.ID}) || s.rules.Load() == before {
 		t.Errorf("got %q, %v", ids, err)
 	}
 	if ids, err := Reload(t.Context(), c.RunDir, "other"); err != nil || ids != nil {

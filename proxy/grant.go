@@ -12,6 +12,9 @@ type grant struct {
 	view  View
 	match policy.Match
 	most  policy.Match // without meaning where the view has no maximum
+	// permissive is the view's mode, but for the destinations where it never
+	// holds.
+	permissive, never bool
 }
 
 // ruling is a decision in the form of the record that will tell it.
@@ -23,11 +26,17 @@ type ruling struct {
 // exceedsMaximum begins the reason of what only the maximum policy denies.
 const exceedsMaximum = "exceeds the node's maximum policy: "
 
+// neverPermissive begins the reason of what permissive mode would let through
+// elsewhere.
+const neverPermissive = "permissive mode never holds for this endpoint (permissive.never): "
+
 func (v View) grant(c policy.Connection) *grant {
 	g := &grant{view: v, match: v.Engine.Connect(c)}
 	if v.Maximum != nil {
 		g.most = v.Maximum.Connect(c)
 	}
+	g.never = v.Permissive && v.Never.Contain(c.Host, c.Port)
+	g.permissive = v.Permissive && !g.never
 	return g
 }
 
@@ -51,12 +60,23 @@ func (g *grant) connection() ruling {
 		r.Reason = exceedsMaximum + g.most.Reason
 	case g.match.Allowed:
 		r.Outcome, r.Policy = Allowed, g.match.Policy
-	case g.view.Permissive:
+	case g.permissive:
 		r.Outcome = Logged
 	default:
-		r.Evidence = true
+		g.deny(&r)
 	}
 	return ruling{Record: r}
+}
+
+// deny makes a record of what the effective policy denies. It is evidence of what
+// the policy lacks, unless the node's administrator has said that it is to stay
+// denied.
+func (g *grant) deny(r *Record) {
+	if g.never {
+		r.Reason, r.Missing = neverPermissive+r.Reason, nil
+		return
+	}
+	r.Evidence = true
 }
 
 // inspects tells whether a policy wants each HTTP request decided, so that
@@ -66,12 +86,12 @@ func (g *grant) inspects() bool { return g.match.Inspect || g.capped() && g.most
 // mustSee tells whether the connection may not go on unseen. In permissive
 // mode that is the maximum's to say alone.
 func (g *grant) mustSee() bool {
-	return g.inspects() && !g.view.Permissive || g.capped() && g.most.Inspect
+	return g.inspects() && !g.permissive || g.capped() && g.most.Inspect
 }
 
 // mustSeeText is mustSee for the text of the WebSocket that a request opened.
 func (g *grant) mustSeeText(r policy.Request) bool {
-	return !g.view.Permissive && g.match.Inspection(r).Text || g.capped() && g.most.Inspection(r).Text
+	return !g.permissive && g.match.Inspection(r).Text || g.capped() && g.most.Inspection(r).Text
 }
 
 // inspection tells how much of a request has to be seen to decide it.
@@ -128,10 +148,10 @@ func (g *grant) judge(kind Kind, v, most policy.Verdict) ruling {
 		r.Outcome = Allowed
 	case v.Decision == policy.Audit:
 		r.Outcome = Audited
-	case g.view.Permissive:
+	case g.permissive:
 		r.Outcome, r.Evidence = Logged, true
 	default:
-		r.Evidence = true
+		g.deny(&r)
 	}
 	return ruling{Record: r, malformed: v.Malformed || most.Malformed}
 }
@@ -143,6 +163,10 @@ func (f *flow) checkAddress(g *grant, a netip.Addr) error {
 		if err = g.most.CheckAddress(a, f.port); err != nil {
 			return &policy.AddressError{Addr: a, Reason: exceedsMaximum + err.Error()}
 		}
+	}
+	// Another name for an address does not open it.
+	if view := g.view; err == nil && !g.match.Allowed && view.Permissive && view.Never != nil && view.Never.Contain(a.String(), f.port) {
+		return &policy.AddressError{Addr: a, Reason: neverPermissive + g.match.Reason}
 	}
 	return err
 }

@@ -38,7 +38,7 @@ type View struct {
 	Never *policy.Endpoints
 }
 
-// Config is what a sandbox's proxy works with. All fields but Local are required.
+// Config is what a sandbox's proxy works with. All fields but Local and Reticent are required.
 type Config struct {
 	Inner    *netns.Namespace // where the workload is
 	Outer    *netns.Namespace // where upstream connections start
@@ -57,6 +57,8 @@ type Config struct {
 	// Local answers requests for http://policy.local/; nil: that name is like any
 	// other. Caller tells it who asks.
 	Local http.Handler
+	// Reticent: refusals do not say what can be asked of Local.
+	Reticent bool
 
 	MaxConnections int           // at once; more are refused
 	IdleTimeout    time.Duration // of kept-alive HTTP connections

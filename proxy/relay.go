@@ -61,7 +61,7 @@ func (f *flow) admitOpaque(p plan) bool {
 	r := Record{Kind: Raw, Outcome: Logged, Layer: LayerL7, Policy: p.policy,
 		Reason: "the endpoint's protocol is HTTP, and this is not HTTP"}
 	switch g := f.grant(f.p.View()); {
-	case g.match.Inspect && !g.view.Permissive:
+	case g.match.Inspect && !g.permissive:
 		r.Outcome = Denied
 	case g.mustSee():
 		r.Outcome, r.Reason = Denied, exceedsMaximum+r.Reason
@@ -94,8 +94,8 @@ func (f *flow) passUnseen(up *net.TCPConn, prefix []byte, p plan) {
 
 // mayGoUnseen tells whether TLS that was to be terminated may be spliced.
 func (f *flow) mayGoUnseen() bool {
-	view := f.p.View()
-	return view.Permissive && !f.grant(view).mustSee()
+	g := f.grant(f.p.View())
+	return g.permissive && !g.mustSee()
 }
 
 // recordPinned records that the client's TLS can only be passed on unseen. An

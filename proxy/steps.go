@@ -36,7 +36,7 @@ type addRule struct {
 // names.LocalHost: look, and where a rule is missing, propose it. method and
 // path are empty where no request was seen.
 func (f *flow) nextSteps(no *refusal, method, path string) []nextStep {
-	if f.p.Local == nil || !no.evidence {
+	if f.p.Local == nil || f.p.Reticent || !no.evidence {
 		return nil
 	}
 	const base = "http://" + names.LocalHost + "/v1/"

@@ -159,7 +159,7 @@ func (t *termination) failed(err error, p plan) {
 	case t.originErr != nil:
 		f.deny(LayerTLS, t.originErr.Error())
 	default:
-		if f.p.View().Permissive && !errors.Is(err, context.DeadlineExceeded) {
+		if f.grant(f.p.View()).permissive && !errors.Is(err, context.DeadlineExceeded) {
 			f.p.pinned.add(f.pin())
 			f.recordPinned(p)
 		}

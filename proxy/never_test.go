@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"openshell.ai/openshell/policy"
+)
+
+func shut(t *testing.T, v View, endpoints ...string) View {
+	t.Helper()
+	never, err := policy.ParseEndpoints(endpoints)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Never = never
+	return v
+}
+
+func TestNeverEndpointsStayDenied(t *testing.T) {
+	r := newRoom(t, shut(t, permissive(""), "web.example:80", "*.nowhere.example"))
+	resp := r.get(r.client(false), "http://web.example/x")
+	if resp.StatusCode != 403 || !strings.Contains(resp.text, "permissive.never") || strings.Contains(resp.text, "rule_missing") {
+		t.Errorf("answer %d %s", resp.StatusCode, resp.text)
+	}
+	r.get(r.client(false), "https://"+weather+"/ok").echo(t)
+	denied, allowed := 0, 0
+	for _, rec := range r.records() {
+		switch {
+		case rec.Host == "web.example" && rec.Outcome == Denied && !rec.Evidence && strings.HasPrefix(rec.Reason, neverPermissive):
+			denied++
+		case rec.Host == weather && rec.Outcome == Logged:
+			allowed++
+		default:
+			t.Errorf("record %s", line(rec))
+		}
+	}
+	if denied == 0 || allowed == 0 {
+		t.Errorf("%d denied, %d allowed", denied, allowed)
+	}
+}
+
+// What the policy allows at such an endpoint is allowed; what its rules deny is
+// not let through as elsewhere.
+func TestNeverEndpointsKeepTheirRules(t *testing.T) {
+	for _, v := range []View{permissive(rest), enforcing(rest)} {
+		r := newRoom(t, shut(t, v, weather))
+		c := r.client(false)
+		r.get(c, "https://"+weather+"/ok/1").echo(t)
+		if resp := r.get(c, "https://"+weather+"/no"); resp.StatusCode != 403 {
+			t.Errorf("permissive %t: answer %d %s", v.Permissive, resp.StatusCode, resp.text)
+		}
+		for _, rec := range r.records() {
+			if rec.Path == "/no" && (rec.Outcome != Denied || rec.Evidence == v.Permissive) {
+				t.Errorf("permissive %t: record %s", v.Permissive, line(rec))
+			}
+		}
+	}
+}
+
+func TestNeverKeepsWhatIsNotHTTPOut(t *testing.T) {
+	r := newRoom(t, shut(t, permissive("{host: echo.example, port: 7, protocol: rest, access: full}"), "echo.example"))
+	conn := r.mustDial("echo.example:7")
+	io.WriteString(conn, "\x00")
+	ended(t, "a raw connection", conn)
+}
+
+// A name that leads to such an address is no way around it, unless a rule allows
+// the name.
+func TestNeverAddresses(t *testing.T) {
+	for endpoints, want := range map[string]bool{"": false, "{host: web.example, port: 80}": true} {
+		f := &flow{port: 80, host: "web.example"}
+		g := shut(t, permissive(endpoints), "198.51.100.7:80").grant(policy.Connection{Binary: "/usr/bin/tool", Host: "web.example", Port: 80})
+		err := f.checkAddress(g, netip.MustParseAddr("8.8.8.8"))
+		if err != nil {
+			t.Errorf("%q: another address: %v", endpoints, err)
+		}
+		never, _ := policy.ParseEndpoints([]string{"8.8.8.8:80"})
+		g.view.Never = never
+		if err := f.checkAddress(g, netip.MustParseAddr("8.8.8.8")); (err == nil) != want {
+			t.Errorf("%q: %v", endpoints, err)
+		}
+	}
+}
+
+// That an endpoint is shut now ends what was let through before.
+func TestReconsiderHonoursNever(t *testing.T) {
+	v := permissive("")
+	r := newRoom(t, v)
+	conn := r.mustDial("echo.example:7")
+	echoes(t, "a connection", conn)
+	r.change(shut(t, v, "echo.example"))
+	ended(t, "a connection", conn)
+}

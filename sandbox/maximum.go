@@ -77,17 +77,30 @@ func (p *Policies) CheckWithin(part *policy.Policy) error {
 	return nil
 }
 
+// CheckAddition is CheckWithin for what is to be added to the learned policy.
+// Files that it does not name are left as the maximum has them.
+func (p *Policies) CheckAddition(added *policy.Policy) error {
+	if p.Maximum == nil {
+		return nil
+	}
+	part := added.Clone()
+	for _, r := range part.Network {
+		r.Learned = true
+	}
+	if part.Filesystem == nil {
+		part.Filesystem = p.Maximum.Filesystem
+	}
+	part.Landlock, part.Process = p.Maximum.Landlock, p.Maximum.Process
+	return p.CheckWithin(part)
+}
+
 // exceedingApprovals are the ids of approved proposals whose rules exceed the
 // maximum by themselves, such as when it was narrowed after their approval.
 func (p *Policies) exceedingApprovals() (ids []string) {
 	exceeding := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(p.Learned.Network)) {
-		rule := p.Learned.Network[key].Clone()
-		rule.Learned = true
-		// Files are left as the maximum has them.
-		part := &policy.Policy{Version: 1, Filesystem: p.Maximum.Filesystem, Landlock: p.Maximum.Landlock,
-			Network: map[string]*policy.Rule{key: rule}}
-		exceeding[key] = p.CheckWithin(part) != nil
+		added := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{key: p.Learned.Network[key]}}
+		exceeding[key] = p.CheckAddition(added) != nil
 	}
 	proposals, err := learn.List(state.Open(p.stateDir), p.Name)
 	if err != nil {

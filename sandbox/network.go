@@ -76,11 +76,13 @@ func (s *Sandbox) serveNetwork() error {
 		CA:               s.authority,
 		Roots:            s.upstreamCAs,
 		Record:           s.observe,
+		Local:            s.localHandler(),
+		Reticent:         !s.config.PolicyLocal.Enabled,
 		MaxConnections:   s.config.Limits.Connections,
 		IdleTimeout:      s.config.Limits.IdleTimeout,
 		HeaderBytes:      s.config.Limits.HeaderBytes,
 	})
-	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6}
+	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6, Local: true}
 	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
 	if err := netns.Intercept(s.inner, own); err != nil {

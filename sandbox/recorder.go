@@ -33,6 +33,10 @@ func (s *Sandbox) observe(r proxy.Record) {
 // record completes an event and writes it down.
 func (s *Sandbox) record(e audit.Event) {
 	e.Sandbox, e.Container, e.Mode = s.request.ID, s.request.Container.ID, s.mode.name()
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	s.denials.note(e)
 	s.log.Record(e)
 }
 

@@ -124,6 +124,8 @@ type Sandbox struct {
 	store   *state.Store
 	log     *audit.Logger
 	learner *learn.Learner
+	thisRun learn.Run
+	denials denials
 
 	inner, outer *netns.Namespace
 	proxy        *proxy.Proxy
@@ -325,7 +327,8 @@ func (s *Sandbox) serve(p *Policies) error {
 	if err != nil {
 		return err
 	}
-	s.learner = learn.Start(s.store, s.run(p), learn.Options{Record: s.record})
+	s.thisRun = s.run(p)
+	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record})
 	if err := s.serveNetwork(); err != nil {
 		return err
 	}

@@ -186,16 +186,22 @@ type fileMark struct {
 func markFiles(paths []string) []fileMark {
 	marks := make([]fileMark, len(paths))
 	for i, path := range paths {
-		if info, err := os.Stat(path); err == nil {
-			st := info.Sys().(*syscall.Stat_t)
-			marks[i] = fileMark{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
-		}
+		marks[i] = markFile(path)
 	}
 	return marks
 }
 
+func markFile(path string) fileMark {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileMark{}
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return fileMark{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
+}
+
 // markDir returns what identifies a directory, whatever happens in it.
 func markDir(path string) fileMark {
-	mark := markFiles([]string{path})[0]
+	mark := markFile(path)
 	return fileMark{dev: mark.dev, ino: mark.ino}
 }

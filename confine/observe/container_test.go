@@ -1,0 +1,157 @@
+package observe
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// childEnv makes the test binary the first process of a container, with a root
+// file system of that directory's.
+const childEnv = "OBSERVE_TEST_CONTAINER"
+
+const busybox = "/bin/busybox"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		if err := runContainer(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "container:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// container has an overlay for its root, a tmpfs, a directory of the host's and
+// /proc, in namespaces of its own.
+type container struct {
+	t   testing.TB
+	dir string
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func newContainer(t testing.TB) *container {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	c := &container{t: t, dir: t.TempDir()}
+	for _, d := range []string{"lower/bin", "lower/proc", "lower/tmp", "lower/vol", "lower/data/sub", "lower/dev", "upper", "work", "root", "vol/inner", "beside"} {
+		must(t, os.MkdirAll(filepath.Join(c.dir, d), 0o755))
+	}
+	for _, f := range []string{"lower/data/old", "lower/data/sub/deep", "lower/data/renamed", "lower/data/chmodded", "vol/there", "beside/secret"} {
+		must(t, os.WriteFile(filepath.Join(c.dir, f), []byte("x\n"), 0o644))
+	}
+	program, err := os.ReadFile(busybox)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(c.dir, "lower/bin/busybox"), program, 0o755))
+	for _, applet := range []string{"sh", "cat", "rm", "mv", "mkdir", "ln", "touch", "chmod", "ls", "rmdir", "true", "cp", "truncate", "mkfifo", "seq", "find"} {
+		must(t, os.Symlink("busybox", filepath.Join(c.dir, "lower/bin", applet)))
+	}
+	must(t, os.WriteFile(filepath.Join(c.dir, "lower/bin/script"), []byte("#!/bin/sh\ncat /data/old\n"), 0o755))
+	c.cmd = exec.Command("/proc/self/exe")
+	c.cmd.Env = []string{childEnv + "=" + c.dir}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+	c.cmd.Stderr = os.Stderr
+	c.in, err = c.cmd.StdinPipe()
+	must(t, err)
+	out, err := c.cmd.StdoutPipe()
+	must(t, err)
+	c.out = bufio.NewReader(out)
+	must(t, c.cmd.Start())
+	t.Cleanup(c.end)
+	c.await()
+	return c
+}
+
+func (c *container) end() {
+	c.in.Close()
+	_ = c.cmd.Wait()
+}
+
+// run runs a shell's commands in the container.
+func (c *container) run(script string) {
+	c.t.Helper()
+	_, err := fmt.Fprintf(c.in, "%q\n", script)
+	must(c.t, err)
+	c.await()
+}
+
+func (c *container) await() {
+	c.t.Helper()
+	if line, err := c.out.ReadString('\n'); err != nil || line != "ok\n" {
+		c.t.Fatalf("the container says %q, %v", line, err)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runContainer sets up the container and executes what comes on standard input.
+func runContainer(dir string) error {
+	root := filepath.Join(dir, "root")
+	layers := fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", dir, dir, dir)
+	for _, m := range []struct {
+		source, target, fstype string
+		flags                  uintptr
+		data                   string
+	}{
+		{"none", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
+		{"overlay", root, "overlay", 0, layers},
+		{"proc", root + "/proc", "proc", 0, ""},
+		{"tmpfs", root + "/tmp", "tmpfs", 0, ""},
+		{"tmpfs", root + "/dev", "tmpfs", 0, ""},
+		{dir + "/vol", root + "/vol", "", unix.MS_BIND, ""},
+	} {
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	if err := unix.Mknod(root+"/dev/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+		return err
+	}
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("umount: %w", err)
+	}
+	fmt.Println("ok")
+	lines := bufio.NewReader(os.Stdin)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return nil
+		}
+		var script string
+		if _, err := fmt.Sscanf(line, "%q", &script); err != nil {
+			return err
+		}
+		cmd := exec.Command("/bin/busybox", "sh", "-c", script)
+		cmd.Env = []string{"PATH=/bin"}
+		cmd.Stderr = os.Stderr
+		cmd.Stdin = strings.NewReader("")
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%q: %w", script, err)
+		}
+		fmt.Println("ok")
+	}
+}

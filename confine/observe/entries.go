@@ -219,10 +219,8 @@ func (s *entries) take(e event) {
 	if e.mask&unix.FAN_ONDIR == 0 || e.child == "" {
 		return
 	}
-	// A directory that has gone by now is found by its name.
-	if e.mask&unix.FAN_RENAME != 0 {
-		s.links[e.child] = e.to
-	} else {
+	// A directory that has gone by now is found by the name it had first.
+	if _, named := s.links[e.child]; !named {
 		s.links[e.child] = e.from
 	}
 }
@@ -253,7 +251,7 @@ func (s *entries) settleEvent(e event) {
 			return
 		}
 		if toOK && to.at.work {
-			if fromOK && !s.isWhiteout(e.child) {
+			if fromOK && (e.mask&unix.FAN_ONDIR != 0 || !s.isWhiteout(e.child)) {
 				s.find(e, from, e.from.name, Delete)
 			}
 			return
@@ -314,20 +312,10 @@ func (s *entries) locate(h handle, depth int) (place, bool) {
 	if p, ok := v.places[h]; ok {
 		return p, p.at != nil
 	}
-	var p place
-	name, err := v.open(h.file())
-	if link, ok := s.links[h]; err != nil && ok {
-		if parent, ok := s.locate(link.dir, depth+1); ok {
+	p := v.find(h)
+	if link, named := s.links[h]; named && (p.at == nil || p.at.work) {
+		if parent, ok := s.locate(link.dir, depth+1); ok && !parent.at.work {
 			return place{parent.join(link.name), parent.at}, true
-		}
-	}
-	if err != nil || strings.HasSuffix(name, deletedSuffix) {
-		return place{}, false
-	}
-	for i := range v.anchors {
-		a := &v.anchors[i]
-		if rel, ok := below(name, a.volume); ok && (p.at == nil || len(a.volume) > len(p.at.volume)) {
-			p = place{strings.TrimSuffix(a.inside, "/") + "/" + rel, a}
 		}
 	}
 	if len(v.places) >= maxPlaces {
@@ -335,4 +323,19 @@ func (s *entries) locate(h handle, depth int) (place, bool) {
 	}
 	v.places[h] = p
 	return p, p.at != nil
+}
+
+// find looks up where a directory is now.
+func (v *volume) find(h handle) (p place) {
+	name, err := v.open(h.file())
+	if err != nil || strings.HasSuffix(name, deletedSuffix) {
+		return place{}
+	}
+	for i := range v.anchors {
+		a := &v.anchors[i]
+		if rel, ok := below(name, a.volume); ok && (p.at == nil || len(a.volume) > len(p.at.volume)) {
+			p = place{strings.TrimSuffix(a.inside, "/") + "/" + rel, a}
+		}
+	}
+	return p
 }

@@ -82,6 +82,7 @@ func (s *opens) take(e event) {
 	if e.pid == s.processes.self {
 		return
 	}
+	s.processes.meet(e.pid)
 	path := s.path(e.fd)
 	if path == "" {
 		return

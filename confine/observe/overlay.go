@@ -12,7 +12,7 @@ import "golang.org/x/sys/unix"
 // also be a copy of what is about to be changed, which is no access.
 func (s *entries) prepared(e event, to place) {
 	switch {
-	case s.isWhiteout(e.child):
+	case e.mask&unix.FAN_ONDIR == 0 && s.isWhiteout(e.child):
 		s.find(e, to, e.to.name, Delete)
 	case s.made.wasRemoved(to.join(e.to.name)):
 		s.find(e, to, e.to.name, Create) // in place of the mark
@@ -23,7 +23,7 @@ func (s *entries) prepared(e event, to place) {
 func (s *entries) isWhiteout(h handle) bool {
 	fd, ok := s.open(h)
 	if !ok {
-		return false
+		return true // and was removed with its directory since: a copy is told of by its own removal
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t

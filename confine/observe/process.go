@@ -47,6 +47,14 @@ func (p *processes) remember(pid int, proc process) {
 	p.known[pid] = proc
 }
 
+// meet takes in that a process has opened a file through one of the container's
+// own mounts.
+func (p *processes) meet(pid int) {
+	if _, known := p.known[pid]; !known {
+		p.remember(pid, process{})
+	}
+}
+
 // workload returns the executable of a process whose access came through one of
 // the container's own mounts, "" where it has ended and is not known. It returns
 // false where the process is not the workload's.

@@ -101,7 +101,7 @@ func (s *entries) mark(m *mount) error {
 		if err != nil {
 			return err
 		}
-		return v.anchor(m.fd, anchor{inside: m.point, private: private})
+		return v.anchor(m.fd, anchor{inside: m.point, private: private || m.point == "/"})
 	}
 	for _, dir := range []struct {
 		option string

@@ -180,29 +180,35 @@ func (o *Observer) lose(reason string) {
 	}
 }
 
-// rescan watches the mounts that are not watched yet.
+// rescan watches the mounts that are not watched yet. It looks again until there
+// are none, for those are missed that are made between a look and the watching.
 func (o *Observer) rescan() error {
-	fresh, err := o.mounts.scan()
-	if err != nil {
-		return err
-	}
-	if o.entries != nil && len(fresh) > 0 {
-		if err := o.entries.readOwn(); err != nil {
+	for {
+		fresh, err := o.mounts.scan()
+		if err != nil || len(fresh) == 0 {
 			return err
 		}
-	}
-	for _, m := range fresh {
-		if err := o.opens.mark(m); err != nil {
-			o.lose(fmt.Sprintf("files on the mount at %q: %v", m.point, err))
+		if o.entries != nil {
+			if err := o.entries.readOwn(); err != nil {
+				return err
+			}
 		}
-		if o.entries == nil {
-			continue
-		}
-		if err := o.entries.mark(m); err != nil {
-			o.lose(fmt.Sprintf("creations, deletions and renames on the mount at %q: %v", m.point, err))
+		for _, m := range fresh {
+			o.mark(m)
 		}
 	}
-	return nil
+}
+
+func (o *Observer) mark(m *mount) {
+	if err := o.opens.mark(m); err != nil {
+		o.lose(fmt.Sprintf("files on the mount at %q: %v", m.point, err))
+	}
+	if o.entries == nil {
+		return
+	}
+	if err := o.entries.mark(m); err != nil {
+		o.lose(fmt.Sprintf("creations, deletions and renames on the mount at %q: %v", m.point, err))
+	}
 }
 
 // loop is the one goroutine that reads. Its thread gets ahead of the workload's,

@@ -99,7 +99,10 @@ func (s *opens) take(e event) {
 		return
 	}
 	binary, ok := s.processes.workload(e.pid)
-	if !ok || s.isHidden(binary) {
+	if ok && s.isHidden(binary) {
+		binary, ok = "", kinds&Execute != 0 // the launcher executes the workload
+	}
+	if !ok {
 		return
 	}
 	var st unix.Stat_t

@@ -73,8 +73,11 @@ func (p *processes) workload(pid int) (binary string, ok bool) {
 	case !member:
 		return "", false
 	}
-	proc.binary = binary
-	p.remember(pid, proc)
+	// Between the open and its execution a process still is what it was.
+	if proc.executed == "" || proc.executed == binary {
+		proc.binary = binary
+		p.remember(pid, proc)
+	}
 	return binary, true
 }
 

@@ -35,3 +35,10 @@ type Ruleset = launch.Ruleset
 // The error says why there is none for the calling process, and the version is
 // 0 then.
 func LandlockABI() (int, error) { return launch.LandlockABI() }
+
+// ObservedName is the file below Dir that says that a container is observed, by
+// the id of the mount of Dir.
+func ObservedName(mount uint64) string { return launch.ObservedName(mount) }
+
+// MountID returns the id of the mount that a descriptor is on.
+func MountID(fd int) (uint64, error) { return launch.MountID(fd) }

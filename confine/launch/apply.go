@@ -23,6 +23,9 @@ func Apply(dir, program string) error {
 	if err != nil {
 		return err
 	}
+	if confinement.Observed {
+		awaitObserver(dir)
+	}
 	filter, err := readFilter(dir)
 	if err != nil {
 		return err

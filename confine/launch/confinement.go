@@ -44,6 +44,9 @@ const (
 type Confinement struct {
 	// Mode is ModeEnforcing or ModePermissive.
 	Mode string `json:"mode"`
+	// Observed makes the launcher wait until the supervisor observes the
+	// container's files; in permissive mode only.
+	Observed bool `json:"observed,omitempty"`
 	// Landlock is nil exactly in permissive mode, where accesses are observed instead.
 	Landlock *Ruleset `json:"landlock"`
 }
@@ -140,6 +143,9 @@ func (c Confinement) Validate() error {
 	case ModeEnforcing:
 		if c.Landlock == nil {
 			return errors.New("mode enforcing needs a landlock ruleset")
+		}
+		if c.Observed {
+			return errors.New("observed is for mode permissive only")
 		}
 		return c.Landlock.validate()
 	case ModePermissive:

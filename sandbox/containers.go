@@ -108,7 +108,9 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 			}()
 		}
 	})
+	stop := s.observeFiles(ctx, pid)
 	init.ended(0)
+	stop()
 }
 
 // updateInfo changes what sandbox.json says.

@@ -71,9 +71,9 @@ func (s *Sandbox) confinement(p *Policies) confine.Confinement {
 	case !s.mode.permissive():
 		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Effective)}
 	case p.Maximum != nil && p.Maximum.Filesystem != nil:
-		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Maximum)}
+		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Maximum), Observed: true}
 	default:
-		return confine.Confinement{Mode: confine.ModePermissive}
+		return confine.Confinement{Mode: confine.ModePermissive, Observed: true}
 	}
 }
 

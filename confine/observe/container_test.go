@@ -10,13 +10,17 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // childEnv makes the test binary the first process of a container, with a root
 // file system of that directory's.
-const childEnv = "OBSERVE_TEST_CONTAINER"
+const (
+	childEnv = "OBSERVE_TEST_CONTAINER"
+	lowerEnv = "OBSERVE_TEST_LOWER"
+)
 
 const busybox = "/bin/busybox"
 
@@ -43,10 +47,26 @@ type container struct {
 
 func newContainer(t testing.TB) *container {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
 	c := &container{t: t, dir: t.TempDir()}
+	c.makeImage()
+	c.start(filepath.Join(c.dir, "lower"))
+	return c
+}
+
+// newHostContainer has the host's own files for its image, and the programs on it.
+func newHostContainer(t testing.TB) *container {
+	t.Helper()
+	c := &container{t: t, dir: t.TempDir()}
+	for _, d := range []string{"upper/vol", "work", "root", "vol"} {
+		must(t, os.MkdirAll(filepath.Join(c.dir, d), 0o755))
+	}
+	c.start("/")
+	return c
+}
+
+func (c *container) makeImage() {
+	t := c.t
+	t.Helper()
 	for _, d := range []string{"lower/bin", "lower/proc", "lower/tmp", "lower/vol", "lower/data/sub", "lower/dev", "upper", "work", "root", "vol/inner", "beside"} {
 		must(t, os.MkdirAll(filepath.Join(c.dir, d), 0o755))
 	}
@@ -60,10 +80,19 @@ func newContainer(t testing.TB) *container {
 		must(t, os.Symlink("busybox", filepath.Join(c.dir, "lower/bin", applet)))
 	}
 	must(t, os.WriteFile(filepath.Join(c.dir, "lower/bin/script"), []byte("#!/bin/sh\ncat /data/old\n"), 0o755))
+}
+
+func (c *container) start(lower string) {
+	t := c.t
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
 	c.cmd = exec.Command("/proc/self/exe")
-	c.cmd.Env = []string{childEnv + "=" + c.dir}
+	c.cmd.Env = []string{childEnv + "=" + c.dir, lowerEnv + "=" + lower}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
 	c.cmd.Stderr = os.Stderr
+	var err error
 	c.in, err = c.cmd.StdinPipe()
 	must(t, err)
 	out, err := c.cmd.StdoutPipe()
@@ -72,7 +101,6 @@ func newContainer(t testing.TB) *container {
 	must(t, c.cmd.Start())
 	t.Cleanup(c.end)
 	c.await()
-	return c
 }
 
 func (c *container) end() {
@@ -81,18 +109,25 @@ func (c *container) end() {
 }
 
 // run runs a shell's commands in the container.
-func (c *container) run(script string) {
+func (c *container) run(script string) (cpu time.Duration) {
 	c.t.Helper()
 	_, err := fmt.Fprintf(c.in, "%q\n", script)
 	must(c.t, err)
-	c.await()
+	return c.await()
 }
 
-func (c *container) await() {
+// await waits for the container's answer, which is the processor time that the
+// commands took.
+func (c *container) await() (cpu time.Duration) {
 	c.t.Helper()
-	if line, err := c.out.ReadString('\n'); err != nil || line != "ok\n" {
-		c.t.Fatalf("the container says %q, %v", line, err)
+	line, err := c.out.ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, "ok %d", &cpu)
 	}
+	if err != nil {
+		c.t.Fatalf("the container says %q: %v", line, err)
+	}
+	return cpu
 }
 
 func must(t testing.TB, err error) {
@@ -105,7 +140,7 @@ func must(t testing.TB, err error) {
 // runContainer sets up the container and executes what comes on standard input.
 func runContainer(dir string) error {
 	root := filepath.Join(dir, "root")
-	layers := fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", dir, dir, dir)
+	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", os.Getenv(lowerEnv), dir, dir)
 	for _, m := range []struct {
 		source, target, fstype string
 		flags                  uintptr
@@ -134,7 +169,7 @@ func runContainer(dir string) error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("umount: %w", err)
 	}
-	fmt.Println("ok")
+	fmt.Println("ok 0")
 	lines := bufio.NewReader(os.Stdin)
 	for {
 		line, err := lines.ReadString('\n')
@@ -146,12 +181,12 @@ func runContainer(dir string) error {
 			return err
 		}
 		cmd := exec.Command("/bin/busybox", "sh", "-c", script)
-		cmd.Env = []string{"PATH=/bin"}
+		cmd.Env = []string{"PATH=/bin:/usr/bin"}
 		cmd.Stderr = os.Stderr
 		cmd.Stdin = strings.NewReader("")
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%q: %w", script, err)
 		}
-		fmt.Println("ok")
+		fmt.Printf("ok %d\n", cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 	}
 }

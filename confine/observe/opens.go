@@ -96,6 +96,7 @@ func (s *opens) take(e event) {
 	}
 	kinds := kindsOf(e.mask)
 	if s.seen.has(path, kinds) || kinds == Read && s.seen.has(path, ReadDir) {
+		s.ignore(e.fd, kinds) // what came again is likely to come a third time
 		return
 	}
 	binary, ok := s.processes.workload(e.pid)
@@ -118,8 +119,6 @@ func (s *opens) take(e event) {
 		if dir, name, _ := cutLast(path); name == "#"+strconv.FormatUint(st.Ino, 10) {
 			path, kinds = dir, Write
 		}
-	} else {
-		s.ignore(e.fd, kinds, &st)
 	}
 	s.found = append(s.found, Access{Path: path, Kinds: kinds, PID: e.pid, Binary: binary})
 }
@@ -165,10 +164,14 @@ const maxIgnored = 1 << 17
 // so that opening it again costs nothing. What is executed is told always:
 // by that, processes are known. Files that may have another path are left alone.
 // A kernel that cannot (before 6.0) says more than is needed.
-func (s *opens) ignore(fd int, kinds Kind, st *unix.Stat_t) {
+func (s *opens) ignore(fd int, kinds Kind) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return
+	}
 	var mask uint64
 	switch {
-	case kinds&ReadDir != 0:
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		mask = unix.FAN_OPEN | unix.FAN_ONDIR
 	case st.Nlink != 1 || s.mounts.aliased[st.Dev]:
 		return

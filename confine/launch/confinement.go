@@ -45,7 +45,7 @@ type Confinement struct {
 	// Mode is ModeEnforcing or ModePermissive.
 	Mode string `json:"mode"`
 	// Observed makes the launcher wait until the supervisor observes the
-	// container's files; in permissive mode only.
+	// container's files.
 	Observed bool `json:"observed,omitempty"`
 	// Landlock is nil exactly in permissive mode, where accesses are observed instead.
 	Landlock *Ruleset `json:"landlock"`
@@ -143,9 +143,6 @@ func (c Confinement) Validate() error {
 	case ModeEnforcing:
 		if c.Landlock == nil {
 			return errors.New("mode enforcing needs a landlock ruleset")
-		}
-		if c.Observed {
-			return errors.New("observed is for mode permissive only")
 		}
 		return c.Landlock.validate()
 	case ModePermissive:

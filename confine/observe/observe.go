@@ -79,7 +79,7 @@ type Options struct {
 	// Lost is told once for each reason why accesses go or went unobserved.
 	Lost func(reason string)
 	// Hidden is a directory of the container whose files are no evidence, being
-	// ours.
+	// ours: the launcher's, which executes the workload.
 	Hidden string
 	// Trigger is a file in Hidden. When it is opened, Triggered is called, with
 	// every mount that was there by then being watched.

@@ -88,7 +88,10 @@ func (s *opens) take(e event) {
 		return
 	}
 	if e.mask&unix.FAN_OPEN_EXEC != 0 {
-		s.processes.execute(e.pid, path)
+		before := s.processes.execute(e.pid, path)
+		if s.isHidden(before) {
+			return // the launcher executes the workload, which it may
+		}
 	}
 	if s.isHidden(path) {
 		s.trigger = s.trigger || path == s.options.Trigger
@@ -101,7 +104,7 @@ func (s *opens) take(e event) {
 	}
 	binary, ok := s.processes.workload(e.pid)
 	if ok && s.isHidden(binary) {
-		binary, ok = "", kinds&Execute != 0 // the launcher executes the workload
+		binary, ok = "", kinds&Execute != 0 // of an interpreter or loader, on the workload's behalf
 	}
 	if !ok {
 		return

@@ -32,12 +32,15 @@ func newProcesses(m *mounts) *processes {
 
 // execute takes in that a process has opened a file to execute it. The name
 // outlives a process that has ended by the time it is asked for.
-func (p *processes) execute(pid int, file string) {
+// It returns the file that was executed before.
+func (p *processes) execute(pid int, file string) (before string) {
+	before = p.known[pid].executed
 	// The loader is opened last, but not what the process then is known by (ld.so(8)).
 	if strings.HasPrefix(path.Base(file), "ld-") {
-		file = p.known[pid].executed
+		file = before
 	}
 	p.remember(pid, process{executed: file})
+	return before
 }
 
 func (p *processes) remember(pid int, proc process) {

@@ -5,17 +5,34 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/confine/observe"
+	"openshell.ai/openshell/learn"
 )
 
 // rootWait bounds how long a container's root is waited for, from when it has a
 // first process on.
 const rootWait = 30 * time.Second
+
+// reasonFile is why an access would have been denied.
+const reasonFile = "no path of filesystem_policy grants it"
+
+// files observes one container's.
+type files struct {
+	sandbox *Sandbox
+	pid     int // the container's first process
+	root    int // the container's root directory, O_PATH
+
+	mu      sync.Mutex
+	workdir string
+	rules   *confine.Ruleset // that granted was made from
+	granted learn.FileRules
+}
 
 // observeFiles observes what the workload of a container does to files, for as
 // long as the sandbox is permissive: Landlock is not applied then. The launcher
@@ -26,12 +43,13 @@ func (s *Sandbox) observeFiles(ctx context.Context, pid int) (stop func()) {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	f := &files{sandbox: s, pid: pid, root: -1}
 	done := make(chan struct{})
 	var o *observe.Observer
 	go func() {
 		defer close(done)
 		var err error
-		if o, err = s.watchFiles(ctx, pid); err != nil && ctx.Err() == nil {
+		if o, err = f.watch(ctx); err != nil && ctx.Err() == nil {
 			s.recordLost(err.Error())
 		}
 	}()
@@ -41,90 +59,167 @@ func (s *Sandbox) observeFiles(ctx context.Context, pid int) (stop func()) {
 		if o != nil {
 			o.Stop()
 		}
+		if f.root >= 0 {
+			unix.Close(f.root)
+		}
 	}
 }
 
-func (s *Sandbox) watchFiles(ctx context.Context, pid int) (*observe.Observer, error) {
-	mount, err := awaitRoot(ctx, pid)
+func (f *files) watch(ctx context.Context) (*observe.Observer, error) {
+	mount, err := f.awaitRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// Where it cannot be observed, the workload starts all the same.
 	letGo := func() {
-		file := filepath.Join(s.confineDir(), confine.ObservedName(mount))
-		if err := os.WriteFile(file, nil, 0o644); err != nil {
-			s.recordError("openshell-init was not told that files are observed, so that the workload starts late", err)
+		f.setWorkdir()
+		name := filepath.Join(f.sandbox.confineDir(), confine.ObservedName(mount))
+		if err := os.WriteFile(name, nil, 0o644); err != nil {
+			f.sandbox.recordError("openshell-init was not told that files are observed, so that the workload starts late", err)
 		}
 	}
-	o, err := observe.Watch(pid, observe.Options{
-		Report: s.observeFile, Lost: s.recordLost,
+	o, err := observe.Watch(f.pid, observe.Options{
+		Report: f.take, Lost: f.sandbox.recordLost,
 		Hidden: confine.Dir, Trigger: filepath.Join(confine.Dir, confine.ConfigName), Triggered: letGo,
 	})
-	if err != nil || launching(pid) {
+	if err != nil || f.launching() {
 		letGo()
 	}
 	return o, err
 }
 
-// awaitRoot waits until a container's first process has its root file system,
+// awaitRoot waits until the container's first process has its root file system,
 // complete with the launcher. It returns the id of the mount of confine.Dir.
-func awaitRoot(ctx context.Context, pid int) (mount uint64, err error) {
+func (f *files) awaitRoot(ctx context.Context) (mount uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, rootWait)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		if mount, err = launcherMount(pid); err == nil {
+		if mount, err = f.openRoot(); err == nil {
 			return mount, nil
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("the container has no root file system yet: %w", err)
+			return 0, fmt.Errorf("everything, for the container has no root file system: %w", err)
 		case <-time.After(wait):
 		}
 	}
 }
 
-func launcherMount(pid int) (uint64, error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (f *files) openRoot() (mount uint64, err error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", f.pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(root)
-	fd, err := unix.Openat2(root, filepath.Join(confine.Dir, confine.InitName),
-		&unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	defer func() {
+		if err != nil {
+			unix.Close(root)
+		}
+	}()
+	inRoot := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	launcher, err := unix.Openat2(root, filepath.Join(confine.Dir, confine.InitName), &inRoot)
 	if err != nil {
 		return 0, err
 	}
-	unix.Close(fd)
-	fd, err = unix.Openat2(root, confine.Dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	unix.Close(launcher)
+	dir, err := unix.Openat2(root, confine.Dir, &inRoot)
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(fd)
-	return confine.MountID(fd)
+	defer unix.Close(dir)
+	if mount, err = confine.MountID(dir); err != nil {
+		return 0, err
+	}
+	f.root = root
+	return mount, nil
 }
 
-// launching tells whether a process is the launcher already: then it may have
-// read its file before that was observed.
-func launching(pid int) bool {
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+// launching tells whether the container's first process is the launcher already:
+// then it may have read its file before that was observed.
+func (f *files) launching() bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", f.pid))
 	return err == nil && exe == filepath.Join(confine.Dir, confine.InitName)
 }
 
-// observeFile takes an access to the learner. After permissive mode it is no
-// evidence: Landlock cannot be applied to a process that runs already.
-func (s *Sandbox) observeFile(a observe.Access) {
-	if s.mode.permissive() {
-		s.learnFile(a)
+// setWorkdir reads the working directory, which the runtime sets before it
+// executes the launcher.
+func (f *files) setWorkdir() {
+	dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", f.pid))
+	if err != nil {
+		return
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.workdir == "" {
+		f.workdir, f.rules = dir, nil
+	}
+}
+
+// take takes an access to the learner. After permissive mode it is no evidence:
+// Landlock cannot be applied to a process that runs already.
+func (f *files) take(a observe.Access) {
+	if !f.sandbox.mode.permissive() {
+		return
+	}
+	access := learn.FileAccess{
+		Time: a.Time, Path: a.Path, Op: opOf(a.Kinds), Binary: a.Binary, Permissive: true, Reason: reasonFile,
+	}
+	if a.Existing != a.Path {
+		access.Existing = a.Existing
+	}
+	if !f.allows(access) {
+		f.sandbox.learner.ObserveFile(access)
+	}
+}
+
+func opOf(k observe.Kind) (op learn.FileOp) {
+	for _, is := range []struct {
+		kind observe.Kind
+		op   learn.FileOp
+	}{
+		{observe.Read, learn.OpRead}, {observe.ReadDir, learn.OpReadDir}, {observe.Write, learn.OpWrite},
+		{observe.Execute, learn.OpExecute}, {observe.Create, learn.OpCreate}, {observe.Delete, learn.OpDelete},
+		{observe.Rename, learn.OpRename},
+	} {
+		if k&is.kind != 0 {
+			op |= is.op
+		}
+	}
+	return op
+}
+
+// allows tells whether the policy in force, or what is added to every policy,
+// allows an access.
+func (f *files) allows(a learn.FileAccess) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if rules := f.sandbox.rules.Load().files; rules != f.rules {
+		f.rules = rules
+		f.granted = learn.FileRules{ReadOnly: f.resolve(rules.ReadOnly), ReadWrite: f.resolve(rules.ReadWrite)}
+		if rules.IncludeWorkdir && f.workdir != "" && f.workdir != "/" {
+			f.granted.ReadWrite = append(f.granted.ReadWrite, f.workdir)
+		}
+	}
+	return f.granted.Allows(a)
+}
+
+// resolve returns what paths lead to in the container, without symbolic links, as
+// the kernel names files. A path that is not there grants nothing.
+func (f *files) resolve(paths []string) (resolved []string) {
+	for _, p := range paths {
+		fd, err := unix.Openat2(f.root, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		if err != nil {
+			continue
+		}
+		if at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil {
+			resolved = append(resolved, at)
+		}
+		unix.Close(fd)
+	}
+	return resolved
 }
 
 // recordLost records that some of what the workload did to files is not known.
 func (s *Sandbox) recordLost(reason string) {
 	s.record(audit.Event{Class: audit.ClassConfig, Activity: "UNOBSERVED", Severity: audit.SeverityMedium,
-		Message: "proposals for files are incomplete: not observed: " + reason})
-}
-
-// learnFile is where the learner takes accesses in.
-func (s *Sandbox) learnFile(a observe.Access) {
-	s.record(audit.Event{Class: audit.ClassConfig, Activity: "FILE", Message: fmt.Sprintf("%s %q existing %q by %q", a.Kinds, a.Path, a.Existing, a.Binary)})
+		Message: "proposals for files are incomplete, since these are not observed: " + reason})
 }

@@ -17,6 +17,7 @@ type rules struct {
 	policies *Policies
 	engine   *policy.Engine
 	maximum  *policy.Engine // nil: there is no maximum
+	files    *confine.Ruleset
 }
 
 // view is what every decision is made by. The mode is read anew each time, so
@@ -32,7 +33,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	if err := p.CheckMaximum(); err != nil {
 		return err
 	}
-	r := &rules{policies: p}
+	r := &rules{policies: p, files: confine.RulesetFor(p.Effective)}
 	options := policy.Options{ResolveBinary: s.resolveBinary}
 	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)

@@ -14,8 +14,13 @@ import (
 	"openshell.ai/openshell/test/fakenet"
 )
 
-// proposals reads a policy's proposals as they are on disk.
+// proposals reads a policy's proposals for the network as they are on disk.
 func (w *world) proposals(policy string) []learn.Proposal {
+	w.t.Helper()
+	return w.proposalsOf(learn.KindNetwork, policy)
+}
+
+func (w *world) proposalsOf(kind, policy string) []learn.Proposal {
 	w.t.Helper()
 	files, err := filepath.Glob(filepath.Join(w.stateDir, "policies", policy, "proposals", "*.json"))
 	must(w.t, err)
@@ -25,7 +30,9 @@ func (w *world) proposals(policy string) []learn.Proposal {
 		must(w.t, err)
 		var p learn.Proposal
 		must(w.t, json.Unmarshal(text, &p))
-		list = append(list, p)
+		if p.Kind == kind {
+			list = append(list, p)
+		}
 	}
 	return list
 }

@@ -3,46 +3,84 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"openshell.ai/openshell/learn"
 )
 
-// fileWork does everything to files that Landlock tells apart, most of it where
-// the default policy lets nobody.
+// fileWork does everything to files that Landlock tells apart, where the default
+// policy lets nobody, and some where it does.
 const fileWork = `set -e
-cat /srv/input > /dev/null
+cat /srv/input /etc/passwd > /dev/null
 ls /srv/list > /dev/null
 echo a >> /srv/log
 mkdir /data/made
 echo b > /data/made/new
 echo c > /data/old-name
 mv /data/old-name /data/new-name
-rm /srv/unwanted
+rm /outside/unwanted
 /srv/tool
+echo d > /tmp/scratch
 cat /outside/missing 2> /dev/null || true
 echo finished
 `
 
-func TestFilesObserved(t *testing.T) {
-	w := newWorld(t)
-	c := w.container(policy("files"), permissive, script(fileWork))
+// fileWorkGrants is what that needs of a policy.
+var fileWorkGrants = []string{"r /srv/input", "r /srv/list", "r /srv/tool", "w /data", "w /outside", "w /srv/log"}
+
+func (w *world) fileContainer(edits ...edit) *container {
+	w.t.Helper()
+	c := w.container(append([]edit{policy("files"), script(fileWork)}, edits...)...)
 	for name, text := range map[string]string{
-		"srv/input": "x", "srv/list/entry": "x", "srv/log": "x", "srv/unwanted": "x", "srv/tool": "#!/bin/sh\nexit 0\n",
+		"srv/input": "x", "srv/list/entry": "x", "srv/log": "x", "srv/tool": "#!/bin/sh\nexit 0\n", "outside/unwanted": "x",
 	} {
-		c.file(name, text)
+		path := filepath.Join(c.rootfs(), name)
+		must(w.t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(w.t, os.WriteFile(path, []byte(text), 0o755))
 	}
-	o := c.run()
+	return c
+}
+
+// granted lists the paths of a policy's proposals: "r path" or "w path".
+func (w *world) granted(policy string) []string {
+	w.t.Helper()
+	list := []string{}
+	for _, p := range w.proposalsOf(learn.KindFilesystem, policy) {
+		for _, path := range p.Filesystem.ReadOnly {
+			list = append(list, "r "+path)
+		}
+		for _, path := range p.Filesystem.ReadWrite {
+			list = append(list, "w "+path)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func finished(t *testing.T, o outcome) {
+	t.Helper()
 	if o.status != 0 || !strings.Contains(o.stdout, "finished") {
 		t.Fatal(o)
 	}
-	c.awaitEnd()
-	t.Log(w.auditLog(c))
 }
 
-// file puts a file into the container's image.
-func (c *container) file(name, text string) {
-	c.w.t.Helper()
-	path := filepath.Join(c.rootfs(), name)
-	must(c.w.t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(c.w.t, os.WriteFile(path, []byte(text), 0o755))
+func TestFilesAreLearned(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.fileContainer(permissive)
+	finished(t, c.run())
+	c.awaitEnd()
+	if got := w.granted("files"); !slices.Equal(got, fileWorkGrants) {
+		t.Errorf("proposed %q, want %q", got, fileWorkGrants)
+	}
+	if log := w.auditLog(c); strings.Contains(log, "UNOBSERVED") {
+		t.Errorf("something was not observed:\n%s", log)
+	}
+	if o := w.fileContainer().run(); strings.Contains(o.stdout, "finished") {
+		t.Error("the workload passes without what was proposed")
+	}
+	w.operate("approve", "files", "--all")
+	finished(t, w.fileContainer().run())
 }

@@ -87,6 +87,8 @@ type Event struct {
 	Host string     // the destination's name, without a port
 	IP   netip.Addr // the destination's address
 	Port uint16
+	// Protocol is the transport protocol, "tcp" or "udp"; empty where it is not known.
+	Protocol string
 
 	HTTP *HTTP // for ClassHTTP
 

@@ -49,6 +49,7 @@ type (
 		Actor         *ocsfActor       `json:"actor,omitempty"`
 		Process       *ocsfProcess     `json:"process,omitempty"`
 		DstEndpoint   *ocsfEndpoint    `json:"dst_endpoint,omitempty"`
+		Connection    *ocsfConnection  `json:"connection_info,omitempty"`
 		Query         *ocsfQuery       `json:"query,omitempty"`
 		HTTPRequest   *ocsfRequest     `json:"http_request,omitempty"`
 		HTTPResponse  *ocsfResponse    `json:"http_response,omitempty"`
@@ -97,6 +98,10 @@ type (
 		Domain string `json:"domain,omitempty"`
 		IP     string `json:"ip,omitempty"`
 		Port   uint16 `json:"port,omitempty"`
+	}
+	ocsfConnection struct {
+		DirectionID int    `json:"direction_id"` // 2: outbound
+		Protocol    string `json:"protocol_name"`
 	}
 	ocsfQuery struct {
 		Hostname string `json:"hostname"`
@@ -223,6 +228,9 @@ func (e *Event) addDestination(o *ocsfEvent) {
 		endpoint.Domain = ""
 	}
 	o.DstEndpoint = endpoint
+	if e.Protocol != "" {
+		o.Connection = &ocsfConnection{DirectionID: 2, Protocol: Escape(e.Protocol, maxWord)}
+	}
 	if e.Class == ClassDNS {
 		o.Query = &ocsfQuery{Hostname: host}
 	}

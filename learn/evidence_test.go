@@ -44,7 +44,11 @@ func with(d Denial, change func(*Denial)) Denial {
 }
 
 func proposeAll(denials ...Denial) []Proposal {
-	return Propose(permissiveRun("r1"), slices.Values(denials))
+	g := NewGatherer("agent")
+	for _, d := range denials {
+		g.Observe(permissiveRun("r1"), d)
+	}
+	return g.Proposals()
 }
 
 func proposeOne(t *testing.T, denials ...Denial) Proposal {

@@ -2,46 +2,75 @@ package learn
 
 import (
 	"cmp"
-	"iter"
 	"slices"
 )
 
-// Gather adds up the denials of a run, by what a rule for them would name. Denials that no
-// rule can be made for are left out. The result is in order of the proposals' ids.
-func Gather(run Run, denials iter.Seq[Denial]) []*Evidence {
-	byTarget := map[target]*Evidence{}
-	for d := range denials {
-		t, ok := targetOf(d)
-		if !ok {
-			continue
-		}
-		e, ok := byTarget[t]
-		if !ok {
-			e = newEvidence(run.Policy, t)
-			byTarget[t] = e
-		}
-		e.add(run, d)
+// Gatherer adds up what runs were denied, as a Learner does, in memory and without a store: the
+// proposals are those that a Learner would have written.
+type Gatherer struct {
+	policy   string
+	evidence map[target]*Evidence
+	notes    noteCounts
+	left     int // the targets that there is still room for
+}
+
+// NewGatherer returns a Gatherer of proposals for a policy.
+func NewGatherer(policyName string) *Gatherer {
+	return &Gatherer{policy: policyName, evidence: map[target]*Evidence{}, notes: noteCounts{}, left: maxProposals}
+}
+
+// Observe takes in a denial. It is false where no rule can be made for it, or where there is no room for
+// yet another proposal; then it is counted among the notes.
+func (g *Gatherer) Observe(run Run, d Denial) bool {
+	t, ok := targetOf(d)
+	if !ok {
+		g.notes.add(noteOf(d))
+		return false
 	}
-	all := make([]*Evidence, 0, len(byTarget))
-	taken := map[string]bool{}
-	for _, e := range byTarget {
+	return g.take(t, noteOf(d), func(e *Evidence) { e.add(run, d) })
+}
+
+// ObserveFile is Observe for what a program did to a file.
+func (g *Gatherer) ObserveFile(run Run, a FileAccess) bool {
+	note := Note{Kind: NoteUnnamed, Host: a.Path, Binary: a.Binary, Reason: "no policy can grant " + a.Op.String()}
+	n, ok := needOf(a)
+	if !ok {
+		g.notes.add(note)
+		return false
+	}
+	return g.take(target{tree: n.tree()}, note, func(e *Evidence) { e.addFile(run, n, a) })
+}
+
+func (g *Gatherer) take(t target, note Note, add func(*Evidence)) bool {
+	e, ok := g.evidence[t]
+	if !ok {
+		if g.left == 0 {
+			note.Kind, note.Reason = NoteOther, "there is no room for more proposals"
+			g.notes.add(note)
+			return false
+		}
+		g.left--
+		e = newEvidence(g.policy, t)
+		g.evidence[t] = e
+	}
+	add(e)
+	return true
+}
+
+// Proposals returns the proposals that the denials amount to, best first.
+func (g *Gatherer) Proposals() []Proposal {
+	all := make([]*Evidence, 0, len(g.evidence))
+	for _, e := range g.evidence {
 		all = append(all, e)
 	}
 	slices.SortFunc(all, func(a, b *Evidence) int { return cmp.Compare(longID(a.policy, a.target), longID(b.policy, b.target)) })
+	taken := map[string]bool{}
+	var proposals []Proposal
 	for _, e := range all {
 		if taken[e.id] {
 			e.id = longID(e.policy, e.target)
 		}
 		taken[e.id] = true
-	}
-	return all
-}
-
-// Propose returns the proposals that a run's denials amount to, best first. It is what a
-// Learner does, without a store.
-func Propose(run Run, denials iter.Seq[Denial]) []Proposal {
-	var proposals []Proposal
-	for _, e := range Gather(run, denials) {
 		if p, ok := newProposal(e); ok {
 			proposals = append(proposals, p)
 		}
@@ -49,6 +78,9 @@ func Propose(run Run, denials iter.Seq[Denial]) []Proposal {
 	sortProposals(proposals)
 	return proposals
 }
+
+// Notes returns what no proposal was made of.
+func (g *Gatherer) Notes() []NoteCount { return g.notes.list() }
 
 // sortProposals puts the most plausible first.
 func sortProposals(proposals []Proposal) {

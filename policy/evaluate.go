@@ -40,48 +40,70 @@ type EvalDecision struct {
 	Reason   string `json:"reason"`
 }
 
+// Evaluation is an EvalDecision and what it was made of.
+type Evaluation struct {
+	EvalDecision
+	Connected bool    // a rule allows the connection
+	Request   Request // canonical, where the request had HTTP and was looked at
+	Verdict   Verdict // on Request, where Connected
+	Message   Verdict // on the WebSocket's text, where that is decided
+}
+
 // Evaluate decides an action in the order in which the proxy does: the
 // connection, the addresses, the request. Permissive turns the policy's "no"
 // into "audit", but never the address guard's, nor malformed traffic's. The
 // error is for a request that is itself malformed.
 func (e *Engine) Evaluate(r EvalRequest, permissive bool) (EvalDecision, error) {
+	v, err := e.EvaluateFully(r, permissive)
+	return v.EvalDecision, err
+}
+
+// EvaluateFully is Evaluate, with what the decision was made of.
+func (e *Engine) EvaluateFully(r EvalRequest, permissive bool) (Evaluation, error) {
+	var v Evaluation
 	addrs, err := r.check()
 	if err != nil {
-		return EvalDecision{}, err
+		return v, err
 	}
+	v.EvalDecision = e.decide(&r, addrs, permissive, &v)
+	return v, nil
+}
+
+func (e *Engine) decide(r *EvalRequest, addrs []netip.Addr, permissive bool, full *Evaluation) EvalDecision {
 	m := e.Connect(Connection{r.Binary, r.Ancestors, r.Host, r.Port, r.Protocol})
+	full.Connected = m.Allowed
 	if !m.Allowed && !permissive {
-		return answer(Deny, "l4", "", m.Reason), nil
+		return answer(Deny, "l4", "", m.Reason)
 	}
 	if m.metadata && len(addrs) == 0 {
 		addrs = []netip.Addr{{}} // refused by its name, whatever it resolves to
 	}
 	for _, a := range addrs {
 		if err := m.CheckAddress(a, r.Port); err != nil {
-			return answer(Deny, "ssrf", m.Policy, err.Error()), nil
+			return answer(Deny, "ssrf", m.Policy, err.Error())
 		}
 	}
 	if r.HTTP != nil && (m.Inspect || !m.Allowed) {
-		v, err := m.evaluate(&r, permissive)
+		v, err := m.evaluate(r, permissive, full)
 		switch {
 		case err != nil:
-			return answer(Deny, "l7", m.Policy, err.Error()), nil
+			return answer(Deny, "l7", m.Policy, err.Error())
 		case !m.Allowed:
 		case v.Decision == Deny && permissive && !v.Malformed:
-			return answer(Audit, "l7", v.Policy, v.Reason), nil
+			return answer(Audit, "l7", v.Policy, v.Reason)
 		default:
-			return answer(v.Decision, "l7", v.Policy, v.Reason), nil
+			return answer(v.Decision, "l7", v.Policy, v.Reason)
 		}
 	}
 	if !m.Allowed {
-		return answer(Audit, "l4", "", m.Reason), nil
+		return answer(Audit, "l4", "", m.Reason)
 	}
-	return answer(Allow, "l4", m.Policy, ""), nil
+	return answer(Allow, "l4", m.Policy, "")
 }
 
 // evaluate decides a request, and the message after it. The error is for a
 // target that no request may have.
-func (m *Match) evaluate(r *EvalRequest, permissive bool) (Verdict, error) {
+func (m *Match) evaluate(r *EvalRequest, permissive bool, full *Evaluation) (Verdict, error) {
 	path, query, err := CanonicalTarget(r.HTTP.Target, m.AllowEncodedSlash || !m.Allowed)
 	if err != nil {
 		return Verdict{}, err
@@ -103,10 +125,13 @@ func (m *Match) evaluate(r *EvalRequest, permissive bool) (Verdict, error) {
 		return Verdict{Policy: m.Policy, Malformed: true, Reason: fmt.Sprintf("request body exceeds %d byte inspection limit", limit)}, nil
 	}
 	v := m.Request(request)
+	full.Request, full.Verdict = request, v
 	if r.WebSocketText == nil || !inspection.Text || v.Malformed || v.Decision == Deny && !permissive {
 		return v, nil
 	}
-	if text := m.Text(request, []byte(*r.WebSocketText)); v.Decision == Allow || text.Malformed || v.Decision == Audit && text.Decision == Deny {
+	text := m.Text(request, []byte(*r.WebSocketText))
+	full.Message = text
+	if v.Decision == Allow || text.Malformed || v.Decision == Audit && text.Decision == Deny {
 		v = text
 	}
 	return v, nil

@@ -289,7 +289,7 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 		}
 	}
 	if r.HTTP != nil && (m.Inspect || !m.Allowed) {
-		verdict, err := m.evaluate(r, false)
+		verdict, err := m.evaluate(r, false, new(Evaluation))
 		if err != nil {
 			return "", "no rule allows such a request: " + err.Error()
 		}

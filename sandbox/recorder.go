@@ -20,7 +20,7 @@ func (s *Sandbox) observe(r proxy.Record) {
 	if r.Evidence {
 		s.learner.Observe(denialOf(r))
 		// That it was let through was recorded when it was opened.
-		if r.Outcome == proxy.Logged && r.Kind != proxy.Request {
+		if r.Outcome == proxy.Logged && (r.Kind == proxy.Connect || r.Kind == proxy.Raw) {
 			return
 		}
 	}
@@ -52,7 +52,8 @@ func eventOf(r proxy.Record) audit.Event {
 	} else if a, err := netip.ParseAddr(r.Host); err == nil {
 		e.IP = a
 	}
-	if r.Kind == proxy.Request {
+	e.Protocol = transport(r)
+	if r.Kind == proxy.Request || r.Kind == proxy.Message {
 		e.Class, e.Activity = audit.ClassHTTP, r.Method
 		e.HTTP = &audit.HTTP{Method: r.Method, Scheme: r.Scheme, Path: r.Path, Status: r.Status}
 	}
@@ -66,7 +67,7 @@ func eventOf(r proxy.Record) audit.Event {
 		word, e.Action, e.Disposition = "audit-allow", audit.ActionAllowed, audit.DispositionLogged
 	default:
 		word, e.Action, e.Disposition = "denied", audit.ActionDenied, audit.DispositionBlocked
-		if r.Kind != proxy.Request {
+		if r.Kind == proxy.Connect || r.Kind == proxy.Raw {
 			e.Activity = "REFUSE"
 		}
 	}
@@ -80,8 +81,11 @@ func message(r proxy.Record, word string) string {
 	if r.UDP {
 		text = fmt.Sprintf("UDP %s %s", word, target)
 	}
-	if r.Kind == proxy.Request {
+	switch r.Kind {
+	case proxy.Request:
 		text = fmt.Sprintf("L7_REQUEST %s %s %s%s", word, r.Method, target, r.Path)
+	case proxy.Message:
+		text = fmt.Sprintf("L7_MESSAGE %s %s %s%s", word, r.Method, target, r.Path)
 	}
 	if r.Outcome == proxy.Logged {
 		text += " (permissive)"
@@ -100,18 +104,21 @@ func denialOf(r proxy.Record) learn.Denial {
 	kinds := map[proxy.Kind]learn.Kind{
 		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw, proxy.Request: learn.KindHTTP, proxy.Message: learn.KindMessage,
 	}
-	transport := policy.ProtocolTCP
-	if r.UDP {
-		transport = policy.ProtocolUDP
-	}
 	return learn.Denial{
 		Time: r.Time, Permissive: r.Outcome == proxy.Logged, Layer: r.Layer,
-		Host: r.Host, Port: r.Port, Protocol: transport,
+		Host: r.Host, Port: r.Port, Protocol: transport(r),
 		Binary: r.Process.Path, SHA256: r.Process.SHA256, Ancestors: r.Process.Ancestors,
 		Reason: r.Reason, Kind: kinds[r.Kind], Method: r.Method, Path: r.Path, Status: r.Status,
 		L7: r.Protocol, EndpointPath: r.EndpointPath, Missing: r.Missing,
 		TLS: r.TLS, TLSSkip: r.TLSSkip, IPs: r.Addrs,
 	}
+}
+
+func transport(r proxy.Record) string {
+	if r.UDP {
+		return policy.ProtocolUDP
+	}
+	return policy.ProtocolTCP
 }
 
 // recordName records a name that was kept from leaving.

@@ -38,10 +38,13 @@ func TestEventOf(t *testing.T) {
 		{"denied request", proxy.Record{Time: now, Kind: proxy.Request, Outcome: proxy.Denied, Host: "a.test", Port: 443, Method: "GET", Path: "/"},
 			audit.Event{Class: audit.ClassHTTP, Activity: "GET", Action: audit.ActionDenied, Disposition: audit.DispositionBlocked,
 				HTTP: &audit.HTTP{Method: "GET", Path: "/"}, Message: "L7_REQUEST denied GET a.test:443/"}},
+		{"denied message", proxy.Record{Time: now, Kind: proxy.Message, Outcome: proxy.Denied, Host: "a.test", Port: 443, Method: "WEBSOCKET_TEXT", Path: "/ws"},
+			audit.Event{Class: audit.ClassHTTP, Activity: "WEBSOCKET_TEXT", Action: audit.ActionDenied, Disposition: audit.DispositionBlocked,
+				HTTP: &audit.HTTP{Method: "WEBSOCKET_TEXT", Path: "/ws"}, Message: "L7_MESSAGE denied WEBSOCKET_TEXT a.test:443/ws"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.want.Time, tt.want.Host, tt.want.Port = now, tt.record.Host, 443
+			tt.want.Time, tt.want.Host, tt.want.Port, tt.want.Protocol = now, tt.record.Host, 443, "tcp"
 			if got := eventOf(tt.record); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got  %+v\nwant %+v", got, tt.want)
 			}

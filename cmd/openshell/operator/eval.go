@@ -113,27 +113,32 @@ func answer(engine *policy.Engine, permissive bool, line []byte) (policy.EvalDec
 	return engine.Evaluate(r, permissive)
 }
 
-// parseRequest is strict: a field that is misspelt, such as resolved_ips, must not go
-// missing from the decision.
-func parseRequest(line []byte) (policy.EvalRequest, error) {
-	var r policy.EvalRequest
+// parseRequest reads a request line.
+func parseRequest(line []byte) (r policy.EvalRequest, err error) {
+	err = parseStrictly(line, &r)
+	return r, err
+}
+
+// parseStrictly reads a line's JSON object. A field that is misspelt, such as resolved_ips, must
+// not go missing from the decision.
+func parseStrictly(line []byte, to any) error {
 	if !utf8.Valid(line) {
-		return r, errors.New("request: is not valid UTF-8")
+		return errors.New("request: is not valid UTF-8")
 	}
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(&r)
+	err := dec.Decode(to)
 	var wrong *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &wrong) && wrong.Field != "":
-		return r, fmt.Errorf("%s: %s is not a %s", wrong.Field, wrong.Value, wrong.Type)
+		return fmt.Errorf("%s: %s is not a %s", wrong.Field, wrong.Value, wrong.Type)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return r, errors.New("request: is not a whole JSON object")
+		return errors.New("request: is not a whole JSON object")
 	case err != nil:
-		return r, fmt.Errorf("request: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return fmt.Errorf("request: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return r, errors.New("request: text after the JSON object")
+		return errors.New("request: text after the JSON object")
 	}
-	return r, nil
+	return nil
 }

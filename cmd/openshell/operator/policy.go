@@ -25,7 +25,7 @@ func policyCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(policyShowCommand(), policyCheckCommand(), policyExportCommand(),
-		policyEvalCommand(), policyExplainCommand(), policyDiffCommand())
+		policyEvalCommand(), policyProposeCommand(), policyExplainCommand(), policyDiffCommand())
 	return cmd
 }
 

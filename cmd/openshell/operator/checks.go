@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"debug/elf"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/confine/filter"
 	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -201,4 +204,64 @@ func checkPolicies(c *config.Config) finding {
 		}
 	}
 	return ok(name, fmt.Sprintf("%s, %s", c.PolicyDir, count(policies, "policy", "policies")))
+}
+
+// checkCeilings looks at what bounds policies and permissive mode.
+func checkCeilings(c *config.Config) finding {
+	const name = "maximum"
+	if _, err := policy.ParseEndpoints(c.Permissive.Never); err != nil {
+		return fail("permissive.never", oneLine(err), "correct it in the configuration: host or host:port")
+	}
+	if c.MaximumPolicy == "" {
+		return ok(name, "there is none")
+	}
+	// Any name will do: the maximum is every policy's.
+	p, err := sandbox.LoadPolicies(c, cmp.Or(c.DefaultPolicy, "default"))
+	if err != nil {
+		return fail(name, oneLine(err), "correct the file: openshell policy check "+c.MaximumPolicy)
+	}
+	if info, err := os.Stat(c.MaximumPolicy); err == nil {
+		if stat := info.Sys().(*syscall.Stat_t); stat.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
+			return fail(name, fmt.Sprintf("%s has mode %04o and belongs to uid %d: others can write to it", c.MaximumPolicy, info.Mode().Perm(), stat.Uid),
+				fmt.Sprintf("chown root: %s; chmod go-w %s", c.MaximumPolicy, c.MaximumPolicy))
+		}
+	}
+	if err := p.CheckMaximum(); err != nil {
+		return warn(name, "the default exceeds it: "+oneLine(err), "narrow the default policy, or widen the maximum")
+	}
+	return ok(name, c.MaximumPolicy)
+}
+
+// checkSandboxes looks at those that run: what nobody should forget.
+func checkSandboxes(c *config.Config, now time.Time) finding {
+	const name = "sandboxes"
+	all, err := sandbox.List(c.RunDir)
+	if err != nil {
+		return warn(name, oneLine(err), "remove what is broken below run_dir")
+	}
+	var details, fixes []string
+	note := func(detail, fix string) {
+		details = append(details, detail)
+		if !slices.Contains(fixes, fix) {
+			fixes = append(fixes, fix)
+		}
+	}
+	for _, info := range all {
+		s := listed{info, info.Alive()}
+		id := shortID(s.ID)
+		if !s.Alive {
+			note(id+": its supervisor is dead", "stop the containers of dead supervisors: they reach nothing any more")
+			continue
+		}
+		if s.permissive() {
+			note(id+": "+mode(&s, now), "stop what should not be permissive: what the policy denies is logged and allowed there")
+		}
+		if s.PolicyError != "" {
+			note(id+": keeps the last valid policy: "+s.PolicyError, "correct the policy's files")
+		}
+	}
+	if len(details) > 0 {
+		return warn(name, strings.Join(details, "; "), strings.Join(fixes, "; "))
+	}
+	return ok(name, count(len(all), "sandbox runs", "sandboxes run"))
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
@@ -93,6 +94,8 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 		checkPrivate("state_dir", c.StateDir),
 		checkPrivate("run_dir", c.RunDir),
 		checkPolicies(c),
+		checkCeilings(c),
+		checkSandboxes(c, time.Now()),
 	}
 	return findings, c
 }

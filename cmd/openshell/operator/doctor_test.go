@@ -31,7 +31,7 @@ func TestDoctor(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != 1 {
 		t.Fatalf("exit %d, %v", code, err)
 	}
-	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 10 {
+	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 12 {
 		t.Errorf("report: %+v", report)
 	}
 	for _, f := range report.Checks {

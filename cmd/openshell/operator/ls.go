@@ -40,6 +40,7 @@ func lsCommand() *cobra.Command {
 				list[i] = listed{info, info.Alive()}
 			}
 			warnPermissive(cmd.ErrOrStderr(), list)
+			warnPolicy(cmd.ErrOrStderr(), list)
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON:
@@ -78,6 +79,15 @@ func warnPermissive(w io.Writer, list []listed) {
 	if n > 0 {
 		fmt.Fprintf(w, "warning: %s permissive: what the policy denies is logged and allowed\n",
 			count(n, "sandbox is", "sandboxes are"))
+	}
+}
+
+// warnPolicy is for whoever has changed a policy and takes it to be in force.
+func warnPolicy(w io.Writer, list []listed) {
+	for i := range list {
+		if s := &list[i]; s.Alive && s.PolicyError != "" {
+			fmt.Fprintf(w, "warning: sandbox %s keeps the last valid policy: %s\n", shortID(plain(s.ID)), plain(s.PolicyError))
+		}
 	}
 }
 

@@ -58,6 +58,9 @@ func approveCommand() *cobra.Command {
 				}
 				return errors.Join(leftOut, reload(cmd, c, name)) // should that have failed the last time
 			}
+			if ids, err = withinMaximum(c, store, name, ids); err != nil {
+				return err
+			}
 			err = change(cmd, c, name, func() error {
 				result, err := learn.Approve(store, name, ids, by)
 				for i := range result.Approved {

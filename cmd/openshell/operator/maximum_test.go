@@ -1,0 +1,108 @@
+package operator
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/sandbox"
+)
+
+func (n *testNode) maximum(text string) string {
+	path := filepath.Join(filepath.Dir(n.config), "maximum.yaml")
+	n.write(path, text)
+	return path
+}
+
+const githubOnly = `version: 1
+network_policies:
+  pypi: {endpoints: [{host: pypi.org, port: 443}], binaries: [{path: /usr/bin/pip}]}
+  github: {endpoints: [{host: '*.github.com', port: 443, protocol: rest, enforcement: enforce, access: read-only}], binaries: [{path: /usr/bin/**}]}
+`
+
+// What exceeds the node's maximum is not approved, nor is anything with it.
+func TestApproveStaysWithinTheMaximum(t *testing.T) {
+	n := newNode(t)
+	n.write(n.policyFile("agent"), agentPolicy)
+	n.write(n.config, n.read(n.config)+"maximum_policy: "+n.maximum(githubOnly)+"\n")
+	n.learn("agent", "r1", request("api.github.com", "GET", "/repos/o/r"), denied("db.example.com", 5432))
+	github, db := n.proposals("agent")["api.github.com"], n.proposals("agent")["db.example.com"]
+	for _, args := range [][]string{{"--all"}, {db.ID}, {github.ID, db.ID}} {
+		message := n.fails(append([]string{"approve", "agent"}, args...)...)
+		wantContains(t, message, "proposal "+db.ID+" is not approved", "exceeds the node's maximum policy", db.RuleName)
+		wantLacks(t, message, github.ID)
+	}
+	for _, p := range n.proposals("agent") {
+		if p.Status != learn.StatusPending {
+			t.Errorf("%s is %s", p.ID, p.Status)
+		}
+	}
+	wantContains(t, n.run("approve", "agent", github.ID), "approved "+github.ID)
+
+	// Narrowed afterwards, it names what has to be taken back, which can be.
+	n.maximum(agentPolicy)
+	wantContains(t, n.fails("approve", "agent", github.ID), github.ID, "exceeds")
+	wantContains(t, n.run("undo", "agent", github.ID), "undone "+github.ID)
+}
+
+func TestCheckCeilings(t *testing.T) {
+	n := newNode(t)
+	c, err := config.Load(n.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(want, detail string) {
+		t.Helper()
+		if f := checkCeilings(c); f.Status != want || !strings.Contains(f.Detail, detail) {
+			t.Errorf("%+v, want %s with %q", f, want, detail)
+		}
+	}
+	check(statusOK, "none")
+	c.MaximumPolicy = filepath.Join(filepath.Dir(n.config), "maximum.yaml")
+	check(statusFail, "does not exist")
+	n.maximum("version: 1\nx: 1\n")
+	check(statusFail, "x")
+	n.maximum(agentPolicy)
+	check(statusOK, "maximum.yaml")
+	n.write(n.policyFile("house"), githubOnly)
+	c.DefaultPolicy = "house"
+	check(statusWarn, "github")
+	c.Permissive.Never = []string{"https://x"}
+	check(statusFail, "https://x")
+}
+
+func TestCheckSandboxes(t *testing.T) {
+	n := newNode(t)
+	c, err := config.Load(n.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	check := func(want string, details ...string) {
+		t.Helper()
+		f := checkSandboxes(c, now)
+		if f.Status != want {
+			t.Errorf("%+v, want %s", f, want)
+		}
+		wantContains(t, f.Detail, details...)
+	}
+	check(statusOK, "0 sandboxes")
+	n.sandbox("s1", "agent", nil)
+	check(statusOK, "1 sandbox")
+	n.sandbox("s2", "agent", func(i *sandbox.Info) { i.PolicyError = "line 3: nonsense" })
+	check(statusWarn, "s2: keeps the last valid policy: line 3: nonsense")
+	n.sandbox("s3", "agent", func(i *sandbox.Info) {
+		i.Mode, i.Deadline = confine.ModePermissive, now.Add(34*time.Minute+time.Second)
+	})
+	n.sandbox("s4", "agent", func(i *sandbox.Info) { i.Mode = confine.ModePermissive; i.Supervisor.StartTime++ })
+	check(statusWarn, "s2: keeps", "s3: permissive (34m left)", "s4: its supervisor is dead")
+
+	_, stderr, code := n.runWith("", "ls")
+	if code != 0 || !strings.Contains(stderr, "warning: sandbox s2 keeps the last valid policy: line 3: nonsense\n") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}

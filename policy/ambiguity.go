@@ -20,29 +20,31 @@ type ambiguity struct {
 	v        *validator
 	services map[service]*overlaps
 	reported map[[2]string]bool
+	clashes  map[[2]string][]string // by traits
 }
 
 // overlaps are one service's endpoints by what their hosts can have in common.
 type overlaps struct {
-	names     map[string][]site // by exact host, name or address
-	wildcards map[string][]site // by wildcard host
-	hostless  []site
-	suffixes  map[string][]string // wildcard hosts by the literal labels at their end
+	names     map[string]sites // by exact host, name or address
+	wildcards map[string]sites // by the literal labels at the end
+	hostless  sites
 }
 
-// site is an endpoint and where it is. Of several in one place that agree on
-// everything, one stands for all.
+// sites are endpoints by their traits: those of the same agree.
+type sites map[string][]site
+
+// site is an endpoint and where it is.
 type site struct {
 	path     string
 	key      string // its rule's
 	index    int
 	learned  bool
 	endpoint *Endpoint
-	traits   string
+	host     hostPattern
 }
 
 func (v *validator) ambiguities(p *Policy) {
-	a := ambiguity{v: v, services: map[service]*overlaps{}, reported: map[[2]string]bool{}}
+	a := ambiguity{v: v, services: map[service]*overlaps{}, reported: map[[2]string]bool{}, clashes: map[[2]string][]string{}}
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
 		r := p.Network[key]
 		if r == nil {
@@ -51,7 +53,7 @@ func (v *validator) ambiguities(p *Policy) {
 		for i := range r.Endpoints {
 			e := &r.Endpoints[i]
 			path := element(child("network_policies", key)+".endpoints", i)
-			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, traits: e.traits()}
+			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, host: compileHostPattern(canonicalHost(e.Host))}
 			for _, port := range e.PortList() {
 				a.add(s, service{port, e.Protocol == ProtocolUDP})
 			}
@@ -65,93 +67,91 @@ func (v *validator) ambiguities(p *Policy) {
 func (a *ambiguity) add(s site, at service) {
 	o := a.services[at]
 	if o == nil {
-		o = &overlaps{names: map[string][]site{}, wildcards: map[string][]site{}, suffixes: map[string][]string{}}
+		o = &overlaps{names: map[string]sites{}, wildcards: map[string]sites{}, hostless: sites{}}
 		a.services[at] = o
 	}
-	host := canonicalHost(s.endpoint.Host)
-	switch {
-	case host == "":
-		o.hostless = appendSite(o.hostless, s)
-	case strings.Contains(host, "*"):
-		if o.wildcards[host] == nil {
-			suffix := compileHostPattern(host).suffix()
-			o.suffixes[suffix] = append(o.suffixes[suffix], host)
-		}
-		o.wildcards[host] = appendSite(o.wildcards[host], s)
-	default:
-		o.names[host] = appendSite(o.names[host], s)
+	group := o.hostless
+	switch host := canonicalHost(s.endpoint.Host); s.endpoint.kind() {
+	case exactHost:
+		group = groupAt(o.names, host)
+	case wildcardedHost:
+		group = groupAt(o.wildcards, s.host.suffix())
 	}
+	traits := s.endpoint.traits(s.learned)
+	group[traits] = append(group[traits], s)
 }
 
-func appendSite(sites []site, s site) []site {
-	if slices.ContainsFunc(sites, func(other site) bool { return other.learned == s.learned && other.traits == s.traits }) {
-		return sites
+func groupAt(groups map[string]sites, key string) sites {
+	if groups[key] == nil {
+		groups[key] = sites{}
 	}
-	return append(sites, s)
+	return groups[key]
 }
 
 func (a *ambiguity) compareAll(o *overlaps, at service) {
-	a.compareAmong(o.hostless, at)
+	a.compareGroups(o.hostless, o.hostless, at)
 	for _, host := range slices.Sorted(maps.Keys(o.names)) {
-		a.compareAmong(o.names[host], at)
-		a.compareTo(o.names[host], o.hostless, at)
+		own := o.names[host]
+		a.compareGroups(own, own, at)
+		a.compareGroups(own, o.hostless, at)
 		for suffix, more := host, true; more; _, suffix, more = strings.Cut(suffix, ".") {
-			for _, wildcard := range o.suffixes[suffix] {
-				if compileHostPattern(wildcard).overlaps(hostPattern{labels: strings.Split(host, ".")}) {
-					a.compareTo(o.names[host], o.wildcards[wildcard], at)
+			a.compareGroups(own, o.wildcards[suffix], at)
+		}
+	}
+	for _, last := range slices.Sorted(maps.Keys(o.wildcards)) {
+		own := o.wildcards[last]
+		a.compareGroups(own, o.hostless, at)
+		for suffix, more := last, true; more; _, suffix, more = strings.Cut(suffix, ".") {
+			a.compareGroups(own, o.wildcards[suffix], at)
+		}
+	}
+}
+
+// compareGroups looks at the hosts only where the traits clash, which keeps it
+// linear for the many endpoints that agree.
+func (a *ambiguity) compareGroups(some, others sites, at service) {
+	for _, traits := range slices.Sorted(maps.Keys(some)) {
+		for _, its := range slices.Sorted(maps.Keys(others)) {
+			if traits == its || len(a.clash(traits, its, some, others)) == 0 {
+				continue
+			}
+			for i := range some[traits] {
+				for j := range others[its] {
+					if len(a.reported) > maxAmbiguities {
+						return
+					}
+					a.report(&some[traits][i], &others[its][j], at, a.clash(traits, its, some, others))
 				}
 			}
 		}
 	}
-	for _, host := range slices.Sorted(maps.Keys(o.wildcards)) {
-		a.compareAmong(o.wildcards[host], at)
-		a.compareTo(o.wildcards[host], o.hostless, at)
-		pattern := compileHostPattern(host)
-		for suffix, more := pattern.suffix(), true; more; _, suffix, more = strings.Cut(suffix, ".") {
-			for _, other := range o.suffixes[suffix] {
-				if other != host && pattern.overlaps(compileHostPattern(other)) {
-					a.compareTo(o.wildcards[host], o.wildcards[other], at)
-				}
-			}
-		}
-	}
 }
 
-func (a *ambiguity) compareAmong(sites []site, at service) {
-	for i := range sites {
-		a.compareTo(sites[i:i+1], sites[i+1:], at)
+// clash lists what endpoints of two traits disagree on.
+func (a *ambiguity) clash(traits, its string, some, others sites) []string {
+	pair := [2]string{traits, its}
+	conflicts, known := a.clashes[pair]
+	if !known {
+		conflicts = some[traits][0].endpoint.conflicts(others[its][0].endpoint)
+		a.clashes[pair] = conflicts
 	}
+	return conflicts
 }
 
-func (a *ambiguity) compareTo(some, others []site, at service) {
-	for i := range some {
-		for j := range others {
-			if len(a.reported) <= maxAmbiguities {
-				a.compare(&some[i], &others[j], at)
-			}
-		}
-	}
-}
-
-func (a *ambiguity) compare(first, second *site, at service) {
+func (a *ambiguity) report(first, second *site, at service, conflicts []string) {
 	if first.path > second.path {
 		first, second = second, first
+		conflicts = first.endpoint.conflicts(second.endpoint)
 	}
 	pair := [2]string{first.path, second.path}
-	if a.reported[pair] {
-		return
-	}
-	conflicts := first.endpoint.conflicts(second.endpoint)
-	tolerated := first.learned || second.learned
-	if ips, its := first.endpoint.ips(), second.endpoint.ips(); ips != its {
-		// A name is the way to say otherwise of one of a wildcard's hosts.
-		tolerated = tolerated || len(conflicts) == 0 && first.endpoint.kind() != second.endpoint.kind()
-		conflicts = append(conflicts, fmt.Sprintf("allowed_ips=[%s] vs [%s]", ips, its))
-	}
-	if len(conflicts) == 0 {
+	hosts := first.endpoint.kind() == hostless || second.endpoint.kind() == hostless || first.host.overlaps(second.host)
+	if a.reported[pair] || !hosts {
 		return
 	}
 	a.reported[pair] = true
+	// A name is the way to say otherwise of one of a wildcard's hosts.
+	tolerated := first.learned || second.learned || first.endpoint.kind() != second.endpoint.kind() &&
+		len(conflicts) == 1 && first.endpoint.ips() != second.endpoint.ips()
 	text := fmt.Sprintf("network policies '%s' endpoint[%d] (%s) and '%s' endpoint[%d] (%s) overlap on port %d with conflicting metadata: %s",
 		printable(first.key), first.index, first.endpoint.selector(), printable(second.key), second.index, second.endpoint.selector(), at.port, strings.Join(conflicts, "; "))
 	switch {
@@ -167,12 +167,11 @@ func (a *ambiguity) compare(first, second *site, at service) {
 func (e *Endpoint) selector() string { return printable(cmp.Or(e.Host, "<any-host>") + e.Path) }
 
 // traits is what an endpoint can conflict in, as one string.
-func (e *Endpoint) traits() string {
-	return fmt.Sprintf("%q", []any{e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.hasGraphQLPolicy(), e.maxBody(), e.strictToolNames()})
+func (e *Endpoint) traits(learned bool) string {
+	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.hasGraphQLPolicy(), e.maxBody(), e.strictToolNames()})
 }
 
-// conflicts lists what two endpoints that can match the same disagree on,
-// apart from addresses.
+// conflicts lists what two endpoints that can match the same disagree on.
 func (e *Endpoint) conflicts(other *Endpoint) []string {
 	var found []string
 	differ := func(field string, a, b any) {
@@ -182,6 +181,9 @@ func (e *Endpoint) conflicts(other *Endpoint) []string {
 	}
 	differ("transparent_tcp_eligible", e.Protocol == ProtocolTCP, other.Protocol == ProtocolTCP)
 	differ("tls", cmp.Or(e.TLS, "auto"), cmp.Or(other.TLS, "auto"))
+	if ips, its := e.ips(), other.ips(); ips != its {
+		found = append(found, fmt.Sprintf("allowed_ips=[%s] vs [%s]", ips, its))
+	}
 	if !e.configures() || !other.configures() || !pathsOverlap(e.Path, other.Path) {
 		return found
 	}
@@ -262,12 +264,15 @@ func (p hostPattern) overlaps(other hostPattern) bool {
 // pathsOverlap reports whether two endpoints' paths are as specific, and some
 // request's path matches both.
 func pathsOverlap(a, b string) bool {
+	if a == b {
+		return true
+	}
 	p, errP := compileEndpointPath(a)
 	q, errQ := compileEndpointPath(b)
 	if errP != nil || errQ != nil || p.specificity != q.specificity {
 		return false
 	}
-	if a == b || p.specificity == 0 {
+	if p.specificity == 0 {
 		return true
 	}
 	for _, x := range p.alternatives() {

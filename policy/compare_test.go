@@ -112,7 +112,10 @@ func TestCompareIsSound(t *testing.T) {
 	for seed := range uint64(300) {
 		d := newDice(seed)
 		p := d.policy()
-		for _, other := range []*Policy{p.canonical(), d.wider(p)} {
+		settle(p)
+		wider := d.wider(p)
+		settle(wider)
+		for _, other := range []*Policy{p.canonical(), wider} {
 			if Compare(p, other) != nil {
 				continue
 			}

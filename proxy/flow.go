@@ -35,6 +35,7 @@ type flow struct {
 	// These are set before the flow is given to a server.
 	refusal    *refusal // answers every request, where set
 	scheme     string
+	authority  string // of the origin: its host and port
 	serverName string // the origin's name in TLS
 	http2      bool   // that is what both ends speak
 

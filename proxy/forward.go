@@ -35,6 +35,7 @@ const (
 // use. Later ones, where the origin closed it, go to the same addresses.
 func (f *flow) offer(upstream net.Conn) {
 	f.first.Store(&upstream)
+	f.authority = f.hostPort()
 	if origin, ok := upstream.(*tls.Conn); ok {
 		f.http2 = origin.ConnectionState().NegotiatedProtocol == "h2"
 	}
@@ -97,9 +98,11 @@ func exchangeOf(ctx context.Context) *exchange {
 
 // pass sends an exchange's request to the origin and the answer back.
 func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
-	// Origins may answer before they have read the whole body. HTTP/2 always
-	// lets them, and says that it is not supported.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	if r.ContentLength != 0 {
+		// Origins may answer before they have read the whole body. HTTP/2 always
+		// lets them, and says that it is not supported.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	f.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 
@@ -121,13 +124,13 @@ func newForwarder() http.Handler {
 func rewrite(pr *httputil.ProxyRequest) {
 	x := exchangeOf(pr.In.Context())
 	out := pr.Out
-	decoded, err := url.PathUnescape(x.request.Path)
-	if err != nil { // a canonical path always decodes
-		decoded = x.request.Path
+	decoded := x.request.Path
+	if unescaped, err := url.PathUnescape(decoded); err == nil { // a canonical path always decodes
+		decoded = unescaped
 	}
 	out.URL = &url.URL{
 		Scheme:   x.flow.scheme,
-		Host:     x.flow.hostPort(),
+		Host:     x.flow.authority,
 		Path:     decoded,
 		RawPath:  x.request.Path,
 		RawQuery: x.request.RawQuery,

@@ -55,6 +55,9 @@ func FuzzFirstBytes(f *testing.F) {
 // stage is a proxy without namespaces.
 type stage struct {
 	proxy *Proxy
+	// How long a client waits for an answer, and for it to go on, before it
+	// ends its side. Fuzzing has no time to be patient.
+	patience, settle time.Duration
 
 	mu       sync.Mutex
 	plays    int
@@ -63,7 +66,10 @@ type stage struct {
 
 func newStage(t testing.TB, rules string) *stage {
 	t.Helper()
-	s := &stage{recorded: map[int][]Record{}}
+	s := &stage{recorded: map[int][]Record{}, patience: time.Second, settle: 100 * time.Millisecond}
+	if _, fuzzing := t.(*testing.F); fuzzing {
+		s.patience, s.settle = 30*time.Millisecond, 30*time.Millisecond
+	}
 	home, err := netns.Home()
 	if err != nil {
 		t.Fatal(err)
@@ -134,10 +140,6 @@ func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 	}
 }
 
-// patience is how long a client waits for an answer to go on before it ends
-// its side: requests of a client that has are not carried out.
-const patience = 30 * time.Millisecond
-
 // say sends bytes on a new connection of a flow and returns what the proxy
 // answers until it has nothing more to say.
 func (s *stage) say(t *testing.T, text []byte, number int, start func(*flow)) (answer []byte) {
@@ -152,19 +154,23 @@ func (s *stage) say(t *testing.T, text []byte, number int, start func(*flow)) (a
 	client.SetDeadline(time.Now().Add(2 * time.Second))
 	client.Write(text)
 	buf := make([]byte, 16<<10)
-	for wait := patience; ; {
+	// A client that ends its side too soon is one that has left.
+	for wait, ended := s.patience, false; ; {
 		client.SetReadDeadline(time.Now().Add(wait))
 		n, err := client.Read(buf)
 		answer = append(answer, buf[:n]...)
-		if err != nil && wait == patience && errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case err == nil && !ended:
+			wait = s.settle
+		case err == nil:
+		case !ended && errors.Is(err, os.ErrDeadlineExceeded):
 			client.CloseWrite()
-			wait = 2 * time.Second
-		} else if err != nil {
-			break
+			wait, ended = 2*time.Second, true
+		default:
+			f.abort()
+			return answer
 		}
 	}
-	f.abort()
-	return answer
 }
 
 // inspected starts a flow to an endpoint of fuzzRules whose origin is at addr.

@@ -134,10 +134,16 @@ func connState(c net.Conn, state http.ConnState) {
 
 type connKey struct{}
 
-// connContext puts a connection into its requests' context.
+// connContext puts a connection, and its flow, into its requests' context.
 func connContext(ctx context.Context, c net.Conn) context.Context {
-	conn := c.(*serverConn) // handover gives no other
-	return context.WithValue(context.WithValue(ctx, flowKey{}, conn.flow), connKey{}, conn)
+	switch conn := c.(type) {
+	case *serverConn:
+		return context.WithValue(context.WithValue(ctx, flowKey{}, conn.flow), connKey{}, conn)
+	case *http2Conn:
+		return context.WithValue(ctx, flowKey{}, conn.flow)
+	default:
+		return ctx
+	}
 }
 
 // reached is called by handlers first of all.
@@ -147,14 +153,13 @@ func reached(ctx context.Context) {
 	}
 }
 
-// serveHTTP has HTTP served on a connection whose first bytes are at hand. For
-// HTTP/2 it returns when the connection has ended.
+// serveHTTP has HTTP served on a connection, in the version that it begins with.
 func (f *flow) serveHTTP(conn net.Conn, version2 bool) {
-	if !version2 {
-		f.p.toOrigin.give(newServerConn(conn, f))
+	if version2 {
+		f.p.toOrigin2.give(&http2Conn{Conn: conn, flow: f})
 		return
 	}
-	f.serveHTTP2(conn)
+	f.p.toOrigin.give(newServerConn(conn, f))
 }
 
 type flowKey struct{}

@@ -49,6 +49,10 @@ func serveIntercepted(w http.ResponseWriter, r *http.Request) {
 // serve decides a request and passes it on. Every request is decided anew,
 // under the policy of its own moment.
 func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
+	if no := ambiguous(r); no != nil {
+		f.refuse(w, r, no)
+		return
+	}
 	if r.Method == http.MethodConnect {
 		f.refuse(w, r, refusedTunnel())
 		return

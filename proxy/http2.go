@@ -1,23 +1,14 @@
 package proxy
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/http"
+	"strconv"
 
 	"golang.org/x/net/http2"
 )
-
-// serveHTTP2 serves a connection until it ends.
-func (f *flow) serveHTTP2(conn net.Conn) {
-	defer f.finish()
-	server := &http2.Server{IdleTimeout: f.p.IdleTimeout}
-	server.ServeConn(&http2Conn{Conn: conn, flow: f}, &http2.ServeConnOpts{
-		Context:    context.WithValue(context.Background(), flowKey{}, f),
-		BaseConfig: f.p.intercepted,
-	})
-}
 
 // http2Conn is a client's connection as the HTTP/2 server has it, in clear. It
 // notices, in the frames that the server sends, the requests that were refused
@@ -94,4 +85,18 @@ func (c *http2Conn) malformed(what string) {
 	if c.flow.malformed.Add(1) <= maxMalformed {
 		c.flow.record(Record{Kind: Connect, Outcome: Denied, Layer: LayerHTTP, Reason: fmt.Sprintf("malformed HTTP/2: %s", what)})
 	}
+}
+
+// ambiguous refuses header fields of HTTP/2 that net/http reads past and that
+// others may read: in HTTP/1 it refuses them itself (RFC 9113 sections 8.1.1
+// and 8.3.1).
+func ambiguous(r *http.Request) *refusal {
+	if r.ProtoMajor < 2 {
+		return nil
+	}
+	lengths := r.Header["Content-Length"]
+	if len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) || len(r.Header["Host"]) > 0 {
+		return refusedBody(http.StatusBadRequest, "invalid_request_header", "Content-Length or Host is malformed or given twice")
+	}
+	return nil
 }

@@ -69,8 +69,10 @@ type Config struct {
 type Proxy struct {
 	Config
 	intercepted *http.Server // requests on connections opened for an origin
+	http2       *http.Server // the same, in HTTP/2
 	explicit    *http.Server // requests of clients configured for a proxy
 	toOrigin    *handover
+	toOrigin2   *handover
 	toProxy     *handover
 	forward     http.Handler
 	sessions    tls.ClientSessionCache // with origins
@@ -90,6 +92,7 @@ func New(c Config) *Proxy {
 	p := &Proxy{
 		Config:    c,
 		toOrigin:  newHandover(),
+		toOrigin2: newHandover(),
 		toProxy:   newHandover(),
 		sessions:  tls.NewLRUClientSessionCache(512),
 		flows:     make(map[*flow]struct{}),
@@ -99,6 +102,9 @@ func New(c Config) *Proxy {
 	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
 	p.forward = newForwarder()
 	p.intercepted = p.server(http.HandlerFunc(serveIntercepted))
+	p.http2 = p.server(http.HandlerFunc(serveIntercepted))
+	p.http2.Protocols.SetHTTP1(false)
+	p.http2.Protocols.SetUnencryptedHTTP2(true) // TLS has ended before
 	p.explicit = p.server(http.HandlerFunc(p.serveExplicit))
 	return p
 }
@@ -136,6 +142,7 @@ func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener, packets
 		serving.Go(func() { p.accept(ctx, l) })
 	}
 	serving.Go(func() { _ = p.intercepted.Serve(p.toOrigin) })
+	serving.Go(func() { _ = p.http2.Serve(p.toOrigin2) })
 	serving.Go(func() { _ = p.explicit.Serve(p.toProxy) })
 	<-ctx.Done()
 	for _, l := range listeners {
@@ -145,6 +152,7 @@ func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener, packets
 		c.Close()
 	}
 	p.toOrigin.Close()
+	p.toOrigin2.Close()
 	p.toProxy.Close()
 	serving.Wait()
 	for _, f := range p.flowsNow() {
@@ -155,6 +163,7 @@ func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener, packets
 	defer cancel()
 	_ = p.explicit.Shutdown(wait)
 	_ = p.intercepted.Shutdown(wait)
+	_ = p.http2.Shutdown(wait)
 }
 
 func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {

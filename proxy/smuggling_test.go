@@ -201,6 +201,8 @@ func TestSmuggling(t *testing.T) {
 // TestSmugglingInHTTP2 sends header fields that HTTP/2 does not allow (RFC 9113
 // section 8).
 func TestSmugglingInHTTP2(t *testing.T) {
+	s := newStage(t, fuzzRules)
+	s.settle = 300 * time.Millisecond // the server speaks first
 	fields := func(more ...string) []string {
 		return append([]string{":method", "POST", ":scheme", "http", ":authority", "web.example", ":path", "/post"}, more...)
 	}
@@ -213,7 +215,7 @@ func TestSmugglingInHTTP2(t *testing.T) {
 		"a length":                     {fields("content-length", "4"), "body", true},
 		"a length too short":           {fields("content-length", "3"), "body", false},
 		"a length too long":            {fields("content-length", "5"), "body", false},
-		"two lengths":                  {fields("content-length", "4", "content-length", "5"), "body", true},
+		"two lengths":                  {fields("content-length", "4", "content-length", "5"), "body", false},
 		"a signed length":              {fields("content-length", "+4"), "body", false},
 		"an encoding":                  {fields("transfer-encoding", "chunked"), "0\r\n\r\n" + smuggled, false},
 		"Connection":                   {fields("connection", "close"), "body", false},
@@ -238,7 +240,7 @@ func TestSmugglingInHTTP2(t *testing.T) {
 		"a method with a space":        {[]string{":method", "GET /no", ":scheme", "http", ":authority", "web.example", ":path", "/post"}, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t, fuzzRules)
+			t.Parallel()
 			var text bytes.Buffer
 			text.WriteString(http2.ClientPreface)
 			framer := http2.NewFramer(&text, nil)

@@ -46,23 +46,18 @@ type callSet struct {
 
 func newCallSet() *callSet { return &callSet{calls: map[string]policy.L7Match{}} }
 
-// add reports whether the set changed.
-func (s *callSet) add(key string, m policy.L7Match) bool {
+func (s *callSet) add(key string, m policy.L7Match) {
 	if _, ok := s.calls[key]; ok {
-		return false
+		return
 	}
 	s.calls[key] = m
 	s.bytes += len(key)
 	for len(s.calls) > maxCalls || s.bytes > maxCallBytes {
-		greatest := slices.Max(slices.Collect(maps.Keys(s.calls)))
+		greatest := greatestKey(s.calls, cmp.Compare)
 		delete(s.calls, greatest)
 		s.bytes -= len(greatest)
 		s.cut = true
-		if greatest == key {
-			return false
-		}
 	}
-	return true
 }
 
 // callKey identifies a match. It is false for one that would match more than what it was made
@@ -142,13 +137,9 @@ func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
 	if set == nil {
 		return
 	}
-	before := set.Len()
 	if !isMethod(method) || !set.Add(method, path) {
 		e.unspeakable = true
 		return
-	}
-	if set.Len() > before {
-		e.size += len(method) + len(path) + mapEntry
 	}
 	e.encodedSlash = e.encodedSlash || strings.Contains(path, "%2F")
 }
@@ -182,9 +173,7 @@ func (e *Evidence) addCallOf(key endpointKey, text string, m policy.L7Match) {
 		set = newCallSet()
 		e.calls[key] = set
 	}
-	if set.add(text, m) {
-		e.size += 2*len(text) + mapEntry
-	}
+	set.add(text, m)
 	e.truncated = e.truncated || set.cut
 }
 
@@ -200,13 +189,9 @@ func (e *Evidence) mergeEndpoints(o *Evidence) {
 }
 
 func (e *Evidence) mergeRequests(key endpointKey, set *paths.Set) {
-	own := e.requestsOf(key)
-	if own == nil {
-		return
+	if own := e.requestsOf(key); own != nil {
+		own.Merge(set)
 	}
-	before := own.Len()
-	own.Merge(set)
-	e.size += (own.Len() - before) * mapEntry
 }
 
 // callsOf are the calls of an endpoint, in a fixed order.

@@ -2,7 +2,6 @@ package learn
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -55,9 +54,25 @@ type Evidence struct {
 	ips     []netip.Addr // sorted
 	runs    map[string]RunEvidence
 	latest  latest
-
-	size int // about how many bytes of memory were asked for
 }
+
+// size is about how many bytes of memory the evidence takes.
+func (e *Evidence) size() int {
+	n := evidenceSize + len(e.reasons)*(maxShownReason+mapEntry) + len(e.samples)*(maxShownPath/2+mapEntry) + len(e.runs)*2*mapEntry
+	for _, set := range e.requests {
+		n += set.Len() * 2 * mapEntry
+	}
+	for _, set := range e.calls {
+		n += 2*set.bytes + len(set.calls)*2*mapEntry
+	}
+	if e.files != nil {
+		n += e.files.bytes + len(e.files.uses)*8*mapEntry
+	}
+	return n
+}
+
+// evidenceSize is about how many bytes evidence takes without its parts that grow.
+const evidenceSize = 2 << 10
 
 type request struct{ method, path string }
 
@@ -187,7 +202,6 @@ func (e *Evidence) merge(o *Evidence) {
 	for _, r := range o.runs {
 		e.addRun(r)
 	}
-	e.size += o.size
 }
 
 // addTLS keeps what says most about how the content was, or could not be, looked into.
@@ -244,19 +258,13 @@ func (e *Evidence) addReason(reason string, n int) {
 	if reason == "" {
 		return
 	}
-	if _, ok := e.reasons[reason]; !ok {
-		e.size += len(reason) + mapEntry
-	}
 	e.reasons[reason] += n
 	keepSmallest(e.reasons, maxReasons, cmp.Compare)
 }
 
 func (e *Evidence) addSample(s Sample) {
 	key := request{s.Method, s.Path}
-	old, ok := e.samples[key]
-	if !ok {
-		e.size += len(s.Method) + len(s.Path) + mapEntry
-	}
+	old := e.samples[key]
 	s.Count += old.Count
 	// The lowest status shows whether the request has ever worked.
 	if old.Status != 0 && (s.Status == 0 || old.Status < s.Status) {
@@ -294,6 +302,18 @@ const mapEntry = 128
 // that what is kept does not depend on the latter.
 func keepSmallest[K comparable, V any](m map[K]V, limit int, compare func(a, b K) int) {
 	for len(m) > limit {
-		delete(m, slices.MaxFunc(slices.Collect(maps.Keys(m)), compare))
+		delete(m, greatestKey(m, compare))
 	}
+}
+
+// greatestKey is the greatest key of a map that is not empty.
+func greatestKey[K comparable, V any](m map[K]V, compare func(a, b K) int) K {
+	var greatest K
+	first := true
+	for key := range m {
+		if first || compare(key, greatest) > 0 {
+			greatest, first = key, false
+		}
+	}
+	return greatest
 }

@@ -17,9 +17,7 @@ import (
 // addFile takes in one access, by what it needs.
 func (e *Evidence) addFile(run Run, n need, a FileAccess) {
 	e.addHit(run, a.Time.UTC(), a.Permissive, "") // the programs of a tree are several
-	before := e.files.bytes
 	e.files.add(n, a)
-	e.size += max(e.files.bytes-before, 0) + len(a.Binary) + len(n.path)
 	e.addReason(audit.Escape(strings.ReplaceAll(a.Reason, a.Path, e.target.tree), maxShownReason), 1)
 }
 
@@ -137,24 +135,24 @@ var programTrees = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
 
 // fileNotes are what a reviewer should be told besides the paths.
 func (e *Evidence) fileNotes(grants []FileGrant) []string {
+	tree := e.target.tree
 	n := &noteList{notes: []string{}}
+	n.add(e.files.depth != uncut, noteWidened)
+	n.add(e.files.lost || e.truncated, noteTruncated)
 	for _, g := range grants {
 		home := homeOf(g.Path)
 		n.add(secretOf(g.Path) != "", "'%s' holds keys or passwords.", secretOf(g.Path))
-		n.add(within("/run/secrets", g.Path) || within("/var/run/secrets", g.Path), "'%s' is a secret that the engine mounts.", g.Path)
+		n.add(within("/run/secrets", g.Path) || within("/var/run/secrets", g.Path), "'%s' has secrets that the engine mounts.", tree)
 		n.add(home != "" && home == g.Path, "'%s' is granted whole, with secret folders in it such as .ssh.", g.Path)
 		n.add(g.Write && slices.ContainsFunc(programTrees, func(dir string) bool { return within(dir, g.Path) }),
-			"Write access to '%s': programs, or what configures them, may be replaced there.", g.Path)
-		n.add(g.Write && zoneOf(g.Path) != "" && secretOf(g.Path) == "", "'%s' is changed in the kernel, or for the whole system.", g.Path)
+			"Write access in '%s': programs, or what configures them, may be replaced there.", tree)
+		n.add(g.Write && zoneOf(g.Path) != "" && secretOf(g.Path) == "", "What is written in '%s' changes the kernel, or the whole system.", tree)
 		n.add(strings.HasPrefix(g.Path, "/proc/self/"), "'%s' names another process each time: this grants that of the container's first process only.", g.Path)
 		n.add(home == "" && depth(g.Path) == 1 && g.Why != "" && g.Why != whySystem, "'%s' is granted whole.", g.Path)
 	}
-	for _, use := range e.files.sorted() {
-		made := use.Op&opsEntry != 0 && use.Why == ""
-		n.add(made, "Making or removing '%s' takes write access to its directory, which is not proposed: "+
-			"the grant works only where the image, or a volume, has it.", use.Path)
+	for _, use := range e.files.uses {
+		n.add(use.Op&opsEntry != 0 && use.Why == "", "What was made or removed in '%s' is granted by name, which works only where the image, or a volume, has it: "+
+			"write access to the directory is not proposed.", tree)
 	}
-	n.add(e.files.depth != uncut, noteWidened)
-	n.add(e.files.lost || e.truncated, noteTruncated)
 	return n.notes
 }

@@ -104,7 +104,7 @@ func (s *fileSet) fit() {
 	}
 	if zoneOf(s.tree) != "" || guarded(s.tree) {
 		for !s.fits() {
-			greatest := slices.Max(slices.Collect(maps.Keys(s.uses)))
+			greatest := greatestKey(s.uses, cmp.Compare)
 			s.bytes -= len(greatest)
 			delete(s.uses, greatest)
 			s.lost = true

@@ -148,21 +148,18 @@ func (l *Learner) take(t target, add func(*Evidence)) {
 	case !ok:
 		e = newEvidence(l.run.Policy, t)
 		l.waiting[t] = e
-		l.size += evidenceSize
+		l.size += e.size()
 		fallthrough
 	case l.size < maxWaiting:
-		before := e.size
+		before := e.size()
 		add(e)
-		l.size += e.size - before
+		l.size += e.size() - before
 	default:
 		e.hits++
 		e.truncated = true
 	}
 	l.signal()
 }
-
-// evidenceSize is about how many bytes evidence takes without its requests and samples.
-const evidenceSize = 2 << 10
 
 func (l *Learner) signal() {
 	select {
@@ -377,12 +374,10 @@ func (l *Learner) putBack(batch map[target]*Evidence) {
 	defer l.mu.Unlock()
 	for t, e := range batch {
 		if newer, ok := l.waiting[t]; ok {
+			l.size -= newer.size()
 			e.merge(newer)
-			l.size -= newer.size
-		} else {
-			l.size += evidenceSize
 		}
 		l.waiting[t] = e
-		l.size += e.size
+		l.size += e.size()
 	}
 }

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"fmt"
 	"testing"
 
 	"openshell.ai/openshell/learn"
@@ -64,4 +65,47 @@ func TestWhatWorkloadsAskForIsReviewed(t *testing.T) {
 		"! The rule is for '/usr/bin/git', and '/usr/bin/agent' asks for it.")
 	wantContains(t, n.run("approve", "agent", id), "approved "+id, "+ /usr/bin/ssh git.example.com:9418 (tcp)")
 	wantContains(t, n.run("undo", "agent", id), "undone "+id)
+}
+
+func TestApproveAllLeavesOutWhatWasCutShort(t *testing.T) {
+	n := newNode(t)
+	var accesses []learn.FileAccess
+	for i := range 1000 {
+		accesses = append(accesses, learn.FileAccess{Time: start, Path: fmt.Sprintf("/etc/f%d", i), Op: learn.OpCreate, Binary: "/bin/x", Permissive: true})
+	}
+	n.learnFiles("agent", "r1", accesses...)
+	cut := n.only("agent")
+	if !cut.Truncated() {
+		t.Fatalf("notes %q", cut.SecurityNotes)
+	}
+	wantContains(t, n.fails("approve", "agent", "--all"), cut.ID, "--include-truncated")
+	n.learn("agent", "r2", denied("a.example.com", 443))
+	wantContains(t, n.fails("approve", "agent", "--all"), cut.ID)
+	list, err := learn.List(n.store(), "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list {
+		if want := map[bool]string{true: learn.StatusPending, false: learn.StatusApproved}[p.ID == cut.ID]; p.Status != want {
+			t.Errorf("%s is %s", p.ID, p.Status)
+		}
+	}
+	wantContains(t, n.fails("approve", "agent", cut.ID, "--include-truncated"), "--all")
+	wantContains(t, n.run("approve", "agent", "--all", "--include-truncated"), "approved "+cut.ID)
+}
+
+func TestNotesAreShown(t *testing.T) {
+	n := newNode(t)
+	n.learn("agent", "r1", denied("a.example.com", 443), denied("169.254.169.254", 80), denied("*.example.com", 443))
+	n.learn("agent", "r2")
+	wantContains(t, n.run("proposals", "agent"), "1 of 2", "Not proposed, in 2 runs:", "     1  to addresses that are never reachable",
+		"        /usr/bin/curl to 169.254.169.254:80: is never reachable", "     1  that no rule can name literally")
+	wantContains(t, n.run("proposals"), "Not proposed for policy agent, in 2 runs:")
+	wantContains(t, n.run("show", n.proposals("agent")["a.example.com"].ID), "Seen in     1 of 2 runs")
+}
+
+func TestSiblingsAreSuggested(t *testing.T) {
+	n := newNode(t)
+	n.learn("agent", "r1", denied("cdn1.img.example", 443), denied("cdn2.img.example", 443), denied("cdn3.img.example", 443))
+	wantContains(t, n.run("show", n.proposals("agent")["cdn2.img.example"].ID), "Suggestion: 3 hosts differ in one label only", "*.img.example")
 }

@@ -241,24 +241,27 @@ func pendingIDs(store *state.Store, policyName string, truncated bool) (ids []st
 
 // truncation says what was cut short: proposals, or what there are no proposals for at all.
 func truncation(store *state.Store, policyName string, cut []string) error {
-	var errs []error
+	var reasons []string
 	if len(cut) > 0 {
-		errs = append(errs, fmt.Errorf("not approved, because too much was seen to tell it all: %s: look at them with openshell show, or use --include-truncated",
+		reasons = append(reasons, fmt.Sprintf("not approved, because too much was seen to tell it all: %s: look at them with openshell show, or use --include-truncated",
 			strings.Join(cut, ", ")))
 	}
 	runs, err := learn.Runs(store, policyName)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return err
 	}
 	lost := 0
 	for i := range runs {
 		lost += runs[i].Lost
 	}
 	if lost > 0 {
-		errs = append(errs, fmt.Errorf("%s of policy %s had no room in any proposal: what is approved does not cover all that was seen: --include-truncated accepts that",
+		reasons = append(reasons, fmt.Sprintf("%s of policy %s had no room in any proposal: what is approved does not cover all that was seen: --include-truncated accepts that",
 			count(lost, "denial", "denials"), policyName))
 	}
-	return errors.Join(errs...)
+	if len(reasons) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(reasons, "; "))
 }
 
 // allIDs are the proposals of all policies.

@@ -54,11 +54,15 @@ func showCommand() *cobra.Command {
 					Difference []string `json:"difference"`
 				}{p, difference})
 			}
+			others, err := learn.List(store, p.Policy)
+			if err != nil {
+				return err
+			}
 			runs, err := learn.Runs(store, p.Policy)
 			if err != nil {
 				return err
 			}
-			return writeProposal(cmd.OutOrStdout(), &p, runs, difference)
+			return writeProposal(cmd.OutOrStdout(), &p, around{runs: runs, suggestion: learn.Suggestions(others)[p.ID], difference: difference})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the proposal as JSON, with what its approval would change as difference")
@@ -78,17 +82,27 @@ func approvalDiff(c *config.Config, p *learn.Proposal) ([]string, error) {
 	return append([]string{}, difference...), nil
 }
 
-func writeProposal(w io.Writer, p *learn.Proposal, runs []learn.RunRecord, difference []string) error {
+// around is what is known about a proposal from elsewhere.
+type around struct {
+	runs       []learn.RunRecord
+	suggestion string   // a wider rule that somebody could write instead
+	difference []string // what its approval would change
+}
+
+func writeProposal(w io.Writer, p *learn.Proposal, a around) error {
 	rule, err := ruleYAML(p)
 	if err != nil {
 		return err
 	}
-	writeSummary(w, p, runs)
+	writeSummary(w, p, a.runs)
 	if len(p.SecurityNotes) > 0 {
 		fmt.Fprintln(w, "\nNotes:")
 		for _, note := range p.SecurityNotes {
 			fmt.Fprintf(w, "  ! %s\n", plain(note))
 		}
+	}
+	if a.suggestion != "" {
+		fmt.Fprintf(w, "\nSuggestion: %s\n", plain(a.suggestion))
 	}
 	fmt.Fprintf(w, "\nRule:\n%s", indent(rule))
 	writeEvidence(w, &p.Evidence)
@@ -99,11 +113,11 @@ func writeProposal(w io.Writer, p *learn.Proposal, runs []learn.RunRecord, diffe
 	switch {
 	case p.Status == learn.StatusApproved:
 		fmt.Fprintf(w, "\nTo take it back: openshell undo %s %s\n", p.Policy, p.ID)
-	case len(difference) == 0:
+	case len(a.difference) == 0:
 		fmt.Fprintln(w, "\nApproval would change nothing: the effective policy allows all of it.")
 	default:
 		fmt.Fprintln(w, "\nApproval would change:")
-		writeDiff(w, "  ", difference)
+		writeDiff(w, "  ", a.difference)
 		fmt.Fprintf(w, "\nTo approve exactly this: openshell approve %s %s@%s\n", p.Policy, p.ID, p.Digest)
 	}
 	return nil

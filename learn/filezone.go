@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/learn/paths"
 )
 
 // Directories that are never granted for what is in them: to make one file in /etc must not open
@@ -102,11 +104,8 @@ func depth(p string) int {
 // varies reports whether a name is another one the next time: an identifier, or one that is made
 // up for a temporary file.
 func varies(name string) bool {
-	switch classify(name) {
-	case segmentUUID, segmentToken, segmentHex:
+	if identifier(name) {
 		return true
-	case segmentInteger:
-		return len(name) >= 6
 	}
 	lower := strings.ToLower(name)
 	for _, suffix := range []string{".tmp", ".temp", ".swp", ".swx", ".part", ".partial", "~"} {
@@ -122,23 +121,29 @@ func varies(name string) bool {
 		if (part == "tmp" || part == "temp") && part != name || strings.HasPrefix(part, "tmp") && len(part) >= 9 {
 			return true
 		}
-		switch classify(part) {
-		case segmentUUID, segmentToken, segmentHex:
+		if identifier(part) {
 			return true
-		case segmentInteger:
-			if len(part) >= 6 {
-				return true
-			}
 		}
 	}
 	return isUUIDPart(name)
+}
+
+// identifier reports whether a name, or a part of one, is an identifier by its form.
+func identifier(name string) bool {
+	switch paths.TypeOf(name) {
+	case paths.UUID, paths.Token, paths.Hex:
+		return true
+	case paths.Integer:
+		return len(name) >= 6
+	}
+	return false
 }
 
 // isUUIDPart recognises a UUID with something before or after it.
 func isUUIDPart(name string) bool {
 	const length = 36
 	for i := 0; i+length <= len(name); i++ {
-		if isUUID(name[i : i+length]) {
+		if paths.TypeOf(name[i:i+length]) == paths.UUID {
 			return true
 		}
 	}

@@ -18,11 +18,14 @@ func generalised(path string) string {
 	return one.Templates()[0].Path
 }
 
+// minSecretHex is the length of a key or a digest, rather than of an abbreviated commit.
+const minSecretHex = 32
+
 // Mask hides the segments of a path that may be secrets, for showing it.
 func Mask(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
-		if kind := classify(s); kind == segmentToken || kind == segmentHex && len(s) >= minSecretHex {
+		if kind := paths.TypeOf(s); kind == paths.Token || kind == paths.Hex && len(s) >= minSecretHex {
 			segments[i] = "*"
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
+
+	"openshell.ai/openshell/learn/paths"
 )
 
 // minSiblings is how many hosts have to vary before a wildcard for them is worth a thought.
@@ -85,8 +87,8 @@ func ownedByOne(name string) bool {
 func labelForm(label string) (form string, varies bool) {
 	parts := strings.Split(label, "-")
 	for i, part := range parts {
-		kind := classify(part)
-		if kind != segmentStatic && kind != segmentDate {
+		switch paths.TypeOf(part) {
+		case paths.Integer, paths.UUID, paths.Hex, paths.Token:
 			parts[i], varies = "#", true
 			continue
 		}

@@ -162,9 +162,11 @@ func TestAgentsAreBounded(t *testing.T) {
 // What an approved rule allows needs no second look, until that one is undone.
 func TestSuperseded(t *testing.T) {
 	store := state.Open(t.TempDir())
-	asked := submit(t, store, submission(operation("issues", issues("api.github.com")), operation("other", issues("other.example"))))
+	one42 := issues("api.github.com") // within what is learned, though it is written in another way
+	one42.Rules[0].Allow.Path = "/issues/42"
+	asked := submit(t, store, submission(operation("issues", issues("api.github.com")), operation("other", issues("other.example")), operation("one", one42)))
 	learnFrom(t, store, permissiveRun("r1"), with(request1("GET", "/issues"), func(d *Denial) { d.Binary = "/usr/bin/agent" }),
-		with(request1("GET", "/pulls"), func(d *Denial) { d.Binary = "/usr/bin/agent" }))
+		with(request1("GET", "/issues/7"), func(d *Denial) { d.Binary = "/usr/bin/agent" }))
 	var seen Proposal
 	all, err := List(store, "agent")
 	if err != nil {
@@ -176,7 +178,7 @@ func TestSuperseded(t *testing.T) {
 		}
 	}
 	r := approve(t, store, seen.ID)
-	if len(r.Superseded) != 1 || r.Superseded[0].ID != asked[0].ID {
+	if len(r.Superseded) != 2 || r.Superseded[0].ID == asked[1].ID || r.Superseded[1].ID == asked[1].ID {
 		t.Errorf("superseded %+v", r.Superseded)
 	}
 	if p, _ := Get(store, asked[0].ID); p.Status != StatusSuperseded || p.SupersededBy != seen.ID {

@@ -42,22 +42,27 @@ func names(r *policy.Rule, host string) bool {
 	return slices.ContainsFunc(r.Endpoints, func(e policy.Endpoint) bool { return e.Host == host })
 }
 
-// covered reports whether the learned rules allow all that a proposal's does, literally: each
-// of its parts is one of theirs.
+// covered reports whether the other learned rules are known to allow all that a proposal's does. What the
+// proposal itself once had approved does not count: it would be undone with it.
 func covered(p *Proposal, learned *policy.Policy) bool {
 	if p.Kind == KindFilesystem {
 		return filesCovered(p, learned)
 	}
-	near := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
+	alone := &policy.Policy{Version: 1, Filesystem: &policy.Filesystem{}, Network: map[string]*policy.Rule{p.RuleName: asLearned(p.Rule)}}
+	near := &policy.Policy{Version: 1, Filesystem: &policy.Filesystem{}, Network: map[string]*policy.Rule{}}
 	for key, r := range learned.Network {
-		// What the proposal itself once had approved does not count: it would be undone with it.
 		if key != p.RuleName && slices.ContainsFunc(p.Rule.Endpoints, func(e policy.Endpoint) bool { return names(r, e.Host) }) {
-			near.Network[key] = r
+			near.Network[key] = asLearned(r)
 		}
 	}
-	with := near.Clone()
-	with.Network[p.RuleName] = p.Rule
-	return len(policy.Diff(near, with)) == 0
+	return policy.Within(alone, near) == nil
+}
+
+// asLearned is a rule as it is in the effective policy.
+func asLearned(r *policy.Rule) *policy.Rule {
+	c := r.Clone()
+	c.Learned = true
+	return c
 }
 
 // filesCovered is covered for paths, which are also covered by a directory above them. A proposal of which

@@ -109,3 +109,26 @@ func TestSiblingsAreSuggested(t *testing.T) {
 	n.learn("agent", "r1", denied("cdn1.img.example", 443), denied("cdn2.img.example", 443), denied("cdn3.img.example", 443))
 	wantContains(t, n.run("show", n.proposals("agent")["cdn2.img.example"].ID), "Suggestion: 3 hosts differ in one label only", "*.img.example")
 }
+
+// What would make the effective policy one that no sandbox can start with is not approved.
+func TestApprovalKeepsThePolicyValid(t *testing.T) {
+	n := newNode(t)
+	for tree := range 6 {
+		var accesses []learn.FileAccess
+		for i := range 200 {
+			accesses = append(accesses, learn.FileAccess{Time: start, Path: fmt.Sprintf("/tree%d/f%d", tree, i), Op: learn.OpRead, Binary: "/bin/x", Permissive: true})
+		}
+		n.learnFiles("agent", fmt.Sprintf("r%d", tree), accesses...)
+	}
+	wantContains(t, n.fails("approve", "agent", "--all"), "nothing is approved", "too many filesystem paths (1200 > 1024)")
+	list, err := learn.List(n.store(), "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list {
+		if p.Status != learn.StatusPending {
+			t.Errorf("%s is %s", p.ID, p.Status)
+		}
+	}
+	n.run("approve", "agent", list[0].ID)
+}

@@ -61,6 +61,9 @@ func approveCommand() *cobra.Command {
 			if ids, err = withinMaximum(c, store, name, ids); err != nil {
 				return err
 			}
+			if err := staysValid(c, store, name, ids); err != nil {
+				return err
+			}
 			err = change(cmd, c, name, func() error {
 				result, err := learn.Approve(store, name, ids, by)
 				for i := range result.Approved {
@@ -212,6 +215,27 @@ func reload(cmd *cobra.Command, c *config.Config, name string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("policy %s is changed, but not in force everywhere: %w: run the command again", name, err)
+	}
+	return nil
+}
+
+// staysValid reports whether the effective policy is valid once the proposals are approved. Each may be, and
+// there may still be too many paths, or endpoints that contradict those of the base.
+func staysValid(c *config.Config, store *state.Store, name string, ids []string) error {
+	now, err := sandbox.LoadPolicies(c, name)
+	if err != nil {
+		return err
+	}
+	learned := now.Learned.Clone()
+	for _, id := range ids {
+		p, err := learn.Get(store, bare(id))
+		if err != nil {
+			return err
+		}
+		p.AddTo(learned)
+	}
+	if err := policy.Merge(now.Base, learned).Validate(); err != nil {
+		return fmt.Errorf("nothing is approved: the effective policy would not be valid: %s", strings.ReplaceAll(plain(err.Error()), "\n", "; "))
 	}
 	return nil
 }

@@ -36,13 +36,24 @@ func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error
 	if p.Network == nil {
 		p.Network = empty.Network
 	}
+	markLearned(p)
 	return p, nil
+}
+
+// markLearned says of all rules where they come from. They need not agree on how a host is treated, which
+// is another one for each program.
+func markLearned(p *policy.Policy) {
+	for _, r := range p.Network {
+		r.Learned = true
+	}
 }
 
 // saveLearned writes the approved rules, and as comments, which OpenShell accepts too, where they
 // come from. Of the proposals in fresh the approval is not on disk yet. The caller
 // holds the policy's lock.
 func saveLearned(store *state.Store, policyName string, p *policy.Policy, fresh []Proposal) error {
+	p = p.Clone()
+	markLearned(p)
 	body, err := policy.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("learned policy %s: %w", policyName, err)

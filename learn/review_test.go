@@ -288,3 +288,33 @@ func TestConcurrentApprovals(t *testing.T) {
 		t.Errorf("%d rules, want %d", len(rules), len(denials))
 	}
 }
+
+// Programs may reach one host in ways that exclude each other.
+func TestProgramsNeedNotAgree(t *testing.T) {
+	store := state.Open(t.TempDir())
+	by := func(binary string, d Denial) Denial { return with(d, func(d *Denial) { d.Binary = binary }) }
+	learnFrom(t, store, permissiveRun("r1"), by("/usr/bin/curl", request1("GET", "/a")), by("/usr/bin/nc", raw()),
+		by("/usr/bin/java", with(connect(), func(d *Denial) { d.TLSSkip = true })),
+		by("/usr/bin/mcp", lacking("mcp", "/mcp", policy.L7Match{Method: "initialize"})),
+		by("/usr/bin/rpc", lacking("json-rpc", "/mcp", policy.L7Match{Method: "a"})))
+	all, err := List(store, "agent")
+	if err != nil || len(all) != 5 {
+		t.Fatalf("%d proposals, %v", len(all), err)
+	}
+	for _, p := range all {
+		approve(t, store, p.ID)
+	}
+	rules := learned(t, store)
+	if len(rules) != 5 {
+		t.Errorf("%d rules", len(rules))
+	}
+	for _, r := range rules {
+		if !r.Learned {
+			t.Errorf("%s does not say where it comes from", r.Name)
+		}
+	}
+	merged := policy.Merge(nil, &policy.Policy{Version: 1, Network: rules})
+	if _, err := policy.Compile(merged, policy.Options{}); err != nil {
+		t.Error(err)
+	}
+}

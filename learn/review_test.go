@@ -301,9 +301,11 @@ func TestProgramsNeedNotAgree(t *testing.T) {
 	if err != nil || len(all) != 5 {
 		t.Fatalf("%d proposals, %v", len(all), err)
 	}
+	var ids []string
 	for _, p := range all {
-		approve(t, store, p.ID)
+		ids = append(ids, p.ID)
 	}
+	approve(t, store, ids...)
 	rules := learned(t, store)
 	if len(rules) != 5 {
 		t.Errorf("%d rules", len(rules))

@@ -158,6 +158,7 @@ func isToken(s string) bool {
 // run is the make-up of some letters and digits.
 type run struct {
 	letters, digits, changes int
+	capitals                 int
 	upper, lower             bool
 }
 
@@ -173,6 +174,7 @@ func measure(piece string) run {
 		case isUpper(c):
 			class = 2
 			r.letters++
+			r.capitals++
 			r.upper = true
 		default:
 			class = 3
@@ -191,6 +193,7 @@ func (r *run) add(o run) {
 	r.letters += o.letters
 	r.digits += o.digits
 	r.changes += o.changes
+	r.capitals += o.capitals
 	r.upper = r.upper || o.upper
 	r.lower = r.lower || o.lower
 }
@@ -198,6 +201,8 @@ func (r *run) add(o run) {
 func (r run) random() bool {
 	n := r.letters + r.digits
 	switch {
+	case r.digits == 0 && r.capitals*3 < n: // CamelCase
+		return false
 	case r.upper && r.lower:
 		return r.changes*5 >= n*2
 	case r.letters > 0 && r.digits > 0:

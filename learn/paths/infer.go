@@ -1,7 +1,6 @@
 package paths
 
 import (
-	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -17,13 +16,13 @@ var weights = struct {
 	once, again float64
 	// Of several values that go on in the same way.
 	prior, anchored, confirmed, typed float64
-	// What the sum must exceed.
-	threshold, write float64
+	// What a method that changes things needs more of.
+	write float64
 }{
 	vocabulary: -2.35, partly: 0.3, foreign: 0, digits: 2, separators: 0.4,
 	once: 1, again: -2.5,
 	prior: -3.5, anchored: 2.25, confirmed: 2, typed: -0.5,
-	threshold: 0, write: 0.7,
+	write: 0.7,
 }
 
 const (
@@ -37,23 +36,24 @@ type request struct {
 	method   string
 	segments []string
 	count    int
-	why      string
-	odds     float64 // the weakest evidence used; math.Inf(1) for none
+	odds     float64     // the weakest evidence that was used; +Inf for none
+	values   map[int]int // how many different values a generalised segment had, by depth
 }
 
 // inference goes through the patterns of a group from the first segment on.
 type inference struct {
-	repeats float64 // how much it tells that a value was seen but once, from 0 to 1
-	done    []*request
+	repeats   float64 // how much it tells that a value was seen but once, from 0 to 1
+	threshold float64 // in log-odds
+	done      []*request
 }
 
-// infer generalises the patterns of a group together.
-func infer(patterns map[entry]int) []*request {
+// infer generalises the patterns of a group together, where the log-odds exceed the threshold.
+func infer(patterns map[entry]int, threshold float64) []*request {
 	var all []*request
 	for e, n := range patterns {
-		all = append(all, &request{e.method, strings.Split(e.pattern[1:], "/"), n, "", math.Inf(1)})
+		all = append(all, &request{e.method, e.segments(), n, math.Inf(1), nil})
 	}
-	in := &inference{repeats: repeats(all)}
+	in := &inference{repeats: repeats(all), threshold: threshold}
 	in.descend(all, 0)
 	return in.done
 }
@@ -124,14 +124,14 @@ func (in *inference) generalise(requests []*request, depth int) {
 		if typedSibling {
 			c.odds += weights.typed
 		}
-		confirmed = confirmed || len(c.values) >= minValues && c.odds > weights.threshold
+		confirmed = confirmed || len(c.values) >= minValues && c.odds > in.threshold
 	}
 	for _, c := range clusters {
 		if confirmed {
 			c.odds += weights.confirmed
 		}
 		if len(c.values) >= minValues || confirmed && len(c.values) >= minConfirmed {
-			c.replace(depth)
+			c.replace(depth, in.threshold)
 		}
 	}
 }
@@ -273,7 +273,7 @@ func words(s string) []string {
 }
 
 // replace generalises the cluster's segments, of each method that there is enough evidence for.
-func (c *cluster) replace(depth int) {
+func (c *cluster) replace(depth int, threshold float64) {
 	byMethod := map[string]map[string]bool{}
 	for _, r := range c.requests {
 		if byMethod[r.method] == nil {
@@ -282,7 +282,7 @@ func (c *cluster) replace(depth int) {
 		byMethod[r.method][r.segments[depth]] = true
 	}
 	for _, r := range c.requests {
-		odds := c.odds - weights.threshold
+		odds := c.odds - threshold
 		if isWrite(r.method) {
 			odds -= weights.write
 			if len(byMethod[r.method]) < minWriteValues {
@@ -295,14 +295,14 @@ func (c *cluster) replace(depth int) {
 		_, suffix := stem(r.segments[depth])
 		r.segments[depth] = typeName + suffix
 		r.odds = min(r.odds, odds)
+		if r.values == nil {
+			r.values = map[int]int{}
+		}
+		r.values[depth] = len(c.values)
 	}
 }
 
 // isWrite reports whether a method changes what is there already.
 func isWrite(method string) bool {
 	return method == "PUT" || method == "PATCH" || method == "DELETE"
-}
-
-func compareRequests(a, b *request) int {
-	return cmp.Or(slices.Compare(a.segments, b.segments), strings.Compare(a.method, b.method))
 }

@@ -2,7 +2,6 @@ package paths
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -10,41 +9,41 @@ import (
 	"strings"
 )
 
-// Bounds of a Set, whatever was added to it. The patterns are divided into groups by what
-// their paths begin with, so that a flood below one does not coarsen the others.
+// Bounds of a Set, whatever was added to it.
 const (
-	maxPatterns  = 16384   // of all groups together; each gets an equal part of it
-	maxBytes     = 1 << 20 // their length together, divided in the same way
+	maxSize      = 2 << 20 // of all patterns, each counted with overhead, in bytes
+	overhead     = 64
 	maxGroups    = 256
-	maxPathBytes = 4096 // what a canonical path can be long
-	maxMethod    = 32   // length of a method, in bytes
+	minLimit     = maxSize / maxGroups // what every group can have
+	maxPathBytes = 4096                // what a canonical path can be long
+	maxMethod    = 32                  // length of a method, in bytes
 )
 
 // Set is what was seen of an endpoint: patterns of requests, with how often each was seen. The
 // zero value is an empty set, ready to use. It is not safe for use by several
 // goroutines at once.
 //
-// It is bounded. A group of paths that has too many patterns is cut at a depth: segments
-// from there on stop being told apart. Of too many groups those with the least hash are
-// kept. Either makes the set Truncated. Both bounds are functions of the requests alone: a
-// greater set never has a greater depth, and a group that is dropped would be
-// dropped from any greater set, so that order and merging cannot matter.
+// It is bounded. Paths that begin alike are a group, and a group that is too large is made coarser, which leaves
+// the others alone. Of too many groups those with the least hash are kept. Either makes the
+// set Truncated. How large a group may be, how coarse it is and which are kept are functions of the requests
+// alone that only ever go one way as requests are added, so that order and merging
+// cannot matter.
 type Set struct {
-	groups  map[string]*group
-	dropped bool
+	groups map[string]*group
+	// halvings is how often the size that a group may have was halved, from maxSize.
+	halvings int
+	dropped  bool
 }
 
 // group is what was seen below one prefix.
 type group struct {
 	patterns map[entry]int // count
-	bytes    int
-	depth    int // segments from here on are {any}; uncut
+	size     int
+	level    int // how coarse it is; 0 is as seen
 }
 
 // entry is a method and the pattern of a path: "/users/{int}".
 type entry struct{ method, pattern string }
-
-const uncut = math.MaxInt
 
 // Add takes in one request. The path must be canonical, without its query; it is false for one
 // that cannot be, and for a method that is no token of RFC 9110, section 5.6.2, or longer
@@ -60,27 +59,26 @@ func (s *Set) Add(method, path string) bool {
 
 // Merge takes in all that the other set holds.
 func (s *Set) Merge(o *Set) {
-	for _, g := range o.groups {
+	s.halvings = max(s.halvings, o.halvings)
+	for name, g := range o.groups {
 		for e, n := range g.patterns {
-			s.put(e.method, strings.Split(e.pattern[1:], "/"), n)
+			s.put(e.method, e.segments(), n)
 		}
-		if g.depth != uncut { // not to be seen from patterns that are short
-			for e := range g.patterns {
-				if mine := s.groups[groupOf(strings.Split(e.pattern[1:], "/"))]; mine != nil {
-					mine.cut(g.depth)
-				}
-				break
-			}
+		if mine := s.groups[name]; mine != nil {
+			mine.coarsen(g.level)
 		}
 	}
-	s.dropped = s.dropped || o.dropped
+	if o.dropped {
+		s.drop()
+	}
+	s.fit()
 }
 
 // Truncated reports whether a bound was exceeded: templates may be wider than what was seen
 // below some prefix, or lack some prefixes altogether.
 func (s *Set) Truncated() bool {
 	for _, g := range s.groups {
-		if g.depth != uncut {
+		if g.level > 0 {
 			return true
 		}
 	}
@@ -103,96 +101,110 @@ func (s *Set) put(method string, segments []string, n int) {
 	name := groupOf(segments)
 	g, ok := s.groups[name]
 	if !ok {
-		g = &group{patterns: map[entry]int{}, depth: uncut}
+		g = &group{patterns: map[entry]int{}}
 		s.groups[name] = g
 	}
+	before := g.size
 	g.put(method, segments, n)
-	if !ok {
-		s.limitGroups()
+	if len(s.groups) > maxGroups {
+		s.drop()
 	}
-	limit := share(len(s.groups))
-	if !ok && limit != share(len(s.groups)-1) {
+	if g.size != before {
+		s.fit()
+	}
+}
+
+// fit halves what a group may have until all fit together, and makes coarser what has more.
+// A group that is coarse already had more than its share, so the whole share is counted for it.
+func (s *Set) fit() {
+	for s.halvings = min(s.halvings, maxHalvings); s.halvings < maxHalvings; s.halvings++ {
+		limit, sum := maxSize>>s.halvings, 0
 		for _, g := range s.groups {
-			g.fit(limit)
+			if g.level > 0 {
+				sum += limit
+			} else {
+				sum += min(g.size, limit)
+			}
 		}
-		return
-	}
-	g.fit(limit)
-}
-
-// share is the part of the bounds that each of n groups gets: 1/n, with n a power of two.
-func share(n int) int {
-	part := 1
-	for part < n {
-		part *= 2
-	}
-	return part
-}
-
-func (s *Set) limitGroups() {
-	if len(s.groups) <= maxGroups {
-		return
-	}
-	var last string
-	var greatest uint64
-	for name := range s.groups {
-		h := fnv.New64a()
-		h.Write([]byte(name))
-		if sum := h.Sum64(); sum > greatest || sum == greatest && name > last {
-			last, greatest = name, sum
+		if sum <= maxSize {
+			break
 		}
 	}
-	delete(s.groups, last)
+	for _, g := range s.groups {
+		for g.size > maxSize>>s.halvings && g.level < maxLevel {
+			g.coarsen(g.level + 1)
+		}
+	}
+}
+
+// maxHalvings leaves minLimit.
+const maxHalvings = 8
+
+// drop keeps the groups with the least hash, and only the least share for each, as what the
+// dropped ones had is not known.
+func (s *Set) drop() {
 	s.dropped = true
+	s.halvings = maxHalvings
+	for len(s.groups) > maxGroups {
+		var last string
+		var greatest uint64
+		for name := range s.groups {
+			h := fnv.New64a()
+			h.Write([]byte(name))
+			if sum := h.Sum64(); sum > greatest || sum == greatest && name > last {
+				last, greatest = name, sum
+			}
+		}
+		delete(s.groups, last)
+	}
+}
+
+func (e entry) segments() []string { return strings.Split(e.pattern[1:], "/") }
+
+// size counts a pattern for the bound. Making it coarser makes it no larger.
+func (e entry) size() int {
+	return overhead + len(e.method) + len(e.pattern) - (len(typeAny)-1)*strings.Count(e.pattern, typeAny)
 }
 
 func (g *group) put(method string, segments []string, n int) {
-	e := entry{method, "/" + strings.Join(cut(segments, g.depth), "/")}
+	e := entry{method, "/" + strings.Join(coarse(segments, g.level), "/")}
 	if _, ok := g.patterns[e]; !ok {
-		g.bytes += e.size()
+		g.size += e.size()
 	}
 	g.patterns[e] = min(g.patterns[e]+n, math.MaxInt32)
 }
 
-// size is the length of a pattern for the bound. Cutting makes it no longer.
-func (e entry) size() int {
-	return len(e.method) + len(e.pattern) - (len(typeAny)-1)*strings.Count(e.pattern, typeAny)
-}
-
-// fit cuts the group at the greatest depth that makes it fit its part of the bounds.
-func (g *group) fit(part int) {
-	if len(g.patterns) <= maxPatterns/part && g.bytes <= maxBytes/part {
-		return
-	}
-	depth := 0
-	for e := range g.patterns {
-		depth = max(depth, strings.Count(e.pattern, "/"))
-	}
-	for depth = min(depth, g.depth) - 1; depth > 0 && (len(g.patterns) > maxPatterns/part || g.bytes > maxBytes/part); depth-- {
-		g.cut(depth)
-	}
-}
-
-func (g *group) cut(depth int) {
-	if depth >= g.depth {
+func (g *group) coarsen(level int) {
+	if level <= g.level {
 		return
 	}
 	old := g.patterns
-	g.patterns, g.bytes, g.depth = make(map[entry]int), 0, depth
+	g.patterns, g.size, g.level = make(map[entry]int), 0, level
 	for e, n := range old {
-		g.put(e.method, strings.Split(e.pattern[1:], "/"), n)
+		g.put(e.method, e.segments(), n)
 	}
 }
 
-// cut replaces the segments from depth on, but never those that a path leads with.
-func cut(segments []string, depth int) []string {
-	depth = max(depth, leading(segments))
-	if depth >= len(segments) {
+// Levels of coarseness. First what does not look like an API's own word becomes {any}, then
+// whatever is below a depth that goes down with each level.
+const (
+	levelNames = 1 // with digits or separators, or of foreign words with them
+	levelWords = 2 // all but words that APIs use
+	maxLevel   = levelWords + maxDepth
+)
+
+// coarse is the pattern at a level, but never without what a path leads with.
+func coarse(segments []string, level int) []string {
+	if level == 0 {
 		return segments
 	}
 	out := slices.Clone(segments)
-	for i := depth; i < len(out); i++ {
-		if out[i] != typeRest && (out[i] != "" || i < len(out)-1) {
+	for i := leading(segments); i < len(out); i++ {
+		s := out[i]
+		switch {
+		case s == "" || s == typeRest:
+		case i >= maxDepth-max(0, level-levelWords),
+			!isTyped(s) && !isAPIVersion(s) && (form(s) > 0.3 || level >= levelWords && form(s) > -1):
 			out[i] = typeAny
 		}
 	}
@@ -258,9 +270,10 @@ func isMethod(s string) bool {
 // stored is a Set in JSON.
 type stored struct {
 	Patterns []storedPattern `json:"patterns"`
-	// Cut has the depth of each group that was cut, by what its paths begin with.
-	Cut     map[string]int `json:"cut,omitempty"`
-	Dropped bool           `json:"dropped,omitempty"`
+	// Levels has that of each group that was made coarser, by what its paths begin with.
+	Levels   map[string]int `json:"levels,omitempty"`
+	Halvings int            `json:"halvings,omitempty"`
+	Dropped  bool           `json:"dropped,omitempty"`
 }
 
 type storedPattern struct {
@@ -271,16 +284,16 @@ type storedPattern struct {
 
 // MarshalJSON writes the set sorted: equal sets are equal bytes.
 func (s *Set) MarshalJSON() ([]byte, error) {
-	out := stored{Patterns: []storedPattern{}, Dropped: s.dropped}
+	out := stored{Patterns: []storedPattern{}, Halvings: s.halvings, Dropped: s.dropped}
 	for name, g := range s.groups {
 		for e, n := range g.patterns {
 			out.Patterns = append(out.Patterns, storedPattern{e.method, e.pattern, n})
 		}
-		if g.depth != uncut {
-			if out.Cut == nil {
-				out.Cut = map[string]int{}
+		if g.level > 0 {
+			if out.Levels == nil {
+				out.Levels = map[string]int{}
 			}
-			out.Cut[name] = g.depth
+			out.Levels[name] = g.level
 		}
 	}
 	slices.SortFunc(out.Patterns, func(a, b storedPattern) int {
@@ -299,21 +312,29 @@ func (s *Set) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &in); err != nil {
 		return err
 	}
-	*s = Set{dropped: in.Dropped}
+	if in.Halvings < 0 || in.Halvings > maxHalvings {
+		return fmt.Errorf("halvings: %d is not between 0 and %d", in.Halvings, maxHalvings)
+	}
+	read := Set{halvings: in.Halvings}
 	for _, p := range in.Patterns {
 		if !isMethod(p.Method) || !isPattern(p.Path) || p.Count < 1 {
 			return fmt.Errorf("patterns: %q %.100q with count %d is none of a request", p.Method, p.Path, p.Count)
 		}
-		s.put(p.Method, strings.Split(p.Path[1:], "/"), p.Count)
+		read.put(p.Method, entry{pattern: p.Path}.segments(), p.Count)
 	}
-	for name, depth := range in.Cut {
-		if depth < 1 {
-			return errors.New("cut: a depth must be at least 1")
+	for name, level := range in.Levels {
+		if level < 1 || level > maxLevel {
+			return fmt.Errorf("levels: %d is not between 1 and %d", level, maxLevel)
 		}
-		if g := s.groups[name]; g != nil {
-			g.cut(depth)
+		if g := read.groups[name]; g != nil {
+			g.coarsen(level)
 		}
 	}
+	if in.Dropped {
+		read.drop()
+	}
+	read.fit()
+	*s = read
 	return nil
 }
 

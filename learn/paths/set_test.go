@@ -24,7 +24,7 @@ func TestSetRoundTrip(t *testing.T) {
 	if c, _ := json.Marshal(&back); !bytes.Equal(b, c) {
 		t.Errorf("%s, want %s", c, b)
 	}
-	if got := fmt.Sprint(s.Templates()); got != "[{GET /a/*/x int 20 1} {POST /a/cus_* token 20 1}]" {
+	if got := fmt.Sprint(s.Templates()); got != "[{GET /a/*/x segment 2 is int 20 0.95} {POST /a/cus_* segment 2 is token 20 0.95}]" {
 		t.Error(got)
 	}
 }

@@ -2,6 +2,9 @@ package paths
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 )
@@ -20,7 +23,7 @@ type Template struct {
 	Confidence float64
 }
 
-var types = []string{typeInteger, typeDate, typeUUID, typeHex, typeToken, typeEmail, typeIP, typeVersion, typeLong, typeAny, typeRest}
+var types = []string{typeInteger, typeDate, typeUUID, typeHex, typeToken, typeEmail, typeIP, typeVersion, typeLong, typeName, typeAny, typeRest}
 
 // split takes a pattern's segment apart: what is literal before and after its type.
 func split(s string) (before, kind, after string) {
@@ -52,34 +55,87 @@ func glob(s string) string {
 func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
 
 // Templates returns the rules' templates, sorted by path and method.
-func (s *Set) Templates() []Template {
+func (s *Set) Templates() []Template { return s.TemplatesAbove(0) }
+
+// TemplatesAbove is Templates with another demand on the evidence for generalising a name, in
+// log-odds: above 0 less is generalised, and below 0 more.
+func (s *Set) TemplatesAbove(odds float64) []Template {
 	merged := map[entry]*Template{}
 	for _, g := range s.groups {
-		for _, r := range infer(g.patterns) {
-			segments, e, n := r.segments, entry{method: r.method}, r.count
-			var why []string
-			for i, segment := range segments {
-				if _, kind, _ := split(segment); kind != "" {
-					why = append(why, strings.Trim(kind, "{}"))
-				}
-				segments[i] = glob(segment)
+		for _, r := range infer(g.patterns, odds) {
+			t := r.template()
+			e := entry{t.Method, t.Path}
+			if same := merged[e]; same != nil {
+				same.join(t)
+			} else {
+				merged[e] = &t
 			}
-			key := entry{e.method, "/" + strings.Join(segments, "/")}
-			t := merged[key]
-			if t == nil {
-				t = &Template{Method: e.method, Path: key.pattern, Why: strings.Join(why, ", "), Confidence: 1}
-				merged[key] = t
-			}
-			t.Why = min(t.Why, strings.Join(why, ", "))
-			t.Instances += n
 		}
 	}
 	out := make([]Template, 0, len(merged))
-	for _, t := range merged {
-		out = append(out, *t)
+	for _, e := range slices.SortedFunc(maps.Keys(merged), func(a, b entry) int {
+		return cmp.Or(cmp.Compare(strings.Count(a.pattern, "*"), strings.Count(b.pattern, "*")), compare(a, b))
+	}) {
+		if wider := covering(merged, e); wider != nil {
+			wider.Instances += merged[e].Instances
+		} else {
+			out = append(out, *merged[e])
+		}
 	}
-	slices.SortFunc(out, func(a, b Template) int {
-		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Method, b.Method))
-	})
+	slices.SortFunc(out, func(a, b Template) int { return compare(entry{a.Method, a.Path}, entry{b.Method, b.Path}) })
 	return out
+}
+
+func compare(a, b entry) int {
+	return cmp.Or(strings.Compare(a.pattern, b.pattern), strings.Compare(a.method, b.method))
+}
+
+// covering is the template that has a `*` in one more place, or nil.
+func covering(templates map[entry]*Template, e entry) *Template {
+	segments := e.segments()
+	for i, s := range segments {
+		if s != "" && s != "*" && s != "**" {
+			segments[i] = "*"
+			if t := templates[entry{e.method, "/" + strings.Join(segments, "/")}]; t != nil {
+				return t
+			}
+			segments[i] = s
+		}
+	}
+	return nil
+}
+
+// join takes in a template of the same method and path, from other evidence.
+func (t *Template) join(o Template) {
+	t.Instances += o.Instances
+	t.Why = min(t.Why, o.Why)
+	t.Confidence = min(t.Confidence, o.Confidence)
+}
+
+// How sure it is that a segment varies, where its form says so, or only a bound.
+const (
+	confidenceTyped = 0.95
+	confidenceBound = 0.2
+)
+
+func (r *request) template() Template {
+	t := Template{Method: r.method, Instances: r.count, Confidence: 1 / (1 + math.Exp(-r.odds))}
+	var path strings.Builder
+	var why []string
+	for i, s := range r.segments {
+		path.WriteString("/" + glob(s))
+		switch _, kind, _ := split(s); kind {
+		case "":
+		case typeName:
+			why = append(why, fmt.Sprintf("%d values of segment %d look like names", r.values[i], i+1))
+		case typeAny, typeRest:
+			why = append(why, fmt.Sprintf("too many values of segment %d", i+1))
+			t.Confidence = min(t.Confidence, confidenceBound)
+		default:
+			why = append(why, fmt.Sprintf("segment %d is %s", i+1, strings.Trim(kind, "{}")))
+			t.Confidence = min(t.Confidence, confidenceTyped)
+		}
+	}
+	t.Path, t.Why = path.String(), strings.Join(why, ", ")
+	return t
 }

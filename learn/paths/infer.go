@@ -21,7 +21,7 @@ var weights = struct {
 }{
 	vocabulary: -2.35, partly: 0.3, foreign: 0, digits: 2, separators: 0.4,
 	once: 1, again: -2.5,
-	prior: -3.5, anchored: 2.25, confirmed: 2, typed: -0.5,
+	prior: -2, anchored: 2.25, confirmed: 2, typed: -0.5,
 	write: 0.7,
 }
 

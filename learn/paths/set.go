@@ -1,9 +1,11 @@
 package paths
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -33,6 +35,7 @@ type Set struct {
 	// halvings is how often the size that a group may have was halved, from maxSize.
 	halvings int
 	dropped  bool
+	size     int // of all groups; what is over the bounds waits for fit until it is twice of them
 }
 
 // group is what was seen below one prefix.
@@ -59,6 +62,7 @@ func (s *Set) Add(method, path string) bool {
 
 // Merge takes in all that the other set holds.
 func (s *Set) Merge(o *Set) {
+	o.fit()
 	s.halvings = max(s.halvings, o.halvings)
 	for name, g := range o.groups {
 		for e, n := range g.patterns {
@@ -77,6 +81,7 @@ func (s *Set) Merge(o *Set) {
 // Truncated reports whether a bound was exceeded: templates may be wider than what was seen
 // below some prefix, or lack some prefixes altogether.
 func (s *Set) Truncated() bool {
+	s.fit()
 	for _, g := range s.groups {
 		if g.level > 0 {
 			return true
@@ -87,6 +92,7 @@ func (s *Set) Truncated() bool {
 
 // Len is the number of patterns.
 func (s *Set) Len() int {
+	s.fit()
 	n := 0
 	for _, g := range s.groups {
 		n += len(g.patterns)
@@ -106,18 +112,19 @@ func (s *Set) put(method string, segments []string, n int) {
 	}
 	before := g.size
 	g.put(method, segments, n)
-	if len(s.groups) > maxGroups {
-		s.drop()
-	}
-	if g.size != before {
+	s.size += g.size - before
+	if s.size > 2*maxSize || len(s.groups) > 2*maxGroups {
 		s.fit()
 	}
 }
 
-// fit halves what a group may have until all fit together, and makes coarser what has more.
+// fit brings the set within its bounds. It halves what a group may have until all fit together, and makes coarser what has more.
 // A group that is coarse already had more than its share, so the whole share is counted for it.
 func (s *Set) fit() {
-	for s.halvings = min(s.halvings, maxHalvings); s.halvings < maxHalvings; s.halvings++ {
+	if len(s.groups) > maxGroups {
+		s.drop()
+	}
+	for ; s.halvings < maxHalvings; s.halvings++ {
 		limit, sum := maxSize>>s.halvings, 0
 		for _, g := range s.groups {
 			if g.level > 0 {
@@ -130,10 +137,12 @@ func (s *Set) fit() {
 			break
 		}
 	}
+	s.size = 0
 	for _, g := range s.groups {
 		for g.size > maxSize>>s.halvings && g.level < maxLevel {
 			g.coarsen(g.level + 1)
 		}
+		s.size += g.size
 	}
 }
 
@@ -143,19 +152,20 @@ const maxHalvings = 8
 // drop keeps the groups with the least hash, and only the least share for each, as what the
 // dropped ones had is not known.
 func (s *Set) drop() {
-	s.dropped = true
-	s.halvings = maxHalvings
-	for len(s.groups) > maxGroups {
-		var last string
-		var greatest uint64
-		for name := range s.groups {
-			h := fnv.New64a()
-			h.Write([]byte(name))
-			if sum := h.Sum64(); sum > greatest || sum == greatest && name > last {
-				last, greatest = name, sum
-			}
-		}
-		delete(s.groups, last)
+	s.dropped, s.halvings = true, maxHalvings
+	if len(s.groups) <= maxGroups {
+		return
+	}
+	hash := func(name string) uint64 {
+		h := fnv.New64a()
+		h.Write([]byte(name))
+		return h.Sum64()
+	}
+	names := slices.SortedFunc(maps.Keys(s.groups), func(a, b string) int {
+		return cmp.Or(cmp.Compare(hash(a), hash(b)), strings.Compare(a, b))
+	})
+	for _, name := range names[maxGroups:] {
+		delete(s.groups, name)
 	}
 }
 
@@ -284,6 +294,7 @@ type storedPattern struct {
 
 // MarshalJSON writes the set sorted: equal sets are equal bytes.
 func (s *Set) MarshalJSON() ([]byte, error) {
+	s.fit()
 	out := stored{Patterns: []storedPattern{}, Halvings: s.halvings, Dropped: s.dropped}
 	for name, g := range s.groups {
 		for e, n := range g.patterns {

@@ -60,6 +60,7 @@ func (s *Set) Templates() []Template { return s.TemplatesAbove(0) }
 // TemplatesAbove is Templates with another demand on the evidence for generalising a name, in
 // log-odds: above 0 less is generalised, and below 0 more.
 func (s *Set) TemplatesAbove(odds float64) []Template {
+	s.fit()
 	merged := map[entry]*Template{}
 	for _, g := range s.groups {
 		for _, r := range infer(g.patterns, odds) {

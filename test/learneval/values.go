@@ -172,7 +172,8 @@ func (v *values) byExample(example string) string {
 		}
 		part := b[start:end]
 		if digits := strings.IndexAny(string(part), "0123456789"); digits >= 0 {
-			letters := len(part) >= 6 || digits == 0
+			isNumber := strings.Trim(string(part), "0123456789") == ""
+			letters := !isNumber && (len(part) >= 6 || digits == 0)
 			isHex := strings.Trim(string(part), "0123456789abcdef") == ""
 			for i := range part {
 				part[i] = v.like(part[i], letters, isHex)

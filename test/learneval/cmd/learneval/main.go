@@ -43,8 +43,11 @@ func run() error {
 		defer f.Close()
 		return learneval.Reduce(f, chosen)
 	}
-	report(chosen, *simple)
-	curves := curves(chosen, *simple)
+	compared := report(chosen, *simple)
+	curves := curves(chosen)
+	if *simple {
+		curves = append(curves, learneval.Curve{Name: "simple learners, k=10", Colour: "#d62728", Points: compared})
+	}
 	if *chart == "" {
 		return nil
 	}
@@ -53,29 +56,34 @@ func run() error {
 }
 
 // report prints the figures as a Markdown table: coverage / over-permission / rules for each operation.
-func report(apis []*learneval.API, simple bool) {
+// The points of the simple learners at the last k are returned.
+func report(apis []*learneval.API, simple bool) (compared []learneval.Point) {
 	operations := 0
 	for _, a := range apis {
 		operations += len(a.Operations)
 	}
 	fmt.Printf("%d APIs, %d operations\n\n| learner | requests | mean over APIs | over all operations |\n|---|---|---|---|\n", len(apis), operations)
-	row := func(l learneval.Learner, s learneval.Sampling, what string) {
+	row := func(l learneval.Learner, s learneval.Sampling, what string) learneval.Score {
 		a, o := learneval.Mean(learneval.EvaluateAll(apis, l, s))
 		fmt.Printf("| %s | %s | %s | %s |\n", l.Name, what, figures(a), figures(o))
+		return a
 	}
-	for _, k := range []int{1, 3, 10} {
+	row(learneval.Templates, learneval.Sampling{K: 1}, "")
+	row(learneval.OpenShell, learneval.Sampling{K: 1}, "k=1")
+	for _, k := range []int{3, 10} {
 		what := fmt.Sprintf("k=%d", k)
 		row(learneval.OpenShell, learneval.Sampling{K: k}, what)
 		row(learneval.OpenShell, learneval.Sampling{K: k, Distinct: true}, what+", each once")
 		row(learneval.OpenShell, learneval.Sampling{K: k, Skewed: true}, what+" on average")
 		row(learneval.OpenShell, learneval.Sampling{K: k, Seed: 1}, what+", another seed")
-		row(learneval.Templates, learneval.Sampling{K: k}, what)
 		if simple {
+			compared = nil
 			for _, l := range learneval.Simple {
-				row(l, learneval.Sampling{K: k}, what)
+				compared = append(compared, learneval.Point{Label: l.Name, Score: row(l, learneval.Sampling{K: k}, what)})
 			}
 		}
 	}
+	return compared
 }
 
 func figures(s learneval.Score) string {
@@ -83,14 +91,14 @@ func figures(s learneval.Score) string {
 }
 
 // curves measures the learner with one demand on its evidence after another.
-func curves(apis []*learneval.API, simple bool) []learneval.Curve {
+func curves(apis []*learneval.API) []learneval.Curve {
 	point := func(l learneval.Learner, k int, label string) learneval.Point {
 		a, _ := learneval.Mean(learneval.EvaluateAll(apis, l, learneval.Sampling{K: k}))
 		return learneval.Point{Label: label, Score: a}
 	}
 	var out []learneval.Curve
 	fmt.Print("\n| evidence above | k=3 | k=10 |\n|---|---|---|\n")
-	demands := []float64{-4, -2, -1, 0, 1, 2, 4, 8}
+	demands := []float64{-3, -1, 0, 1, 3, 8}
 	colours := map[int]string{3: "#1f77b4", 10: "#2ca02c"}
 	for _, k := range []int{3, 10} {
 		c := learneval.Curve{Name: fmt.Sprintf("openshell, k=%d", k), Colour: colours[k], Line: true}
@@ -105,13 +113,6 @@ func curves(apis []*learneval.API, simple bool) []learneval.Curve {
 	}
 	for i, odds := range demands {
 		fmt.Printf("| %+.0f | %s | %s |\n", odds, figures(out[0].Points[i].Score), figures(out[1].Points[i].Score))
-	}
-	if simple {
-		c := learneval.Curve{Name: "simple learners, k=10", Colour: "#d62728"}
-		for _, l := range learneval.Simple {
-			c.Points = append(c.Points, point(l, 10, l.Name))
-		}
-		out = append(out, c)
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -263,16 +264,25 @@ func FuzzUnmarshal(f *testing.F) {
 	})
 }
 
-func BenchmarkAdd(b *testing.B) {
+// BenchmarkMillion adds a million distinct paths, and reports what is kept.
+func BenchmarkMillion(b *testing.B) {
 	for name, path := range hostilePaths {
 		b.Run(name, func(b *testing.B) {
-			var s Set
-			i := 0
+			var before, after runtime.MemStats
 			for b.Loop() {
-				s.Add("GET", path(i))
-				i++
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				var s Set
+				for i := range 1_000_000 {
+					s.Add("GET", path(i))
+				}
+				kept := s.Len()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				b.ReportMetric(float64(kept), "patterns")
+				b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/(1<<20), "MiB")
+				runtime.KeepAlive(&s)
 			}
-			b.ReportMetric(float64(s.Len()), "patterns")
 		})
 	}
 }

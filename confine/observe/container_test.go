@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,6 +107,34 @@ func (c *container) start(lower string) {
 func (c *container) end() {
 	c.in.Close()
 	_ = c.cmd.Wait()
+}
+
+// mountInto binds a directory of the host's to one of the container's, as an
+// engine can: from outside.
+func (c *container) mountInto(source, target string) {
+	c.t.Helper()
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	must(c.t, err)
+	defer unix.Close(tree)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and leave it to its end: it is in another namespace
+		done <- func() error {
+			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", c.cmd.Process.Pid))
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return err
+			}
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+				return err
+			}
+			return unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		}()
+	}()
+	must(c.t, <-done)
 }
 
 // run runs a shell's commands in the container.

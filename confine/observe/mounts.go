@@ -45,9 +45,12 @@ func openMounts(pid int) (_ *mounts, err error) {
 		}
 	}()
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
-	if m.info, err = os.Open(filepath.Join(proc, "mountinfo")); err != nil {
-		return nil, err
+	// Not os.Open, with which Go's own poller would take the news of changes.
+	info, err := unix.Open(filepath.Join(proc, "mountinfo"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open mountinfo: %w", err)
 	}
+	m.info = os.NewFile(uintptr(info), "mountinfo")
 	if m.root, err = unix.Open(filepath.Join(proc, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open root directory: %w", err)
 	}

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // watched collects what is observed of a container.
@@ -15,6 +17,7 @@ type watched struct {
 	t        *testing.T
 	accesses []Access // complete once stopped
 	lost     []string
+	hold     sync.Mutex // held while the observer is kept from going on
 }
 
 func watch(t *testing.T, c *container) *watched {
@@ -22,13 +25,24 @@ func watch(t *testing.T, c *container) *watched {
 	w := &watched{t: t}
 	var err error
 	w.Observer, err = Watch(c.cmd.Process.Pid, Options{
-		Report: func(a Access) { w.accesses = append(w.accesses, a) },
+		Report: func(a Access) {
+			w.hold.Lock()
+			defer w.hold.Unlock()
+			w.accesses = append(w.accesses, a)
+		},
 		Lost:   func(reason string) { w.lost = append(w.lost, reason) },
 		Hidden: "/dev/.hidden",
 	})
 	must(t, err)
 	t.Cleanup(w.Stop)
 	return w
+}
+
+// busy keeps the observer from going on meanwhile.
+func (w *watched) busy(f func()) {
+	w.hold.Lock()
+	defer w.hold.Unlock()
+	f()
 }
 
 func (w *watched) kinds(path string) (kinds Kind) {
@@ -144,5 +158,42 @@ func TestOthersAreNotObserved(t *testing.T) {
 	}
 	if w.kinds("/bin/busybox")&Execute == 0 {
 		t.Error("what the container did is not observed")
+	}
+}
+
+// What is mounted into a running container, by its engine, is watched too.
+func TestLaterMounts(t *testing.T) {
+	c := newContainer(t)
+	w := watch(t, c)
+	must(t, os.MkdirAll(filepath.Join(c.dir, "later"), 0o755))
+	must(t, os.WriteFile(filepath.Join(c.dir, "later/file"), nil, 0o644))
+	c.mountInto(filepath.Join(c.dir, "later"), "/data")
+	time.Sleep(100 * time.Millisecond)
+	c.run("cat /data/file && echo x > /data/new")
+	w.Stop()
+	if got := w.kinds("/data/file"); got != Read {
+		t.Errorf("a read is observed as %q", got)
+	}
+	if got := w.kinds("/data/new"); got&(Create|Write) != Create|Write {
+		t.Errorf("a new file is observed as %q", got)
+	}
+}
+
+// More than the kernel's queue holds is reported as lost, not passed over.
+func TestOverflow(t *testing.T) {
+	c := newContainer(t)
+	w := watch(t, c)
+	w.busy(func() {
+		c.run("seq 20000 | while read n; do echo > /tmp/$n; done")
+	})
+	w.Stop()
+	if !slices.ContainsFunc(w.lost, func(reason string) bool { return strings.Contains(reason, "faster than they could be read") }) {
+		t.Errorf("lost: %q", w.lost)
+	}
+}
+
+func TestWatchRefuses(t *testing.T) {
+	if _, err := Watch(1<<22+1, Options{}); err == nil {
+		t.Error("a process that is not there is watched")
 	}
 }

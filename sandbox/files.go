@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/confine/denials"
 	"openshell.ai/openshell/confine/observe"
 	"openshell.ai/openshell/learn"
 )
@@ -35,12 +37,13 @@ type files struct {
 }
 
 // observeFiles observes what the workload of a container does to files, for as
-// long as the sandbox is permissive: Landlock is not applied then. The launcher
+// long as the sandbox is permissive: Landlock is not applied then, and tells of
+// what it refuses otherwise. The launcher
 // waits for it before it starts the workload. The returned function ends it, when
 // all that happened before has been taken in.
 func (s *Sandbox) observeFiles(ctx context.Context, pid int) (stop func()) {
 	if !s.mode.permissive() {
-		return func() {}
+		return s.readDenials(pid)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	f := &files{sandbox: s, pid: pid, root: -1}
@@ -138,6 +141,45 @@ func (f *files) openRoot() (mount uint64, err error) {
 func (f *files) launching() bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", f.pid))
 	return err == nil && exe == filepath.Join(confine.Dir, confine.InitName)
+}
+
+// readDenials takes what Landlock refuses to a container's processes to the
+// learner, where the node's kernel tells of it.
+func (s *Sandbox) readDenials(pid int) (stop func()) {
+	ns, err := os.Readlink(mountNamespace(pid))
+	if err != nil {
+		return func() {} // it has ended
+	}
+	r, err := denials.Open(func(pid int) bool {
+		other, err := os.Readlink(mountNamespace(pid))
+		return err == nil && other == ns
+	})
+	if err != nil {
+		if !errors.Is(err, denials.ErrOff) {
+			s.recordLost("what Landlock refused: " + err.Error())
+		}
+		return func() {}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := r.Read(s.takeDenial, s.recordLost); err != nil {
+			s.recordLost("what Landlock refused: " + err.Error())
+		}
+	})
+	return func() {
+		r.Close()
+		wg.Wait()
+	}
+}
+
+func mountNamespace(pid int) string { return fmt.Sprintf("/proc/%d/ns/mnt", pid) }
+
+func (s *Sandbox) takeDenial(d denials.Denial) {
+	access := learn.FileAccess{Path: d.Path, Op: opOf(d.Kinds), Binary: d.Binary, Reason: reasonFile}
+	if d.Kinds&(observe.Create|observe.Delete|observe.Rename) != 0 {
+		access.Path, access.Existing = filepath.Join(d.Path, "*"), d.Path // the name is not told
+	}
+	s.learner.ObserveFile(access)
 }
 
 // setWorkdir reads the working directory, which the runtime sets before it

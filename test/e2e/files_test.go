@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/learn"
 )
 
@@ -83,4 +85,46 @@ func TestFilesAreLearned(t *testing.T) {
 	}
 	w.operate("approve", "files", "--all")
 	finished(t, w.fileContainer().run())
+}
+
+// What a workload does in an enforcing run must fail as it did when it was
+// learned: Landlock refuses what is there, and says of the rest that it is not.
+func TestMissingFileIsMissingUnderLandlock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.container().start()
+	for _, tt := range []struct{ script, want string }{
+		{"cat /outside/missing", "No such file"},
+		{"cat /outside/missing/deeper", "No such file"},
+		{"ls /outside", "Permission denied"},
+		{"echo > /outside/new", "Permission denied"},
+		{"rm /outside/missing", "No such file"},
+	} {
+		if o := c.exec("/bin/sh", "-c", tt.script); o.status == 0 || !strings.Contains(o.stderr+o.stdout, tt.want) {
+			t.Errorf("%s: want %q: %s", tt.script, tt.want, o)
+		}
+	}
+}
+
+func TestFilesAfterPermissiveTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.container(policy("files"), permissive, annotate(annotations.KeyPermissiveTTL, "6s"),
+		script("cat /srv/early; until [ -e /tmp/go ]; do sleep 0.1; done; cat /srv/late; touch /tmp/done; sleep 1000"))
+	for _, name := range []string{"early", "late"} {
+		must(t, os.WriteFile(filepath.Join(c.rootfs(), "srv", name), nil, 0o644))
+	}
+	c.start()
+	eventually(t, patience, "the end of permissive mode", func() bool { return c.info().Mode == confine.ModeEnforcing })
+	if o := c.exec("/bin/touch", "/tmp/go"); o.status != 0 {
+		t.Fatal(o)
+	}
+	eventually(t, patience, "what is done afterwards", func() bool {
+		_, err := os.Stat(filepath.Join(c.rootfs(), "tmp/done"))
+		return err == nil
+	})
+	w.settled("files")
+	if got := w.granted("files"); !slices.Equal(got, []string{"r /srv/early"}) {
+		t.Errorf("proposed %q", got)
+	}
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/confine/denials"
+	landlock "openshell.ai/openshell/confine/denials"
 	"openshell.ai/openshell/confine/observe"
 	"openshell.ai/openshell/learn"
 )
@@ -150,12 +150,12 @@ func (s *Sandbox) readDenials(pid int) (stop func()) {
 	if err != nil {
 		return func() {} // it has ended
 	}
-	r, err := denials.Open(func(pid int) bool {
+	r, err := landlock.Open(func(pid int) bool {
 		other, err := os.Readlink(mountNamespace(pid))
 		return err == nil && other == ns
 	})
 	if err != nil {
-		if !errors.Is(err, denials.ErrOff) {
+		if !errors.Is(err, landlock.ErrOff) {
 			s.recordLost("what Landlock refused: " + err.Error())
 		}
 		return func() {}
@@ -174,7 +174,7 @@ func (s *Sandbox) readDenials(pid int) (stop func()) {
 
 func mountNamespace(pid int) string { return fmt.Sprintf("/proc/%d/ns/mnt", pid) }
 
-func (s *Sandbox) takeDenial(d denials.Denial) {
+func (s *Sandbox) takeDenial(d landlock.Denial) {
 	access := learn.FileAccess{Path: d.Path, Op: opOf(d.Kinds), Binary: d.Binary, Reason: reasonFile}
 	if d.Kinds&(observe.Create|observe.Delete|observe.Rename) != 0 {
 		access.Path, access.Existing = filepath.Join(d.Path, "*"), d.Path // the name is not told

@@ -37,13 +37,17 @@ const datagramMark = 0x6f73
 // UDP datagram of a sealed namespace to its servers, and refuse the rest. UDP is
 // refused with an ICMP port-unreachable where nobody serves it, so that clients
 // fall back at once. The rules are a convenience for the workload, not the seal:
-// without them it reaches nothing.
+// without them it reaches nothing. They take the place of earlier ones.
 func Intercept(n *Namespace, own []netip.Addr) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(n.Fd()))
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
+	// Adding a table that is there does nothing, and all of this takes effect at
+	// once.
 	table := conn.AddTable(&nftables.Table{Name: TableName, Family: nftables.TableFamilyINet})
+	conn.DelTable(table)
+	conn.AddTable(table)
 	for _, c := range chains(table) {
 		conn.AddChain(c)
 	}

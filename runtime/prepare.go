@@ -21,8 +21,14 @@ import (
 // Prepare opens the sandbox of a container that is about to be created and
 // rewrites its bundle for it. root is the low-level runtime's state directory,
 // start makes the sandbox where the container does not join one.
+// Before the container is started, Admit has to be called.
 // Where it fails, nothing is left behind.
 func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, start sandbox.Starter) error {
+	return prepare(ctx, c, root, bundle, id, "create", start)
+}
+
+// prepare is Prepare for any command that makes a container.
+func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, start sandbox.Starter) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -42,7 +48,7 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, sta
 	if err := files.checkProgram(spec.Process); err != nil {
 		return err
 	}
-	request, err := newRequest(c, spec, files, root, bundle, id)
+	request, err := newRequest(c, spec, files, root, bundle, id, command)
 	if err != nil {
 		return err
 	}
@@ -52,6 +58,9 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, sta
 	}
 	p := preparation{ready: ready, launcher: init, bundles: files.bundles(), seccomp: c.Seccomp.DefaultProfile}
 	err = files.checkRequired(ready.Required)
+	if err == nil && command == "run" && request.Outer.Kind == sandbox.OuterLate {
+		p.hook, err = admissionHook(root, id)
+	}
 	if err == nil {
 		err = writeSpec(file, doc, spec, p)
 	}
@@ -112,7 +121,7 @@ func checkID(id string) error {
 	return nil
 }
 
-func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id string) (sandbox.Request, error) {
+func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id, command string) (sandbox.Request, error) {
 	asked, err := annotations.Parse(spec.Annotations)
 	if err != nil {
 		return sandbox.Request{}, err
@@ -125,7 +134,7 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
 		Said:  said(spec.Annotations),
-		Outer: outerOf(spec), DNS: resolverOf(files), Rootfs: files.rootfs, Creator: os.Getpid(),
+		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Rootfs: files.rootfs, Creator: os.Getpid(),
 		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations),
 			Stubs: slices.Concat(files.stubs(confine.Dir), files.stubs(tlsDir))},
 	}
@@ -154,29 +163,6 @@ func policyNameFor(id string) string {
 		return "container"
 	}
 	return name
-}
-
-// outerOf reads from a spec where the engine wants the container's network to
-// be.
-func outerOf(spec *specs.Spec) sandbox.Outer {
-	path := networkPath(spec)
-	switch {
-	case path == nil:
-		return sandbox.Outer{Kind: sandbox.OuterHost}
-	case *path != "":
-		return sandbox.Outer{Kind: sandbox.OuterPath, Path: *path}
-	case hooked(spec.Hooks):
-		// A hook is going to plumb the container's own namespace. Its devices
-		// stay outside the sandbox and carry nothing.
-		return sandbox.Outer{Kind: sandbox.OuterEmpty}
-	}
-	return sandbox.Outer{Kind: sandbox.OuterHost}
-}
-
-// hooked tells whether hooks may set up the network before the workload runs.
-func hooked(h *specs.Hooks) bool {
-	//lint:ignore SA1019 engines still write prestart hooks
-	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0)
 }
 
 // imageOf finds the image's name in what engines annotate.

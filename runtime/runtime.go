@@ -60,6 +60,10 @@ func (r *Runtime) Run(ctx context.Context, inv Invocation) (int, error) {
 	switch inv.Command {
 	case "create", "run", "restore":
 		return r.create(ctx, inv)
+	case "start":
+		return r.start(ctx, inv)
+	case AdmitCommand:
+		return 0, Admit(ctx, r.config, r.root(inv), inv.ID)
 	case "exec":
 		return r.exec(inv)
 	case "delete":
@@ -86,7 +90,7 @@ func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
 		return 1, err
 	}
 	root := r.root(inv)
-	err = Prepare(ctx, r.config, root, bundle, inv.ID, spawner.Start)
+	err = prepare(ctx, r.config, root, bundle, inv.ID, inv.Command, spawner.Start)
 	spawner.Close()
 	if err != nil {
 		return 1, err

@@ -53,6 +53,7 @@ type preparation struct {
 	launcher string   // openshell-init's path on the host
 	bundles  []string // paths in the container of the image's CA bundles
 	seccomp  bool     // put a default profile in where there is none
+	hook     *specs.Hook
 }
 
 // modifier is one edit of a container's configuration.
@@ -65,6 +66,7 @@ var modifiers = []modifier{
 	addSeccomp,
 	mountLauncher,
 	mountAuthority,
+	addHook,
 }
 
 // rewrite applies every edit to a spec, and what changed to its document.
@@ -85,6 +87,9 @@ func rewrite(doc document, spec *specs.Spec, p preparation) error {
 		setList(doc, spec.Mounts, "mounts"),
 		setList(doc, spec.Linux.Namespaces, "linux", "namespaces"),
 		doc.set(m, markKey),
+	}
+	if p.hook != nil {
+		errs = append(errs, setList(doc, spec.Hooks.CreateRuntime, "hooks", "createRuntime"))
 	}
 	if !hadSeccomp {
 		errs = append(errs, doc.set(spec.Linux.Seccomp, "linux", "seccomp"))
@@ -112,6 +117,12 @@ func restore(doc document, spec *specs.Spec) error {
 	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(x specs.Mount) bool {
 		return slices.Contains(m.Mounts, mounted{x.Destination, x.Source})
 	})
+	if spec.Hooks != nil {
+		spec.Hooks.CreateRuntime = slices.DeleteFunc(spec.Hooks.CreateRuntime, isAdmission)
+		if err := setList(doc, spec.Hooks.CreateRuntime, "hooks", "createRuntime"); err != nil {
+			return err
+		}
+	}
 	if m.Network == nil {
 		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, isNetwork)
 	} else if i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork); i >= 0 {

@@ -86,7 +86,7 @@ func TestRewriteNetwork(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := outerOf(spec); got != tt.outer {
+				if got := outerOf(spec, tree{}, "run"); got != tt.outer {
 					t.Errorf("outer is %+v, want %+v", got, tt.outer)
 				}
 				got, _ := prepared(t, file, testPreparation)
@@ -98,20 +98,36 @@ func TestRewriteNetwork(t *testing.T) {
 	}
 }
 
-func TestOuterOfHooks(t *testing.T) {
+func TestOuterOfNewNamespace(t *testing.T) {
 	hook := []specs.Hook{{Path: "/cni"}}
+	files := []specs.Mount{{Destination: "/etc/resolv.conf", Type: "bind", Source: "/engine/resolv.conf"},
+		{Destination: "/etc/hosts", Type: "bind", Source: "/engine/hosts"}}
+	host, empty := sandbox.Outer{Kind: sandbox.OuterHost}, sandbox.Outer{Kind: sandbox.OuterEmpty}
+	late := func(fallback sandbox.OuterKind) sandbox.Outer {
+		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback}
+	}
 	for name, tt := range map[string]struct {
-		hooks *specs.Hooks
-		want  sandbox.OuterKind
+		command string
+		hooks   *specs.Hooks
+		mounts  []specs.Mount
+		want    sandbox.Outer
 	}{
-		"createRuntime":   {&specs.Hooks{CreateRuntime: hook}, sandbox.OuterEmpty},
-		"createContainer": {&specs.Hooks{CreateContainer: hook}, sandbox.OuterEmpty},
-		"poststop":        {&specs.Hooks{Poststop: hook}, sandbox.OuterHost},
-		"none":            {nil, sandbox.OuterHost},
+		"plain":              {"create", nil, nil, late(sandbox.OuterHost)},
+		"plain in one go":    {"run", nil, nil, host},
+		"restored":           {"restore", nil, nil, host},
+		"createRuntime":      {"create", &specs.Hooks{CreateRuntime: hook}, nil, late(sandbox.OuterEmpty)},
+		"createContainer":    {"create", &specs.Hooks{CreateContainer: hook}, nil, late(sandbox.OuterEmpty)},
+		"hooks in one go":    {"run", &specs.Hooks{CreateRuntime: hook}, nil, late(sandbox.OuterEmpty)},
+		"hooks and restored": {"restore", &specs.Hooks{CreateRuntime: hook}, nil, empty},
+		"poststop":           {"create", &specs.Hooks{Poststop: hook}, nil, late(sandbox.OuterHost)},
+		"an engine's files":  {"create", nil, files, late(sandbox.OuterEmpty)},
+		"resolv.conf only":   {"create", nil, files[:1], late(sandbox.OuterHost)},
+		"files in one go":    {"run", nil, files, empty},
 	} {
-		spec := &specs.Spec{Hooks: tt.hooks, Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}}
-		if got := outerOf(spec).Kind; got != tt.want {
-			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		spec := &specs.Spec{Root: &specs.Root{Path: t.TempDir()}, Hooks: tt.hooks, Mounts: tt.mounts,
+			Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}}
+		if got := outerOf(spec, newTree("/", spec), tt.command); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
 		}
 	}
 }
@@ -125,7 +141,7 @@ func TestAnnotationsDoNotRestore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := outerOf(spec); got.Path != "/run/netns/pod" {
+	if got := outerOf(spec, tree{}, "create"); got.Path != "/run/netns/pod" {
 		t.Errorf("the outer namespace is %+v", got)
 	}
 }

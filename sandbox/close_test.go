@@ -16,7 +16,7 @@ func orphan(t *testing.T, c *config.Config, root string) Info {
 	outer := namespaceFile(t)
 	for _, id := range []string{"c1", "c2"} {
 		r := request(root, id)
-		r.Outer = Outer{OuterPath, outer}
+		r.Outer = Outer{Kind: OuterPath, Path: outer}
 		r.Container.Stubs = []string{filepath.Join(root, "stub-"+id)}
 		if err := os.Mkdir(r.Container.Stubs[0], 0o755); err != nil {
 			t.Fatal(err)

@@ -48,6 +48,9 @@ func (s *Sandbox) serveControl() error {
 		s.Detach(r.Root, r.ID)
 		return struct{}{}, nil
 	}))
+	mux.HandleFunc("POST /admit", handle(func(a admission) (struct{}, error) {
+		return struct{}{}, s.admit(a)
+	}))
 	mux.HandleFunc("POST /reload", handle(func(struct{}) (struct{}, error) {
 		return struct{}{}, s.Reload()
 	}))

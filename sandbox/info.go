@@ -37,6 +37,7 @@ type Info struct {
 	OuterPath   string      `json:"outer_path,omitzero"`
 	Inner       string      `json:"inner"` // a path that opens the inner namespace
 	InnerID     netns.ID    `json:"inner_id"`
+	Pending     bool        `json:"pending,omitzero"` // its network is not complete, see Admit
 	Containers  []Container `json:"containers"`
 }
 

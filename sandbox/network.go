@@ -9,7 +9,6 @@ import (
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
-	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/proxy/names"
 )
 
@@ -20,22 +19,30 @@ func (s *Sandbox) makeNetwork() (err error) {
 		s.outer, err = netns.Home()
 	case OuterPath:
 		s.outer, err = netns.Open(s.request.Outer.Path)
+		s.lent = true
 	case OuterEmpty:
 		s.outer, err = netns.New()
+	case OuterLate: // see admit
 	default:
 		err = fmt.Errorf("outer namespace kind %q", s.request.Outer.Kind)
 	}
 	if err != nil {
 		return err
 	}
-	s.inner, err = netns.New()
-	return err
+	if s.inner, err = netns.New(); err != nil || s.request.Outer.Kind != OuterLate {
+		return err
+	}
+	// What the kernel puts into every namespace is none of the engine's.
+	if s.native, err = netns.Devices(s.inner); err != nil {
+		return err
+	}
+	return netns.Loopback(s.inner)
 }
 
 // ownAddresses are the outer namespace's, which the workload sees as its own.
 // The host's are not lent to it.
 func (s *Sandbox) ownAddresses() ([]netip.Addr, error) {
-	if s.request.Outer.Kind != OuterPath {
+	if !s.lent {
 		return nil, nil
 	}
 	return netns.Addresses(s.outer)
@@ -88,11 +95,7 @@ func (s *Sandbox) serveNetwork() error {
 	if err := netns.Intercept(s.inner, own); err != nil {
 		return err
 	}
-	if s.request.Outer.Kind != OuterPath {
-		return nil
-	}
-	s.ingress, err = ingress.Start(s.ctx, s.outer, s.inner, own, s.config.Limits.Connections)
-	return err
+	return s.startIngress()
 }
 
 // listeners are the sockets in the inner namespace that its rules lead to.

@@ -95,7 +95,7 @@ func TestConcurrentJoinsMakeOneSandbox(t *testing.T) {
 	for i := range containers {
 		wg.Go(func() {
 			r := request(root, fmt.Sprintf("c%d", i))
-			r.Outer = Outer{OuterPath, outer}
+			r.Outer = Outer{Kind: OuterPath, Path: outer}
 			ready, err := Open(t.Context(), c, r, spawn)
 			if err != nil {
 				t.Error(err)
@@ -128,7 +128,7 @@ func TestJoinsOfAnEndingSandbox(t *testing.T) {
 	root, outer := t.TempDir(), namespaceFile(t)
 	for i := range 15 {
 		r := request(root, fmt.Sprintf("c%d", i))
-		r.Outer = Outer{OuterPath, outer}
+		r.Outer = Outer{Kind: OuterPath, Path: outer}
 		ready, err := Open(t.Context(), c, r, inProcess(t))
 		if err != nil {
 			t.Fatal(err)
@@ -147,7 +147,7 @@ func TestJoinRules(t *testing.T) {
 	for _, c := range []*config.Config{enforcingNode, permissiveNode} {
 		writePolicy(t, c, "agent", "version: 1\n")
 		r := request(root, "pause")
-		r.Policy, r.PolicyNamed, r.Outer = "agent", true, Outer{OuterPath, outer}
+		r.Policy, r.PolicyNamed, r.Outer = "agent", true, Outer{Kind: OuterPath, Path: outer}
 		if c == permissiveNode {
 			r.Permissive, r.TTL, r.OnExpiry = true, time.Hour, "enforce"
 		}
@@ -172,7 +172,7 @@ func TestJoinRules(t *testing.T) {
 		if r.PolicyNamed {
 			r.Policy = tt.policy
 		}
-		r.Permissive, r.TTL, r.Outer = tt.permissive, time.Hour, Outer{OuterPath, outer}
+		r.Permissive, r.TTL, r.Outer = tt.permissive, time.Hour, Outer{Kind: OuterPath, Path: outer}
 		ready, err := Open(t.Context(), tt.c, r, inProcess(t))
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)

@@ -132,6 +132,9 @@ func (s *Sandbox) reload() error {
 // the mode. s.applying must be held.
 func (s *Sandbox) applyRules() error {
 	s.reconsider()
+	if s.outer == nil {
+		return nil // nothing may be started yet
+	}
 	return confine.WriteConfinement(s.confineDir(), s.confinement(s.rules.Load().policies))
 }
 

@@ -62,6 +62,9 @@ type Request struct {
 type Outer struct {
 	Kind OuterKind `json:"kind"`
 	Path string    `json:"path,omitzero"` // for OuterPath
+	// Fallback is for OuterLate: the kind where no device has appeared by the
+	// first container's start, OuterHost or OuterEmpty.
+	Fallback OuterKind `json:"fallback,omitzero"`
 }
 
 // identify returns the identity of a namespace with a path, by which its
@@ -95,6 +98,7 @@ const (
 	OuterHost  OuterKind = "host"  // it prepared none, or chose the host's
 	OuterPath  OuterKind = "path"  // a namespace with a path
 	OuterEmpty OuterKind = "empty" // a namespace in which nothing is reachable
+	OuterLate  OuterKind = "late"  // it may put devices into the container's namespace before the start
 )
 
 // Resolver is how a container finds names: its resolv.conf(5), and the text of
@@ -127,7 +131,9 @@ type Sandbox struct {
 	thisRun learn.Run
 	denials denials
 
-	inner, outer *netns.Namespace
+	inner, outer *netns.Namespace // outer is nil until a late network is complete
+	lent         bool             // outer has the engine's addresses, which are the workload's
+	native       []string         // devices that the kernel made in inner
 	proxy        *proxy.Proxy
 	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
@@ -317,6 +323,9 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 	if err := os.WriteFile(filepath.Join(s.confineDir(), confine.InitName), nil, 0o755); err != nil {
 		return fmt.Errorf("make the launcher's mount point: %w", err)
 	}
+	if s.request.Outer.Kind == OuterLate {
+		s.refuseExecs() // until it is admitted
+	}
 	return nil
 }
 
@@ -329,12 +338,17 @@ func (s *Sandbox) serve(p *Policies) error {
 	}
 	s.thisRun = s.run(p)
 	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record})
-	if err := s.serveNetwork(); err != nil {
-		return err
+	if s.outer != nil {
+		if err := s.serveNetwork(); err != nil {
+			return err
+		}
 	}
 	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir(), Required: required(p)}
 	s.mu.Lock()
-	s.info.Outer, s.info.Shared, s.info.OuterPath = s.outer.ID(), s.request.Outer.Kind == OuterPath, s.request.Outer.Path
+	s.info.Shared, s.info.OuterPath = s.request.Outer.Kind == OuterPath, s.request.Outer.Path
+	if s.info.Pending = s.outer == nil; !s.info.Pending {
+		s.info.Outer = s.outer.ID()
+	}
 	s.info.Inner, s.info.InnerID = s.ready.Inner, s.inner.ID()
 	s.mu.Unlock()
 	if err := s.serveControl(); err != nil {

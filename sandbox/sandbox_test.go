@@ -75,7 +75,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}{
 		"policy that does not exist": {func(r *Request) { r.PolicyNamed = true }, "", "does not exist"},
 		"policy that is not valid":   {func(*Request) {}, "version: 7\n", "version"},
-		"no outer namespace":         {func(r *Request) { r.Outer = Outer{OuterPath, "/dev/null"} }, "", "not a network namespace"},
+		"no outer namespace":         {func(r *Request) { r.Outer = Outer{Kind: OuterPath, Path: "/dev/null"} }, "", "not a network namespace"},
 		"unknown outer kind":         {func(r *Request) { r.Outer.Kind = "bridge" }, "", "bridge"},
 		"creator that is gone":       {func(r *Request) { r.Creator = 1 << 22 }, "", "creator"},
 	} {
@@ -126,7 +126,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 func TestHostNamespaceByPath(t *testing.T) {
 	c := newNode(t)
 	r := request(t.TempDir(), "c1")
-	r.Outer = Outer{OuterPath, "/proc/self/ns/net"}
+	r.Outer = Outer{Kind: OuterPath, Path: "/proc/self/ns/net"}
 	s := start(t, c, r)
 	info, err := Find(c.RunDir, s.request.ID)
 	if err != nil || info.Shared || s.request.Outer.Kind != OuterHost {

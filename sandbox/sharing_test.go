@@ -40,13 +40,13 @@ func TestJoinByTheInnerNamespace(t *testing.T) {
 	c := newNode(t)
 	root := t.TempDir()
 	first := request(root, "c1")
-	first.Outer = Outer{OuterPath, namespaceFile(t)}
+	first.Outer = Outer{Kind: OuterPath, Path: namespaceFile(t)}
 	ready, err := Open(t.Context(), c, first, inProcess(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	second := request(root, "c2")
-	second.Outer = Outer{OuterPath, ready.Inner}
+	second.Outer = Outer{Kind: OuterPath, Path: ready.Inner}
 	again, err := Open(t.Context(), c, second, inProcess(t))
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestInnerNamespaceOfADeadSandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := request(root, "c2")
-	second.Outer = Outer{OuterPath, s.Ready().Inner}
+	second.Outer = Outer{Kind: OuterPath, Path: s.Ready().Inner}
 	_, err := Open(t.Context(), c, second, inProcess(t))
 	if err == nil || !strings.Contains(err.Error(), "is that of sandbox "+r.ID) {
 		t.Errorf("got %v", err)
@@ -89,7 +89,7 @@ func TestIngressGoesWithTheSandbox(t *testing.T) {
 	c := newNode(t)
 	outer := namespaceFile(t)
 	r := request(t.TempDir(), "c1")
-	r.Outer = Outer{OuterPath, outer}
+	r.Outer = Outer{Kind: OuterPath, Path: outer}
 	s := start(t, c, r)
 	if left := rulesIn(t, outer); len(left) != 1 {
 		t.Errorf("rules of a running sandbox: %q", left)
@@ -104,7 +104,7 @@ func TestIngressOfADeadSandboxIsRemoved(t *testing.T) {
 	c := newNode(t)
 	outer, root := namespaceFile(t), t.TempDir()
 	r := request(root, "c1")
-	r.Outer = Outer{OuterPath, outer}
+	r.Outer = Outer{Kind: OuterPath, Path: outer}
 	if _, err := Open(t.Context(), c, r, spawn); err != nil {
 		t.Fatal(err)
 	}

@@ -190,13 +190,20 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emp
 	return resp, nil
 }
 
-// Start refuses to start a process in a container whose program is not there:
-// openshell-init would start, and only then find nothing.
+// Start completes the network of a container that was created. It refuses to
+// start a process in a container whose program is not there: openshell-init
+// would start, and only then find nothing.
 func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
 	s.mu.Lock()
+	k := s.containers[r.ID]
 	asked, ok := s.execs[execKey{r.ID, r.ExecID}]
 	delete(s.execs, execKey{r.ID, r.ExecID})
 	s.mu.Unlock()
+	if r.ExecID == "" && k.config != nil {
+		if err := runtime.Admit(ctx, k.config, k.root, r.ID); err != nil {
+			return nil, fmt.Errorf("openshell: %w", err)
+		}
+	}
 	if ok {
 		st, err := s.State(ctx, &taskapi.StateRequest{ID: r.ID})
 		if err != nil {

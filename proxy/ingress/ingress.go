@@ -25,6 +25,7 @@ const dialTimeout = 5 * time.Second
 type Relay struct {
 	outer, inner *netns.Namespace
 	listeners    []*net.TCPListener
+	port4, port6 uint16 // that they listen on
 	slots        chan struct{} // one for each connection that may be open
 }
 
@@ -32,16 +33,16 @@ type Relay struct {
 // until ctx ends. At most limit connections are open at once.
 func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr, limit int) (*Relay, error) {
 	r := &Relay{outer: outer, inner: inner, slots: make(chan struct{}, limit)}
-	port4, err := r.listen("tcp4", "0.0.0.0:0")
-	if err != nil {
+	var err error
+	if r.port4, err = r.listen("tcp4", "0.0.0.0:0"); err != nil {
 		return nil, err
 	}
-	port6, err := r.listen("tcp6", "[::]:0")
+	r.port6, err = r.listen("tcp6", "[::]:0")
 	if err != nil && !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 		r.close()
 		return nil, err
 	}
-	if err := netns.Ingress(outer, own, port4, port6); err != nil {
+	if err := r.Renew(own); err != nil {
 		r.close()
 		return nil, err
 	}
@@ -51,6 +52,10 @@ func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr,
 	context.AfterFunc(ctx, r.close)
 	return r, nil
 }
+
+// Renew takes over what arrives for the addresses that the outer namespace has
+// now.
+func (r *Relay) Renew(own []netip.Addr) error { return netns.Ingress(r.outer, own, r.port4, r.port6) }
 
 func (r *Relay) listen(network, addr string) (uint16, error) {
 	var l net.Listener

@@ -26,7 +26,7 @@ func Run(args []string) int {
 		return supervise()
 	case inv.Command == "" && slices.ContainsFunc(args, isVersion):
 		return printVersion()
-	case runtime.IsCommand(inv.Command):
+	case runtime.IsCommand(inv.Command), inv.Command == runtime.AdmitCommand:
 		return runOCI(inv)
 	case inv.Command == "" || inv.Command == "help" || isOperator(inv.Command):
 		return operate(args)

@@ -1,0 +1,101 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/sandbox"
+)
+
+// AdmitCommand is the argument by which a hook completes the network of a
+// container that is created and started in one go.
+const AdmitCommand = "admit"
+
+// outerOf reads from a spec where the engine wants the container's network to
+// be. command is the one that makes the container: between create and start
+// the engine may do more.
+func outerOf(spec *specs.Spec, files tree, command string) sandbox.Outer {
+	path := networkPath(spec)
+	switch {
+	case path == nil:
+		return sandbox.Outer{Kind: sandbox.OuterHost}
+	case *path != "":
+		return sandbox.Outer{Kind: sandbox.OuterPath, Path: *path}
+	}
+	fallback := sandbox.OuterHost
+	if hooked(spec.Hooks) || keepsFiles(files) {
+		fallback = sandbox.OuterEmpty
+	}
+	if command == "create" || command == "run" && hooked(spec.Hooks) {
+		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback}
+	}
+	return sandbox.Outer{Kind: fallback}
+}
+
+// hooked tells whether hooks may set up the network before the workload runs.
+func hooked(h *specs.Hooks) bool {
+	//lint:ignore SA1019 engines still write prestart hooks
+	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0)
+}
+
+// keepsFiles tells an engine that manages its containers' networks by the files
+// that it keeps for each: where docker or podman put no device into a namespace,
+// there is to be no network.
+func keepsFiles(files tree) bool { return files.isMount(hostResolvConf) && files.isMount(hostsFile) }
+
+// Admit completes the network of a container that is about to be started, where
+// the engine has put it together only since the container was created. root is
+// the low-level runtime's state directory.
+func Admit(ctx context.Context, c *config.Config, root, id string) error {
+	err := sandbox.Admit(ctx, c, root, id, func(k sandbox.Container) (sandbox.Resolver, error) {
+		_, spec, err := loadSpec(filepath.Join(k.Bundle, "config.json"))
+		if err != nil {
+			return sandbox.Resolver{}, err
+		}
+		return resolverOf(newTree(k.Bundle, spec)), nil
+	})
+	if err != nil {
+		return fmt.Errorf("complete the network of container %s: %w", id, err)
+	}
+	return nil
+}
+
+// start completes the container's network, and lets it go.
+func (r *Runtime) start(ctx context.Context, inv Invocation) (int, error) {
+	if err := Admit(ctx, r.config, r.root(inv), inv.ID); err != nil {
+		return 1, err
+	}
+	return r.replace(inv.Args)
+}
+
+// admissionHook returns the hook that does for `run` what start does after
+// create. It has to come after the engine's.
+func admissionHook(root, id string) (*specs.Hook, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	env := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return !strings.HasPrefix(e, "PATH=") && !strings.HasPrefix(e, "OPENSHELL_")
+	})
+	return &specs.Hook{Path: self, Args: []string{filepath.Base(self), "--root", root, AdmitCommand, id}, Env: env}, nil
+}
+
+// addHook is the modifier for it.
+func addHook(spec *specs.Spec, p preparation) error {
+	if p.hook != nil {
+		spec.Hooks.CreateRuntime = append(spec.Hooks.CreateRuntime, *p.hook)
+	}
+	return nil
+}
+
+// isAdmission recognises the hook of an earlier preparation.
+func isAdmission(h specs.Hook) bool {
+	return len(h.Args) == 5 && h.Args[1] == "--root" && h.Args[3] == AdmitCommand
+}

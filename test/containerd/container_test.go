@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"openshell.ai/openshell/test/machine"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,7 +203,7 @@ func (n *node) background(t *testing.T, cmd *exec.Cmd) (output func() string) {
 
 // interrupt kills the program that a command on the machine has become.
 func interrupt(cmd *exec.Cmd) {
-	if pid, err := child(cmd); err == nil {
+	if pid, err := machine.Child(cmd); err == nil {
 		if p, err := os.FindProcess(pid); err == nil {
 			_ = p.Kill()
 		}

@@ -60,7 +60,7 @@ type usage struct{ rss, pss int }
 // memory reads what the one process of a program uses (proc_pid_smaps(5)).
 func (n *node) memory(t *testing.T, program string) usage {
 	t.Helper()
-	for _, file := range glob(t, n.path("proc/[0-9]*/cmdline")) {
+	for _, file := range glob(t, n.Path("proc/[0-9]*/cmdline")) {
 		text, err := os.ReadFile(file)
 		if err != nil || filepath.Base(strings.SplitN(string(text), "\x00", 2)[0]) != program {
 			continue

@@ -29,7 +29,7 @@ func testKilledShim(t *testing.T, n *node) {
 		return status == "" || status == "STOPPED" || status == "UNKNOWN"
 	})
 	eventually(t, "the workload ends", func() bool {
-		_, err := os.Stat(n.path("proc", strconv.Itoa(info.Containers[0].PID)))
+		_, err := os.Stat(n.Path("proc", strconv.Itoa(info.Containers[0].PID)))
 		return os.IsNotExist(err)
 	})
 	eventually(t, "the sandbox is cleared away", func() bool { return len(glob(t, filepath.Join(n.runDir, "sandboxes/*"))) == 0 })

@@ -18,20 +18,20 @@ type snapshot map[string]bool
 func (n *node) snap(t *testing.T) snapshot {
 	t.Helper()
 	s := snapshot{}
-	mounts, err := os.ReadFile(n.path("proc/1/mountinfo"))
+	mounts, err := os.ReadFile(n.Path("proc/1/mountinfo"))
 	must(t, err)
 	for line := range linesOf(string(mounts)) {
 		s["mount "+strings.Fields(line)[4]] = true
 	}
 	for _, kind := range []string{"ns", "fd"} {
-		for _, link := range glob(t, n.path("proc/[0-9]*", kind, "*")) {
+		for _, link := range glob(t, n.Path("proc/[0-9]*", kind, "*")) {
 			target, err := os.Readlink(link)
 			if err == nil && slices.Contains([]string{"net", "mnt", "pid", "ipc", "uts"}, strings.SplitN(target, ":", 2)[0]) {
 				s["namespace "+target] = true
 			}
 		}
 	}
-	for _, file := range glob(t, n.path("proc/[0-9]*/cmdline")) {
+	for _, file := range glob(t, n.Path("proc/[0-9]*/cmdline")) {
 		// A process that is only waited for has none.
 		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
 			line := strings.ReplaceAll(string(text), "\x00", " ")
@@ -52,7 +52,7 @@ func (n *node) snap(t *testing.T) snapshot {
 	for _, table := range n.tables(t) {
 		s["rules "+table] = true
 	}
-	for _, dir := range []string{n.runDir, filepath.Join(n.dir, "state"), filepath.Join(n.dir, "ipam"), n.path("run"), n.path("var/lib/cni")} {
+	for _, dir := range []string{n.runDir, filepath.Join(n.dir, "state"), filepath.Join(n.dir, "ipam"), n.Path("run"), n.Path("var/lib/cni")} {
 		_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			// What a root file system holds is its mount's, and pipes that a
 			// detached ctr made are its own to leave.

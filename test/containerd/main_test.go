@@ -3,7 +3,7 @@
 // internets, judged by what the origins saw, by /proc and by what is left.
 //
 // Each pair of a daemon and a low-level runtime has a machine of its own
-// (machine_test.go), so that several can be tested at once and "nothing is left"
+// (package machine), so that several can be tested at once and "nothing is left"
 // can be counted on each.
 package containerd_test
 
@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"iter"
+	"openshell.ai/openshell/test/machine"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,9 +33,7 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv(machineVariable) != "" {
-		os.Exit(runMachine())
-	}
+	machine.Main()
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "e2e: real containers need root")
 		os.Exit(1)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/machine"
 )
 
 // pair is a daemon with a low-level runtime.
@@ -40,7 +41,7 @@ var pairs = []pair{
 
 // node is a machine with a containerd and openshell's configuration.
 type node struct {
-	*machine
+	*machine.Machine
 	pair
 	net       *fakenet.Net
 	dir       string
@@ -74,7 +75,7 @@ func newNode(t *testing.T, p pair) *node {
 	n.configure(t, n.config, nil)
 	n.writeCNI(t)
 	must(t, os.WriteFile(n.daemonConfig(), []byte(n.daemonSettings()), 0o600))
-	n.machine, err = boot(internet.Outer())
+	n.Machine, err = machine.Boot(internet.Outer())
 	must(t, err)
 	t.Cleanup(func() { n.shutDown(t) })
 	n.startDaemon(t)
@@ -140,7 +141,7 @@ func (n *node) configure(t *testing.T, path string, settings map[string]any) {
 
 // on is a program on the node, with the node's own programs first.
 func (n *node) on(argv ...string) *exec.Cmd {
-	cmd := n.machine.command(argv...)
+	cmd := n.Command(argv...)
 	cmd.Env = []string{"PATH=" + n.bin() + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=" + n.dir,
 		"OPENSHELL_CONFIG=" + n.config, "CONTAINERD_ADDRESS=" + n.socket(), "CONTAINERD_NAMESPACE=" + n.namespace}
 	cmd.Dir = n.dir
@@ -174,7 +175,7 @@ func (n *node) startDaemon(t *testing.T) {
 // stopDaemon ends containerd, and nothing that it started.
 func (n *node) stopDaemon(t *testing.T) {
 	t.Helper()
-	pid, err := child(n.daemon)
+	pid, err := machine.Child(n.daemon)
 	must(t, err)
 	must(t, syscall.Kill(pid, syscall.SIGTERM))
 	_ = n.daemon.Wait()
@@ -192,7 +193,7 @@ func (n *node) shutDown(t *testing.T) {
 	if t.Failed() {
 		t.Logf("end of the log of containerd:\n%s", n.daemonTail())
 	}
-	must(t, n.halt())
+	must(t, n.Halt())
 	_ = n.daemon.Wait()
 	for _, group := range glob(t, "/sys/fs/cgroup/*/"+n.namespace+"*") {
 		removeGroups(group)
@@ -228,7 +229,7 @@ func (n *node) run(t *testing.T, cmd *exec.Cmd) outcome {
 	cmd.WaitDelay = time.Second // for what keeps its output open
 	must(t, cmd.Start())
 	late := time.AfterFunc(60*time.Second, func() {
-		if pid, err := child(cmd); err == nil {
+		if pid, err := machine.Child(cmd); err == nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})

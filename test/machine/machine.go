@@ -1,4 +1,8 @@
-package containerd_test
+// Package machine gives tests of container engines a machine to themselves: PID
+// and mount namespaces of its own, with a fake internet for its network. All that
+// containers leave can be counted there, and nothing outlives it. It owns no
+// engine.
+package machine
 
 import (
 	"errors"
@@ -14,25 +18,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A machine is what a containerd believes it runs on: PID and mount namespaces of
-// its own, with a fake internet for its network. All that its containers leave
-// can be counted there, and nothing outlives it.
-type machine struct {
+// Machine is what an engine believes it runs on.
+type Machine struct {
 	init *exec.Cmd      // the first process, which only reaps
 	hold io.WriteCloser // the first process ends when this is closed
 }
 
-// The test program is a machine's first process where this is set.
-const machineVariable = "OPENSHELL_E2E_MACHINE"
+// variable makes the test program a machine's first process.
+const variable = "OPENSHELL_E2E_MACHINE"
 
-// boot starts a machine in a network namespace.
-func boot(network string) (*machine, error) {
+// Main has to be the first thing that a test program does: in a machine's first
+// process it does not return.
+func Main() {
+	if os.Getenv(variable) != "" {
+		os.Exit(run())
+	}
+}
+
+// Boot starts a machine in a network namespace.
+func Boot(network string) (*Machine, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("nsenter", "--net="+network, "--", self)
-	cmd.Env = append(os.Environ(), machineVariable+"=1")
+	cmd.Env = append(os.Environ(), variable+"=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
 	hold, err := cmd.StdinPipe()
@@ -46,15 +56,15 @@ func boot(network string) (*machine, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("boot a machine: %w", err)
 	}
-	m := &machine{init: cmd, hold: hold}
+	m := &Machine{init: cmd, hold: hold}
 	if n, err := ready.Read(make([]byte, 1)); n != 1 {
-		return nil, errors.Join(fmt.Errorf("boot a machine: %w", err), m.halt())
+		return nil, errors.Join(fmt.Errorf("boot a machine: %w", err), m.Halt())
 	}
 	return m, nil
 }
 
-// halt ends every process of the machine.
-func (m *machine) halt() error {
+// Halt ends every process of the machine.
+func (m *Machine) Halt() error {
 	m.hold.Close()
 	err := m.init.Wait()
 	if status := new(exec.ExitError); errors.As(err, &status) {
@@ -63,8 +73,8 @@ func (m *machine) halt() error {
 	return err
 }
 
-// runMachine is the first process of a machine.
-func runMachine() int {
+// run is the first process of a machine.
+func run() int {
 	if err := ownMounts(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
@@ -104,20 +114,20 @@ func ownMounts() error {
 	return nil
 }
 
-// command is a program on the machine.
-func (m *machine) command(argv ...string) *exec.Cmd {
+// Command is a program on the machine.
+func (m *Machine) Command(argv ...string) *exec.Cmd {
 	enter := []string{"--target", strconv.Itoa(m.init.Process.Pid), "--mount", "--pid", "--net", "--"}
 	return exec.Command("nsenter", append(enter, argv...)...)
 }
 
-// path is where a file of the machine can be read from outside.
-func (m *machine) path(elem ...string) string {
+// Path is where a file of the machine can be read from outside.
+func (m *Machine) Path(elem ...string) string {
 	return filepath.Join(append([]string{fmt.Sprintf("/proc/%d/root", m.init.Process.Pid)}, elem...)...)
 }
 
-// child returns the process, as this test sees it, that a command on the machine
+// Child returns the process, as this test sees it, that a command on the machine
 // has become: nsenter waits for it.
-func child(cmd *exec.Cmd) (int, error) {
+func Child(cmd *exec.Cmd) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
 	if err != nil {
 		return 0, err

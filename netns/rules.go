@@ -16,6 +16,15 @@ const TableName = "openshell"
 // ctStatusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ctStatusDNAT = 1 << 5
 
+// EngineResolver is where docker answers DNS queries inside a container's
+// namespace, by sockets of its own there and rules for port 53. It would carry
+// names past the sandbox's server, so that only the supervisor may talk to it.
+var EngineResolver = netip.MustParseAddr("127.0.0.11")
+
+// uninterceptedMark marks the supervisor's own connections (SO_MARK, socket(7)).
+// A workload cannot have it, for that takes CAP_NET_ADMIN or CAP_NET_RAW.
+const uninterceptedMark = 0x6f74
+
 // rule is one nftables rule, named by the chain it belongs to.
 type rule struct {
 	chain string
@@ -71,7 +80,9 @@ func chains(table *nftables.Table) []*nftables.Chain {
 		return &nftables.Chain{Name: name, Table: table, Type: kind, Hooknum: hook, Priority: prio, Policy: policy}
 	}
 	return []*nftables.Chain{
-		chain(chainIntercept, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, &accept),
+		// Before docker's, which are at the usual priority: the first to rewrite a
+		// destination is the only one.
+		chain(chainIntercept, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest-10), &accept),
 		chain(chainDatagrams, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, &accept),
 		chain(chainInput, nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, &drop),
 		chain(chainOutput, nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, &accept),
@@ -88,7 +99,7 @@ func interceptionRules(own []netip.Addr) []rule {
 	v6 := family{proto: unix.NFPROTO_IPV6, offset: 24, proxy: ProxyAddr6,
 		local: append([]netip.Prefix{netip.MustParsePrefix("::1/128")}, prefixes(own6, WorkloadAddr6)...)}
 
-	var rules []rule
+	rules := []rule{{chainIntercept, join(marked(expr.CmpOpEq), verdict(expr.VerdictAccept))}}
 	for _, f := range []family{v4, v6} {
 		rules = append(rules, f.intercept()...)
 	}
@@ -101,7 +112,10 @@ func interceptionRules(own []netip.Addr) []rule {
 		rules = append(rules, f.acceptLocal(chainDatagrams)...)
 		rules = append(rules, rule{chainDatagrams, join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort))})
 	}
+	engine := join(v4.match(), v4.daddr(netip.PrefixFrom(EngineResolver, 32)), marked(expr.CmpOpNeq))
 	rules = append(rules,
+		rule{chainOutput, join(engine, l4proto(unix.IPPROTO_TCP), reject(unix.NFT_REJECT_TCP_RST, 0))},
+		rule{chainOutput, join(engine, reject(unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH))},
 		rule{chainOutput, join(notLoopback(expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop))},
 		rule{chainInput, join(notLoopback(expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop))},
 		rule{chainInput, join(ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))},
@@ -224,6 +238,13 @@ func notLoopback(key expr.MetaKey) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name},
+	}
+}
+
+func marked(op expr.CmpOp) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uninterceptedMark)},
 	}
 }
 

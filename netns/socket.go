@@ -44,19 +44,37 @@ func (n *Namespace) Dial(ctx context.Context, network string, addr netip.AddrPor
 		var d net.Dialer
 		return d.DialContext(ctx, network, addr.String())
 	}
-	conn, err := n.dialForeign(ctx, network, addr)
+	return n.dialForeign(ctx, network, addr, 0)
+}
+
+// DialUnintercepted is Dial for a sealed namespace whose interception rules are
+// to let the connection through to whoever listens inside.
+func (n *Namespace) DialUnintercepted(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	return n.dialForeign(ctx, network, addr, uninterceptedMark)
+}
+
+func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.AddrPort, mark int) (net.Conn, error) {
+	conn, err := n.dialMarked(ctx, network, addr, mark)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(addr), Err: err}
 	}
 	return conn, nil
 }
 
-func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+func (n *Namespace) dialMarked(ctx context.Context, network string, addr netip.AddrPort, mark int) (net.Conn, error) {
 	f, err := n.socket(network, addr.Addr())
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if mark != 0 {
+		if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+		if err := unix.SetNonblock(int(f.Fd()), true); err != nil { // Fd made it blocking
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+	}
 	if err := connect(ctx, f, addr); err != nil {
 		return nil, err
 	}

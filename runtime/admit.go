@@ -46,8 +46,10 @@ func hooked(h *specs.Hooks) bool {
 
 // keepsFiles tells an engine that manages its containers' networks by the files
 // that it keeps for each: where docker or podman put no device into a namespace,
-// there is to be no network.
-func keepsFiles(files tree) bool { return files.isMount(hostResolvConf) && files.isMount(hostsFile) }
+// there is to be no network. Without one, podman has no resolv.conf.
+func keepsFiles(files tree) bool {
+	return files.isMount(hostsFile) && (files.isMount(hostResolvConf) || files.isMount("/etc/hostname"))
+}
 
 // Admit completes the network of a container that is about to be started, where
 // the engine has put it together only since the container was created. root is

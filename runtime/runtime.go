@@ -25,7 +25,7 @@ type Runtime struct {
 
 // New returns a Runtime over the node's low-level runtime.
 func New(c *config.Config) (*Runtime, error) {
-	path, err := exec.LookPath(c.Runtime)
+	path, err := findProgram(c.Runtime)
 	if err == nil && isSelf(path) {
 		err = errors.New("it is openshell itself")
 	}
@@ -33,6 +33,19 @@ func New(c *config.Config) (*Runtime, error) {
 		return nil, fmt.Errorf("low-level runtime %q (runtime in the node's configuration): %w", c.Runtime, err)
 	}
 	return &Runtime{config: c, lowPath: path}, nil
+}
+
+// usualPath is where programs are looked for without PATH: podman calls a runtime
+// with hardly any environment.
+const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func findProgram(name string) (string, error) {
+	if os.Getenv("PATH") == "" {
+		if err := os.Setenv("PATH", usualPath); err != nil {
+			return "", err
+		}
+	}
+	return exec.LookPath(name)
 }
 
 // isSelf tells whether a program is this one, which would replace itself for

@@ -121,6 +121,7 @@ func TestOuterOfNewNamespace(t *testing.T) {
 		"hooks and restored": {"restore", &specs.Hooks{CreateRuntime: hook}, nil, empty},
 		"poststop":           {"create", &specs.Hooks{Poststop: hook}, nil, late(sandbox.OuterHost)},
 		"an engine's files":  {"create", nil, files, late(sandbox.OuterEmpty)},
+		"podman's without":   {"create", nil, []specs.Mount{files[1], {Destination: "/etc/hostname", Type: "bind", Source: "/x"}}, late(sandbox.OuterEmpty)},
 		"resolv.conf only":   {"create", nil, files[:1], late(sandbox.OuterHost)},
 		"files in one go":    {"run", nil, files, empty},
 	} {

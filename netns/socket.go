@@ -44,36 +44,63 @@ func (n *Namespace) Dial(ctx context.Context, network string, addr netip.AddrPor
 		var d net.Dialer
 		return d.DialContext(ctx, network, addr.String())
 	}
-	return n.dialForeign(ctx, network, addr, 0)
+	return n.dialForeign(ctx, network, addr, dialOptions{})
+}
+
+// DialFrom is Dial with an address of its own choice at this end. In a sealed
+// namespace every address is local, so that any will do.
+func (n *Namespace) DialFrom(ctx context.Context, network string, from, addr netip.AddrPort) (net.Conn, error) {
+	return n.dialForeign(ctx, network, addr, dialOptions{from: from})
 }
 
 // DialUnintercepted is Dial for a sealed namespace whose interception rules are
 // to let the connection through to whoever listens inside.
 func (n *Namespace) DialUnintercepted(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-	return n.dialForeign(ctx, network, addr, uninterceptedMark)
+	return n.dialForeign(ctx, network, addr, dialOptions{mark: uninterceptedMark})
 }
 
-func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.AddrPort, mark int) (net.Conn, error) {
-	conn, err := n.dialMarked(ctx, network, addr, mark)
+type dialOptions struct {
+	mark int            // 0 for none
+	from netip.AddrPort // invalid for whatever the kernel picks
+}
+
+// apply sets a new socket up.
+func (o dialOptions) apply(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var optErr error
+	err = raw.Control(func(fd uintptr) {
+		if o.mark != 0 {
+			optErr = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, o.mark))
+		}
+		if optErr == nil && o.from.IsValid() {
+			optErr = os.NewSyscallError("bind", unix.Bind(int(fd), sockaddr(o.from)))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return optErr
+}
+
+func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.AddrPort, o dialOptions) (net.Conn, error) {
+	conn, err := n.dialWith(ctx, network, addr, o)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(addr), Err: err}
 	}
 	return conn, nil
 }
 
-func (n *Namespace) dialMarked(ctx context.Context, network string, addr netip.AddrPort, mark int) (net.Conn, error) {
+func (n *Namespace) dialWith(ctx context.Context, network string, addr netip.AddrPort, o dialOptions) (net.Conn, error) {
 	f, err := n.socket(network, addr.Addr())
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if mark != 0 {
-		if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
-			return nil, os.NewSyscallError("setsockopt", err)
-		}
-		if err := unix.SetNonblock(int(f.Fd()), true); err != nil { // Fd made it blocking
-			return nil, os.NewSyscallError("fcntl", err)
-		}
+	if err := o.apply(f); err != nil {
+		return nil, err
 	}
 	if err := connect(ctx, f, addr); err != nil {
 		return nil, err

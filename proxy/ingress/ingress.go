@@ -25,7 +25,7 @@ const dialTimeout = 5 * time.Second
 type Relay struct {
 	outer, inner *netns.Namespace
 	listeners    []*net.TCPListener
-	port4, port6 uint16 // that they listen on
+	port4, port6 uint16        // that they listen on
 	slots        chan struct{} // one for each connection that may be open
 }
 
@@ -111,7 +111,7 @@ func (r *Relay) carry(ctx context.Context, outside *net.TCPConn) {
 		refuse(outside)
 		return
 	}
-	inside, err := r.dial(ctx, dst)
+	inside, err := r.dial(ctx, outside.RemoteAddr().(*net.TCPAddr).AddrPort(), dst)
 	if err != nil {
 		refuse(outside)
 		return
@@ -126,12 +126,12 @@ func (r *Relay) carry(ctx context.Context, outside *net.TCPConn) {
 	wg.Wait()
 }
 
-// dial connects to the address inside, or to the port on loopback: there is
-// where programs listen that were not told to be reachable.
-func (r *Relay) dial(ctx context.Context, dst netip.AddrPort) (*net.TCPConn, error) {
+// dial connects to the address inside, as the client, or to the port on
+// loopback: there is where programs listen that were not told to be reachable.
+func (r *Relay) dial(ctx context.Context, client, dst netip.AddrPort) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, err := r.inner.Dial(ctx, "tcp", dst)
+	conn, err := r.dialAs(ctx, client, dst)
 	if err != nil && !dst.Addr().IsLoopback() {
 		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		if dst.Addr().Is6() {
@@ -143,6 +143,20 @@ func (r *Relay) dial(ctx context.Context, dst netip.AddrPort) (*net.TCPConn, err
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
+}
+
+// dialAs lets the workload see the client's address, and its port where nothing
+// inside has the same pair.
+func (r *Relay) dialAs(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
+	from := netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+	if from.Addr().IsLoopback() || from.Addr().IsLinkLocalUnicast() || from.Addr().Is4() != dst.Addr().Unmap().Is4() {
+		return r.inner.Dial(ctx, "tcp", dst)
+	}
+	conn, err := r.inner.DialFrom(ctx, "tcp", from, dst)
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
+		conn, err = r.inner.DialFrom(ctx, "tcp", netip.AddrPortFrom(from.Addr(), 0), dst)
+	}
+	return conn, err
 }
 
 // pipe copies one direction, in the kernel, and passes its end on.

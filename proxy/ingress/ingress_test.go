@@ -72,7 +72,7 @@ func up(t *testing.T, n *netns.Namespace, name, addr string) {
 	}
 }
 
-// greet makes a server inside that says its name and what it heard.
+// greet makes a server inside that says its name, and what it heard from whom.
 func greet(t *testing.T, inner *netns.Namespace, addr string) {
 	t.Helper()
 	l, err := inner.Listen(netip.MustParseAddrPort(addr))
@@ -87,7 +87,8 @@ func greet(t *testing.T, inner *netns.Namespace, addr string) {
 				return
 			}
 			heard, _ := io.ReadAll(c)
-			c.Write(append([]byte(addr+" heard "), heard...))
+			client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+			c.Write(append([]byte(addr+" heard "+client.String()+" say "), heard...))
 			c.Close()
 		}
 	}()
@@ -108,10 +109,10 @@ func TestInboundConnectionsReachTheWorkload(t *testing.T) {
 		from     *netns.Namespace
 		to, want string
 	}{
-		{"from another host", peer, "10.88.0.7:8080", "10.88.0.7:8080 heard hi"},
-		{"to a server on loopback only", peer, "10.88.0.7:9090", "127.0.0.1:9090 heard hi"},
-		{"port-forward", outer, "127.0.0.1:9090", "127.0.0.1:9090 heard hi"},
-		{"port-forward over IPv6", outer, "[::1]:9091", "[::1]:9091 heard hi"},
+		{"from another host", peer, "10.88.0.7:8080", "10.88.0.7:8080 heard 10.88.0.8 say hi"},
+		{"to a server on loopback only", peer, "10.88.0.7:9090", "127.0.0.1:9090 heard 127.0.0.1 say hi"},
+		{"port-forward", outer, "127.0.0.1:9090", "127.0.0.1:9090 heard 127.0.0.1 say hi"},
+		{"port-forward over IPv6", outer, "[::1]:9091", "[::1]:9091 heard ::1 say hi"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := tt.from.Dial(t.Context(), "tcp", netip.MustParseAddrPort(tt.to))

@@ -99,7 +99,7 @@ func interceptionRules(own []netip.Addr) []rule {
 	v6 := family{proto: unix.NFPROTO_IPV6, offset: 24, proxy: ProxyAddr6,
 		local: append([]netip.Prefix{netip.MustParsePrefix("::1/128")}, prefixes(own6, WorkloadAddr6)...)}
 
-	rules := []rule{{chainIntercept, join(marked(expr.CmpOpEq), verdict(expr.VerdictAccept))}}
+	rules := []rule{{chainIntercept, join(unintercepted(expr.CmpOpEq), verdict(expr.VerdictAccept))}}
 	for _, f := range []family{v4, v6} {
 		rules = append(rules, f.intercept()...)
 	}
@@ -112,7 +112,7 @@ func interceptionRules(own []netip.Addr) []rule {
 		rules = append(rules, f.acceptLocal(chainDatagrams)...)
 		rules = append(rules, rule{chainDatagrams, join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort))})
 	}
-	engine := join(v4.match(), v4.daddr(netip.PrefixFrom(EngineResolver, 32)), marked(expr.CmpOpNeq))
+	engine := join(v4.match(), v4.daddr(netip.PrefixFrom(EngineResolver, 32)), unintercepted(expr.CmpOpNeq))
 	rules = append(rules,
 		rule{chainOutput, join(engine, l4proto(unix.IPPROTO_TCP), reject(unix.NFT_REJECT_TCP_RST, 0))},
 		rule{chainOutput, join(engine, reject(unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH))},
@@ -241,7 +241,7 @@ func notLoopback(key expr.MetaKey) []expr.Any {
 	}
 }
 
-func marked(op expr.CmpOp) []expr.Any {
+func unintercepted(op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
 		&expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uninterceptedMark)},

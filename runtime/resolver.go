@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -28,7 +29,7 @@ func resolverOf(t tree) sandbox.Resolver {
 		r = parseResolvConf(readText(p))
 	}
 	if !t.isMount(hostResolvConf) {
-		r.Servers = nil
+		r.Servers, r.Embedded = nil, false
 	}
 	if p, err := t.host(hostsFile); err == nil && t.isMount(hostsFile) {
 		r.Hosts = readText(p)
@@ -63,7 +64,9 @@ func parseResolvConf(text string) sandbox.Resolver {
 	}
 	var r sandbox.Resolver
 	for _, s := range c.Servers {
-		if a, err := netip.ParseAddr(s); err == nil && !a.IsLoopback() && !a.IsUnspecified() {
+		a, err := netip.ParseAddr(s)
+		r.Embedded = r.Embedded || a == netns.EngineResolver
+		if err == nil && !a.IsLoopback() && !a.IsUnspecified() {
 			r.Servers = append(r.Servers, s)
 		}
 	}

@@ -90,6 +90,10 @@ func (s *Sandbox) serveNetwork() error {
 		HeaderBytes:      s.config.Limits.HeaderBytes,
 	})
 	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6, Local: true}
+	if s.request.DNS.Embedded {
+		upstream.UseEmbedded(s.inner)
+		server.Forwarded = upstream.Forwarded
+	}
 	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
 	if err := netns.Intercept(s.inner, own); err != nil {

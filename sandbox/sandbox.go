@@ -107,6 +107,9 @@ type Resolver struct {
 	Servers []string `json:"servers"`
 	Search  []string `json:"search"`
 	Hosts   string   `json:"hosts,omitempty"`
+	// Embedded is true where docker's resolver is named, which answers inside the
+	// container's own namespace.
+	Embedded bool `json:"embedded,omitzero"`
 }
 
 // Ready is what a container's bundle needs to know of its sandbox.

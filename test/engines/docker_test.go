@@ -18,12 +18,15 @@ func (d *docker) socket(n *node) string { return "unix://" + filepath.Join(n.dir
 
 func (d *docker) boot(t *testing.T, n *node) {
 	t.Helper()
+	if _, err := exec.LookPath("docker"); err != nil {
+		t.Skip("this machine has no docker command line (23 or later, for --annotation)")
+	}
 	settings, err := json.Marshal(map[string]any{
 		"runtimes":       map[string]any{"openshell": map[string]string{"path": filepath.Join(built.bin, "openshell")}},
 		"storage-driver": "vfs",
 		"userland-proxy": false,
 		"data-root":      filepath.Join(n.dir, "docker"),
-		"exec-root":      filepath.Join(n.dir, "docker-run"),
+		"exec-root":      "/run/docker", // a path that sockets fit into; the machine has a /run of its own
 		"pidfile":        filepath.Join(n.dir, "docker.pid"),
 		"hosts":          []string{d.socket(n)},
 		"cgroup-parent":  "/" + built.tag,

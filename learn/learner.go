@@ -139,6 +139,17 @@ func (l *Learner) ObserveFile(a FileAccess) {
 	l.take(target{tree: n.tree()}, func(e *Evidence) { e.addFile(l.run, n, a) })
 }
 
+// Lost notes that something was not seen that might have been evidence, so that
+// what is proposed cannot cover all of the run.
+func (l *Learner) Lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.record.Lost++
+		l.signal()
+	}
+}
+
 // take adds to the evidence that waits for a target. The caller holds the mutex.
 func (l *Learner) take(t target, add func(*Evidence)) {
 	e, ok := l.waiting[t]

@@ -97,8 +97,14 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 	}
 	defer init.close()
 	defer context.AfterFunc(ctx, init.close)()
-	if err := s.updateInfo(func() { m.pid = pid }); err != nil {
+	stopping := false
+	if err := s.updateInfo(func() { m.pid, stopping = pid, s.stopping }); err != nil {
 		s.recordError("sandbox.json was not updated", err)
+	}
+	if stopping { // it was made too late for stopWorkload
+		if err := init.kill(); err != nil {
+			s.recordError("container "+m.ID+" could not be stopped", err)
+		}
 	}
 	s.trusted.Do(func() {
 		if s.begin() {

@@ -262,6 +262,7 @@ func (f *files) resolve(paths []string) (resolved []string) {
 
 // recordLost records that some of what the workload did to files is not known.
 func (s *Sandbox) recordLost(reason string) {
+	s.learner.Lost()
 	s.record(audit.Event{Class: audit.ClassConfig, Activity: "UNOBSERVED", Severity: audit.SeverityMedium,
 		Message: "proposals for files are incomplete, since these are not observed: " + reason})
 }

@@ -203,9 +203,11 @@ func (s *Sandbox) reconsider() {
 	}
 }
 
-// stopWorkload ends every container's first process.
+// stopWorkload ends every container's first process, also of those that have
+// none yet: watch sees to them.
 func (s *Sandbox) stopWorkload() {
 	s.mu.Lock()
+	s.stopping = true
 	members := slices.Clone(s.members)
 	s.mu.Unlock()
 	for _, m := range members {

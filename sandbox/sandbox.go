@@ -160,6 +160,8 @@ type Sandbox struct {
 	info    Info       // but for Containers
 	members []*member
 	ending  bool // nothing may begin any more
+	// stopping: no container may live on.
+	stopping bool
 }
 
 // Start makes a sandbox and puts it to work. Where it fails, nothing is left.

@@ -10,32 +10,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DatagramPort takes the UDP datagrams that leave the workload.
+// DatagramPort of the proxy's addresses takes the UDP datagrams that leave the
+// workload.
 const DatagramPort = 61002
 
-// ListenDatagrams opens the socket that the interception rules bring a family's
-// UDP datagrams to, at DatagramPort of addr. ReadDatagram reads from it.
-func (n *Namespace) ListenDatagrams(addr netip.Addr) (*net.UDPConn, error) {
-	return n.transparent(netip.AddrPortFrom(addr, DatagramPort), func(fd int) error {
-		if addr.Is4() {
-			return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVORIGDSTADDR, 1)
+// ListenDatagrams opens a socket that rules bring a family's UDP datagrams to, of
+// whatever destination. ReadDatagram reads from it. No other has its address, but
+// for those that DatagramsBetween makes later.
+func (n *Namespace) ListenDatagrams(addr netip.AddrPort) (*net.UDPConn, error) {
+	return n.transparent(addr, bindOnly, func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
 		}
-		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR, 1)
+		level, option := unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR
+		if addr.Addr().Is4() {
+			level, option = unix.SOL_IP, unix.IP_RECVORIGDSTADDR
+		}
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, 1))
 	})
 }
 
 // DatagramsBetween opens a socket that takes a workload's further datagrams from
-// there to here, and whose own come from here: an address of some other host,
-// which is local inside a sealed namespace.
+// there to here, and whose own come from here, whoever has that address: inside a
+// sealed namespace they all are local.
 func (n *Namespace) DatagramsBetween(here, there netip.AddrPort) (*net.UDPConn, error) {
-	return n.transparent(here, func(fd int) error {
+	return n.transparent(here, bindShared, func(fd int) error {
 		return os.NewSyscallError("connect", unix.Connect(fd, sockaddr(there)))
 	})
 }
 
+// DatagramsInto opens a socket in a sealed namespace that is connected to a
+// program inside, there, as the host with the address here.
+func (n *Namespace) DatagramsInto(here, there netip.AddrPort) (*net.UDPConn, error) {
+	return n.transparent(here, bindShared, func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, uninterceptedMark); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+		return os.NewSyscallError("connect", unix.Connect(fd, sockaddr(there)))
+	})
+}
+
+// How transparent binds: to an address that no other socket may have, or to one
+// that others have too, which the peers tell apart.
+const (
+	bindOnly   = 0
+	bindShared = 1
+)
+
 // transparent opens a UDP socket that TPROXY may give others' datagrams to
 // (ip(7), IP_TRANSPARENT).
-func (n *Namespace) transparent(bind netip.AddrPort, prepare func(fd int) error) (*net.UDPConn, error) {
+func (n *Namespace) transparent(bind netip.AddrPort, sharing int, prepare func(fd int) error) (*net.UDPConn, error) {
 	f, err := n.socket("udp", bind.Addr())
 	if err != nil {
 		return nil, err
@@ -45,7 +69,7 @@ func (n *Namespace) transparent(bind netip.AddrPort, prepare func(fd int) error)
 	if err := setTransparent(fd, bind.Addr().Is4()); err != nil {
 		return nil, err
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, sharing); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
 	if err := unix.Bind(fd, sockaddr(bind)); err != nil {
@@ -70,7 +94,7 @@ func setTransparent(fd int, v4 bool) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, 1))
 }
 
-// Datagram is one that left the workload.
+// Datagram is one that rules have brought to another socket than its destination's.
 type Datagram struct {
 	Source, Destination netip.AddrPort
 	Payload             []byte

@@ -16,7 +16,7 @@ func TestDatagramsKeepTheirDestination(t *testing.T) {
 		{"fd6f:7065:6e73::1", "[2606:2800:220:1::1]:4433"},
 	} {
 		t.Run(tt.dst, func(t *testing.T) {
-			l, err := n.ListenDatagrams(netip.MustParseAddr(tt.proxy))
+			l, err := n.ListenDatagrams(netip.AddrPortFrom(netip.MustParseAddr(tt.proxy), DatagramPort))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestUnreachableIsSeenAtOnce(t *testing.T) {
 		{"10.200.0.1", "93.184.216.34:4433"},
 		{"fd6f:7065:6e73::1", "[2606:2800:220:1::1]:4433"},
 	} {
-		l, err := n.ListenDatagrams(netip.MustParseAddr(tt.proxy))
+		l, err := n.ListenDatagrams(netip.AddrPortFrom(netip.MustParseAddr(tt.proxy), DatagramPort))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestUnreachableIsSeenAtOnce(t *testing.T) {
 // What is the workload's own never comes to the proxy.
 func TestLocalDatagramsStay(t *testing.T) {
 	n := sealed(t)
-	l, err := n.ListenDatagrams(ProxyAddr4)
+	l, err := n.ListenDatagrams(netip.AddrPortFrom(ProxyAddr4, DatagramPort))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,11 +19,16 @@ const (
 	chainLocal    = "local"    // from processes that joined the outer namespace
 )
 
+// IngressPorts are where the listeners for what comes in are, on any address; 0
+// where there is none.
+type IngressPorts struct{ TCP4, TCP6, UDP4, UDP6 uint16 }
+
 // Ingress brings TCP connections that arrive in an outer namespace for its own
-// addresses, or that are made there to its loopback, to the given ports, one
-// for each IP version. Engines forward published ports and probes to the
-// former, and port-forwarding enters the namespace for the latter.
-func Ingress(outer *Namespace, own []netip.Addr, port4, port6 uint16) error {
+// addresses, or that are made there to its loopback, and UDP datagrams that
+// arrive for its own addresses and answer nothing that was sent from there, to
+// the given ports. Engines forward published ports and probes to the addresses,
+// and port-forwarding, which is TCP's, enters the namespace for the loopback.
+func Ingress(outer *Namespace, own []netip.Addr, ports IngressPorts) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(outer.Fd()))
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -42,7 +47,9 @@ func Ingress(outer *Namespace, own []netip.Addr, port4, port6 uint16) error {
 		conn.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeNAT,
 			Hooknum: hook, Priority: nftables.ChainPriorityNATDest, Policy: &accept})
 	}
-	for _, r := range ingressRules(own, port4, port6) {
+	conn.AddChain(&nftables.Chain{Name: chainDatagrams, Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle, Policy: &accept})
+	for _, r := range ingressRules(own, ports) {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: r.chain, Table: table}, Exprs: r.exprs})
 	}
 	if err := conn.Flush(); err != nil {
@@ -72,27 +79,31 @@ func RemoveIngress(outer *Namespace) error {
 	return nil
 }
 
-func ingressRules(own []netip.Addr, port4, port6 uint16) []rule {
+func ingressRules(own []netip.Addr, ports IngressPorts) []rule {
 	own4, own6 := split(own)
-	var rules []rule
+	rules := []rule{{chainDatagrams, join(reply(), verdict(expr.VerdictAccept))}}
 	for _, f := range []struct {
 		family
 		own      []netip.Addr
 		loopback netip.Prefix
-		port     uint16
+		tcp, udp uint16
 	}{
-		{family{proto: unix.NFPROTO_IPV4, offset: 16}, own4, netip.MustParsePrefix("127.0.0.0/8"), port4},
-		{family{proto: unix.NFPROTO_IPV6, offset: 24}, own6, netip.MustParsePrefix("::1/128"), port6},
+		{family{proto: unix.NFPROTO_IPV4, offset: 16}, own4, netip.MustParsePrefix("127.0.0.0/8"), ports.TCP4, ports.UDP4},
+		{family{proto: unix.NFPROTO_IPV6, offset: 24}, own6, netip.MustParsePrefix("::1/128"), ports.TCP6, ports.UDP6},
 	} {
-		if f.port == 0 {
-			continue
-		}
 		for _, a := range f.own {
-			rules = append(rules, rule{chainArriving, join(f.match(), f.daddr(netip.PrefixFrom(a, a.BitLen())),
-				l4proto(unix.IPPROTO_TCP), redirect(f.port))})
+			to := join(f.match(), f.daddr(netip.PrefixFrom(a, a.BitLen())))
+			if f.tcp != 0 {
+				rules = append(rules, rule{chainArriving, join(to, l4proto(unix.IPPROTO_TCP), redirect(f.tcp))})
+			}
+			if f.udp != 0 {
+				rules = append(rules, rule{chainDatagrams, join(notLoopback(expr.MetaKeyIIFNAME), to,
+					l4proto(unix.IPPROTO_UDP), f.tproxy(f.udp), verdict(expr.VerdictAccept))})
+			}
 		}
-		rules = append(rules, rule{chainLocal, join(f.match(), f.daddr(f.loopback),
-			l4proto(unix.IPPROTO_TCP), redirect(f.port))})
+		if f.tcp != 0 {
+			rules = append(rules, rule{chainLocal, join(f.match(), f.daddr(f.loopback), l4proto(unix.IPPROTO_TCP), redirect(f.tcp))})
+		}
 	}
 	return rules
 }

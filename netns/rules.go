@@ -110,7 +110,7 @@ func interceptionRules(own []netip.Addr) []rule {
 	)
 	for _, f := range []family{v4, v6} {
 		rules = append(rules, f.acceptLocal(chainDatagrams)...)
-		rules = append(rules, rule{chainDatagrams, join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort))})
+		rules = append(rules, rule{chainDatagrams, join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort), mark(datagramMark), verdict(expr.VerdictAccept))})
 	}
 	engine := join(v4.match(), v4.daddr(netip.PrefixFrom(EngineResolver, 32)), unintercepted(expr.CmpOpNeq))
 	rules = append(rules,
@@ -189,15 +189,23 @@ func (f family) dnat(port uint16) []expr.Any {
 }
 
 // tproxy gives a datagram to the socket that is connected to its sender, or else
-// to the proxy's at the port. The rule ends where there is neither.
+// to the one at the port of the proxy's address, where the family has one, or of
+// any. The rule ends where there is neither, and where the former is none that
+// ListenDatagrams or DatagramsBetween made.
 func (f family) tproxy(port uint16) []expr.Any {
+	to := &expr.TProxy{Family: f.proto, RegPort: 2}
+	exprs := []expr.Any{&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)}, to}
+	if f.proxy.IsValid() {
+		to.RegAddr = 1
+		exprs = append([]expr.Any{&expr.Immediate{Register: 1, Data: f.proxy.AsSlice()}}, exprs...)
+	}
+	return exprs
+}
+
+func mark(mark uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: 1, Data: f.proxy.AsSlice()},
-		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)},
-		&expr.TProxy{Family: f.proto, RegAddr: 1, RegPort: 2},
-		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(datagramMark)},
+		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(mark)},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
-		&expr.Verdict{Kind: expr.VerdictAccept},
 	}
 }
 

@@ -47,10 +47,10 @@ func (n *Namespace) Dial(ctx context.Context, network string, addr netip.AddrPor
 	return n.dialForeign(ctx, network, addr, dialOptions{})
 }
 
-// DialFrom is Dial with an address of its own choice at this end. In a sealed
-// namespace every address is local, so that any will do.
+// DialFrom is DialUnintercepted with an address of its own choice at this end.
+// In a sealed namespace every address is local, so that any will do.
 func (n *Namespace) DialFrom(ctx context.Context, network string, from, addr netip.AddrPort) (net.Conn, error) {
-	return n.dialForeign(ctx, network, addr, dialOptions{from: from})
+	return n.dialForeign(ctx, network, addr, dialOptions{mark: uninterceptedMark, from: from})
 }
 
 // DialUnintercepted is Dial for a sealed namespace whose interception rules are
@@ -74,6 +74,10 @@ func (o dialOptions) apply(f *os.File) error {
 	err = raw.Control(func(fd uintptr) {
 		if o.mark != 0 {
 			optErr = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, o.mark))
+		}
+		if optErr == nil && o.from.IsValid() {
+			// For IPv6 the route is not enough: the address must be a device's.
+			optErr = setTransparent(int(fd), o.from.Addr().Is4())
 		}
 		if optErr == nil && o.from.IsValid() {
 			optErr = os.NewSyscallError("bind", unix.Bind(int(fd), sockaddr(o.from)))

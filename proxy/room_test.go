@@ -169,7 +169,7 @@ func (r *room) serve(server *names.Server) {
 			r.t.Fatal(err)
 		}
 		packets = append(packets, p)
-		d, err := r.inner.ListenDatagrams(a)
+		d, err := r.inner.ListenDatagrams(netip.AddrPortFrom(a, netns.DatagramPort))
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -146,7 +146,7 @@ func (s *Sandbox) listen(ipv6 bool) (_ *listeners, err error) {
 			return nil, err
 		}
 		l.packets = append(l.packets, p)
-		d, err := s.inner.ListenDatagrams(a)
+		d, err := s.inner.ListenDatagrams(netip.AddrPortFrom(a, netns.DatagramPort))
 		if err != nil {
 			return nil, err
 		}

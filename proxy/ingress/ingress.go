@@ -1,171 +1,167 @@
-// Package ingress owns the connections that come into a sandbox: it takes what
-// arrives in the outer namespace for the container's addresses and carries it
-// to the same port inside. Whom to let in is the engine's decision, by what it
-// publishes and its network policies; this package makes none.
+// Package ingress owns what comes into a sandbox: it takes the TCP connections
+// and UDP datagrams that arrive in the outer namespace for the container's
+// addresses, or at a port of the host that the user published, and carries them
+// to the workload. Whom to let in is the engine's decision, by what it publishes
+// and its network policies, or the user's; this package makes none.
 package ingress
 
 import (
 	"context"
 	"errors"
-	"io"
-	"log/slog"
+	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"syscall"
-	"time"
 
 	"openshell.ai/openshell/netns"
 )
 
-// dialTimeout bounds a connection inside: it never leaves the machine.
-const dialTimeout = 5 * time.Second
-
-// Relay carries one sandbox's inbound TCP connections.
+// Relay carries what arrives for one sandbox.
 type Relay struct {
 	outer, inner *netns.Namespace
+	diag         *netns.Diag // of inner
+	ports        netns.IngressPorts
 	listeners    []*net.TCPListener
-	port4, port6 uint16        // that they listen on
+	sockets      []*net.UDPConn
 	slots        chan struct{} // one for each connection that may be open
+	datagrams    datagrams
+}
+
+// newRelay makes one that carries at most limit connections at once.
+func newRelay(outer, inner *netns.Namespace, limit int) (*Relay, error) {
+	diag, err := netns.NewDiag(inner)
+	if err != nil {
+		return nil, err
+	}
+	return &Relay{outer: outer, inner: inner, diag: diag, slots: make(chan struct{}, limit),
+		datagrams: newDatagrams(min(limit, maxAssociations))}, nil
 }
 
 // Start takes over what arrives in the outer namespace for its own addresses,
 // until ctx ends. At most limit connections are open at once.
-func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr, limit int) (*Relay, error) {
-	r := &Relay{outer: outer, inner: inner, slots: make(chan struct{}, limit)}
-	var err error
-	if r.port4, err = r.listen("tcp4", "0.0.0.0:0"); err != nil {
+func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr, limit int) (_ *Relay, err error) {
+	r, err := newRelay(outer, inner, limit)
+	if err != nil {
 		return nil, err
 	}
-	r.port6, err = r.listen("tcp6", "[::]:0")
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if r.ports.TCP4, r.ports.UDP4, err = r.listen(netip.IPv4Unspecified()); err != nil {
+		return nil, err
+	}
+	r.ports.TCP6, r.ports.UDP6, err = r.listen(netip.IPv6Unspecified())
 	if err != nil && !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-		r.close()
 		return nil, err
 	}
 	if err := r.Renew(own); err != nil {
-		r.close()
 		return nil, err
 	}
-	for _, l := range r.listeners {
-		go r.accept(ctx, l)
-	}
-	context.AfterFunc(ctx, r.close)
+	r.serve(ctx, toSame)
 	return r, nil
 }
 
 // Renew takes over what arrives for the addresses that the outer namespace has
 // now.
-func (r *Relay) Renew(own []netip.Addr) error { return netns.Ingress(r.outer, own, r.port4, r.port6) }
-
-func (r *Relay) listen(network, addr string) (uint16, error) {
-	var l net.Listener
-	err := r.outer.Do(func() (err error) {
-		l, err = net.Listen(network, addr)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	r.listeners = append(r.listeners, l.(*net.TCPListener))
-	return uint16(l.Addr().(*net.TCPAddr).Port), nil
-}
+func (r *Relay) Renew(own []netip.Addr) error { return netns.Ingress(r.outer, own, r.ports) }
 
 // Remove takes the rules out of the outer namespace, which is not this
 // sandbox's and may outlive it.
 func (r *Relay) Remove() error { return netns.RemoveIngress(r.outer) }
 
+// listen opens what the rules bring one IP version's traffic to.
+func (r *Relay) listen(addr netip.Addr) (tcp, udp uint16, err error) {
+	l, err := r.listenTCP(netip.AddrPortFrom(addr, 0))
+	if err != nil {
+		return 0, 0, err
+	}
+	u, err := r.outer.ListenDatagrams(netip.AddrPortFrom(addr, 0))
+	if err != nil {
+		return 0, 0, err
+	}
+	r.sockets = append(r.sockets, u)
+	return uint16(l.Addr().(*net.TCPAddr).Port), uint16(u.LocalAddr().(*net.UDPAddr).Port), nil
+}
+
+func (r *Relay) listenTCP(addr netip.AddrPort) (*net.TCPListener, error) {
+	network := "tcp6"
+	if addr.Addr().Is4() {
+		network = "tcp4"
+	}
+	var l *net.TCPListener
+	err := r.outer.Do(func() (err error) {
+		l, err = net.ListenTCP(network, net.TCPAddrFromAddrPort(addr))
+		return err
+	})
+	if err == nil {
+		r.listeners = append(r.listeners, l)
+	}
+	return l, err
+}
+
+// serve carries what the listeners get, until ctx ends.
+func (r *Relay) serve(ctx context.Context, lead leader) {
+	for _, l := range r.listeners {
+		go r.accept(ctx, l, lead)
+	}
+	for _, u := range r.sockets {
+		go r.take(ctx, u, lead)
+	}
+	context.AfterFunc(ctx, r.close)
+}
+
 func (r *Relay) close() {
 	for _, l := range r.listeners {
 		l.Close()
 	}
+	for _, u := range r.sockets {
+		u.Close()
+	}
+	r.diag.Close()
 }
 
-func (r *Relay) accept(ctx context.Context, l *net.TCPListener) {
-	for {
-		conn, err := l.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors or memory: wait for some
-			slog.Warn("accept inbound connection", "error", err)
-			time.Sleep(50 * time.Millisecond)
-			continue
-		}
-		select {
-		case r.slots <- struct{}{}:
-			go func() {
-				defer func() { <-r.slots }()
-				r.carry(ctx, conn)
-			}()
-		default:
-			refuse(conn)
-		}
-	}
-}
+// leg is how to reach the workload: a destination inside, and the address that
+// it is to see, invalid for one of the inner namespace's own.
+type leg struct{ from, to netip.AddrPort }
 
-// carry connects an arrived connection to the workload. What nobody listens to
-// inside is refused, as it would be without a sandbox.
-func (r *Relay) carry(ctx context.Context, outside *net.TCPConn) {
-	dst, err := netns.OriginalDestination(outside)
-	if err != nil {
-		refuse(outside)
-		return
-	}
-	inside, err := r.dial(ctx, outside.RemoteAddr().(*net.TCPAddr).AddrPort(), dst)
-	if err != nil {
-		refuse(outside)
-		return
-	}
-	stop := context.AfterFunc(ctx, func() { outside.Close(); inside.Close() })
-	defer stop()
-	defer outside.Close()
-	defer inside.Close()
-	var wg sync.WaitGroup
-	wg.Go(func() { pipe(inside, outside) })
-	pipe(outside, inside)
-	wg.Wait()
-}
+// leader returns where what came from a client to a destination may go, in the
+// order of preference.
+type leader func(client, dst netip.AddrPort) []leg
 
-// dial connects to the address inside, as the client, or to the port on
+// toSame leads to the destination inside, as the client, or to its port on
 // loopback: there is where programs listen that were not told to be reachable.
-func (r *Relay) dial(ctx context.Context, client, dst netip.AddrPort) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := r.dialAs(ctx, client, dst)
-	if err != nil && !dst.Addr().IsLoopback() {
-		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		if dst.Addr().Is6() {
-			loopback = netip.IPv6Loopback()
+func toSame(client, dst netip.AddrPort) []leg {
+	client, dst = plain(client), plain(dst)
+	if a := client.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is4() != dst.Addr().Is4() {
+		client = netip.AddrPort{}
+	}
+	legs := []leg{{client, dst}}
+	if !dst.Addr().IsLoopback() {
+		legs = append(legs, leg{to: netip.AddrPortFrom(loopback(dst.Addr().Is4()), dst.Port())})
+	}
+	return legs
+}
+
+func plain(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}
+
+func loopback(v4 bool) netip.Addr {
+	if v4 {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// dialled opens a socket for the first leg that works.
+func dialled[C any](legs []leg, dial func(leg) (C, error)) (c C, err error) {
+	err = fmt.Errorf("nowhere to go")
+	for _, l := range legs {
+		if c, err = dial(l); err == nil {
+			return c, nil
 		}
-		conn, err = r.inner.Dial(ctx, "tcp", netip.AddrPortFrom(loopback, dst.Port()))
 	}
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.TCPConn), nil
-}
-
-// dialAs lets the workload see the client's address, and its port where nothing
-// inside has the same pair.
-func (r *Relay) dialAs(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
-	from := netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	if from.Addr().IsLoopback() || from.Addr().IsLinkLocalUnicast() || from.Addr().Is4() != dst.Addr().Unmap().Is4() {
-		return r.inner.Dial(ctx, "tcp", dst)
-	}
-	conn, err := r.inner.DialFrom(ctx, "tcp", from, dst)
-	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
-		conn, err = r.inner.DialFrom(ctx, "tcp", netip.AddrPortFrom(from.Addr(), 0), dst)
-	}
-	return conn, err
-}
-
-// pipe copies one direction, in the kernel, and passes its end on.
-func pipe(to, from *net.TCPConn) {
-	_, _ = io.Copy(to, from)
-	_ = to.CloseWrite()
-}
-
-func refuse(conn *net.TCPConn) {
-	_ = conn.SetLinger(0)
-	conn.Close()
+	return c, err
 }

@@ -10,12 +10,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/netns"
 )
 
 // plumbed returns an outer namespace as an engine prepares it, with an address
 // that its peer namespace can reach, and the sealed inner one.
-func plumbed(t *testing.T, own netip.Addr) (outer, peer, inner *netns.Namespace) {
+func plumbed(t *testing.T, own ...netip.Addr) (outer, peer, inner *netns.Namespace) {
 	t.Helper()
 	make := func() *netns.Namespace {
 		n, err := netns.New()
@@ -35,13 +36,15 @@ func plumbed(t *testing.T, own netip.Addr) (outer, peer, inner *netns.Namespace)
 	if err := h.LinkAdd(veth); err != nil {
 		t.Fatal(err)
 	}
-	up(t, outer, "eth0", own.String()+"/24")
-	up(t, peer, "eth1", own.Next().String()+"/24")
+	for _, a := range own {
+		up(t, outer, "eth0", a.String()+"/24")
+		up(t, peer, "eth1", a.Next().String()+"/24")
+	}
 	up(t, outer, "lo", "")
-	if _, err := netns.Seal(inner, []netip.Addr{own}); err != nil {
+	if _, err := netns.Seal(inner, own); err != nil {
 		t.Fatal(err)
 	}
-	if err := netns.Intercept(inner, []netip.Addr{own}); err != nil {
+	if err := netns.Intercept(inner, own); err != nil {
 		t.Fatal(err)
 	}
 	return outer, peer, inner
@@ -63,6 +66,7 @@ func up(t *testing.T, n *netns.Namespace, name, addr string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		a.Flags = unix.IFA_F_NODAD
 		if err := h.AddrAdd(link, a); err != nil {
 			t.Fatal(err)
 		}
@@ -95,13 +99,15 @@ func greet(t *testing.T, inner *netns.Namespace, addr string) {
 }
 
 func TestInboundConnectionsReachTheWorkload(t *testing.T) {
-	own := netip.MustParseAddr("10.88.0.7")
-	outer, peer, inner := plumbed(t, own)
-	r, err := Start(t.Context(), outer, inner, []netip.Addr{own}, 16)
+	own := []netip.Addr{netip.MustParseAddr("10.88.0.7"), netip.MustParseAddr("fd00:88::7")}
+	outer, peer, inner := plumbed(t, own...)
+	r, err := Start(t.Context(), outer, inner, own, 16)
 	if err != nil {
 		t.Fatal(err)
 	}
 	greet(t, inner, "10.88.0.7:8080")
+	greet(t, inner, "[fd00:88::7]:8080")
+	greet(t, inner, "10.88.0.7:53")
 	greet(t, inner, "127.0.0.1:9090")
 	greet(t, inner, "[::1]:9091")
 	for _, tt := range []struct {
@@ -110,6 +116,8 @@ func TestInboundConnectionsReachTheWorkload(t *testing.T) {
 		to, want string
 	}{
 		{"from another host", peer, "10.88.0.7:8080", "10.88.0.7:8080 heard 10.88.0.8 say hi"},
+		{"from another host over IPv6", peer, "[fd00:88::7]:8080", "[fd00:88::7]:8080 heard fd00:88::8 say hi"},
+		{"to a name server, not the sandbox's", peer, "10.88.0.7:53", "10.88.0.7:53 heard 10.88.0.8 say hi"},
 		{"to a server on loopback only", peer, "10.88.0.7:9090", "127.0.0.1:9090 heard 127.0.0.1 say hi"},
 		{"port-forward", outer, "127.0.0.1:9090", "127.0.0.1:9090 heard 127.0.0.1 say hi"},
 		{"port-forward over IPv6", outer, "[::1]:9091", "[::1]:9091 heard ::1 say hi"},

@@ -1,0 +1,103 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"openshell.ai/openshell/netns"
+)
+
+// dialTimeout bounds a connection inside: it never leaves the machine.
+const dialTimeout = 5 * time.Second
+
+func (r *Relay) accept(ctx context.Context, l *net.TCPListener, lead leader) {
+	for {
+		conn, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors or memory: wait for some
+			slog.Warn("accept inbound connection", "error", err)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		select {
+		case r.slots <- struct{}{}:
+			go func() {
+				defer func() { <-r.slots }()
+				r.carry(ctx, conn, lead)
+			}()
+		default:
+			refuse(conn)
+		}
+	}
+}
+
+// carry connects an arrived connection to the workload. What nobody listens to
+// inside is refused, as it would be without a sandbox.
+func (r *Relay) carry(ctx context.Context, outside *net.TCPConn, lead leader) {
+	inside, err := r.reach(ctx, outside, lead)
+	if err != nil {
+		refuse(outside)
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { outside.Close(); inside.Close() })
+	defer stop()
+	defer outside.Close()
+	defer inside.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() { pipe(inside, outside) })
+	pipe(outside, inside)
+	wg.Wait()
+}
+
+func (r *Relay) reach(ctx context.Context, outside *net.TCPConn, lead leader) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	client := outside.RemoteAddr().(*net.TCPAddr).AddrPort()
+	conn, err := dialled(lead(client, destination(outside)), func(l leg) (net.Conn, error) { return r.dial(ctx, l) })
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// destination is what a connection was opened for. One that the kernel does not
+// track has been redirected by no rule.
+func destination(conn *net.TCPConn) netip.AddrPort {
+	if dst, err := netns.OriginalDestination(conn); err == nil {
+		return dst
+	}
+	return conn.LocalAddr().(*net.TCPAddr).AddrPort()
+}
+
+// dial lets the workload see the client's address, and its port where nothing
+// inside has the same pair.
+func (r *Relay) dial(ctx context.Context, l leg) (net.Conn, error) {
+	if !l.from.IsValid() {
+		return r.inner.DialUnintercepted(ctx, "tcp", l.to)
+	}
+	conn, err := r.inner.DialFrom(ctx, "tcp", l.from, l.to)
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
+		conn, err = r.inner.DialFrom(ctx, "tcp", netip.AddrPortFrom(l.from.Addr(), 0), l.to)
+	}
+	return conn, err
+}
+
+// pipe copies one direction, in the kernel, and passes its end on.
+func pipe(to, from *net.TCPConn) {
+	_, _ = io.Copy(to, from)
+	_ = to.CloseWrite()
+}
+
+func refuse(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	conn.Close()
+}

@@ -125,6 +125,9 @@ func isInternal(a netip.Addr) bool {
 //
 // Addresses that are always blocked stay so whatever the policy says, and a
 // connection no rule allows (permissive mode) reaches public addresses only.
+// One exception is the container's host: where an operator's endpoint names it by
+// an engine's alias, it may be at the link-local address that the hosts file
+// had for the alias.
 // Otherwise the endpoints decide, by how they name the host; an address passes
 // if the exact names, the wildcards or the hostless endpoints admit it. Among
 // the endpoints of one of these kinds, allowed_ips takes precedence; without
@@ -139,6 +142,13 @@ func (m Match) CheckAddress(addr netip.Addr, port uint16) error {
 		return refuse("internal address: the host is a cloud metadata service, which is always blocked")
 	case !a.IsValid():
 		return refuse("internal address: not an address")
+	case m.isGateway(a):
+		if slices.Contains(controlPlanePorts, port) {
+			return refuse("port %d is a blocked control-plane port, connection rejected", port)
+		}
+		return nil
+	case what != "" && m.namesGateway():
+		return refuse("trusted-gateway check failed: %s is not the address that the container's hosts file has for the host (%s)", addr, what)
 	case what != "":
 		return refuse("internal address: %s is always blocked (%s)", addr, what)
 	}

@@ -15,6 +15,11 @@ type Options struct {
 	// path the kernel resolved. It returns "" or the same path where the path
 	// is no link. Nil: nothing is resolved.
 	ResolveBinary func(path string) string
+	// HostAliases are the addresses that the container's hosts(5) gave its
+	// engine's names for the host before the workload could write to it, by name.
+	// Names other than those of HostAliases are not looked at. See
+	// Match.CheckAddress.
+	HostAliases map[string][]netip.Addr
 }
 
 // Engine is a policy compiled for deciding. It is immutable and safe for
@@ -86,6 +91,7 @@ type endpoint struct {
 	enforce           bool
 	allowEncodedSlash bool
 	allowedIPs        []netip.Prefix
+	gateway           []netip.Addr // of a host alias that the operator named
 	protocol          string
 	path              endpointPath
 	maxBody           int
@@ -127,7 +133,7 @@ func (e *Engine) add(key string, r *Rule, o Options) error {
 	}
 	for i := range r.Endpoints {
 		source := &r.Endpoints[i]
-		ep, err := compileEndpoint(compiled, source)
+		ep, err := compileEndpoint(compiled, source, o)
 		if err != nil {
 			return err
 		}
@@ -162,7 +168,7 @@ func compileBinaries(r *Rule, o Options) (exact []string, globs []glob, err erro
 	return slices.Compact(exact), globs, nil
 }
 
-func compileEndpoint(r *rule, source *Endpoint) (*endpoint, error) {
+func compileEndpoint(r *rule, source *Endpoint, o Options) (*endpoint, error) {
 	ep := &endpoint{
 		rule:              r,
 		kind:              source.kind(),
@@ -179,6 +185,9 @@ func compileEndpoint(r *rule, source *Endpoint) (*endpoint, error) {
 			return nil, err
 		}
 		ep.allowedIPs = append(ep.allowedIPs, prefix)
+	}
+	if host := canonicalHost(source.Host); !r.learned && slices.Contains(hostAliases, host) {
+		ep.gateway = gatewayAddrs(o.HostAliases[host])
 	}
 	var err error
 	if ep.path, err = compileEndpointPath(source.Path); err != nil {

@@ -68,6 +68,9 @@ func (s *Sandbox) completeNetwork(a admission) error {
 		return err
 	}
 	s.nameservers = servers
+	if err := s.setRules(s.rules.Load().policies); err != nil { // some go by the hosts file
+		return err
+	}
 	if err := s.openLate(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 
@@ -10,6 +11,7 @@ import (
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/proxy/names"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
@@ -34,7 +36,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: confine.RulesetFor(p.Effective)}
-	options := policy.Options{ResolveBinary: s.resolveBinary}
+	options := policy.Options{ResolveBinary: s.resolveBinary, HostAliases: s.hostAliases()}
 	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
 	}
@@ -45,6 +47,15 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	}
 	s.rules.Store(r)
 	return nil
+}
+
+// hostAliases are the engine's names for the host in the container's hosts file.
+func (s *Sandbox) hostAliases() map[string][]netip.Addr {
+	hosts, aliases := names.ParseHosts(s.request.DNS.Hosts), map[string][]netip.Addr{}
+	for _, name := range policy.HostAliases() {
+		aliases[name] = hosts.Addresses(name)
+	}
+	return aliases
 }
 
 // resolveBinary follows the symbolic links of a path in the first container's

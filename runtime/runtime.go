@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -18,6 +19,9 @@ import (
 type Runtime struct {
 	// Version is openshell's own, which `features` tells.
 	Version string
+	// Publish are the ports of a new sandbox's outer namespace that lead to its
+	// workload. No engine asks for any: it has its own way to publish ports.
+	Publish []ingress.Publication
 
 	config  *config.Config
 	lowPath string // of the low-level runtime
@@ -103,7 +107,11 @@ func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
 		return 1, err
 	}
 	root := r.root(inv)
-	err = prepare(ctx, r.config, root, bundle, inv.ID, inv.Command, spawner.Start)
+	start := func(request sandbox.Request, c *config.Config) (sandbox.Ready, error) {
+		request.Publish = r.Publish
+		return spawner.Start(request, c)
+	}
+	err = prepare(ctx, r.config, root, bundle, inv.ID, inv.Command, start)
 	spawner.Close()
 	if err != nil {
 		return 1, err

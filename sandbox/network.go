@@ -9,6 +9,7 @@ import (
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/proxy/names"
 )
 
@@ -97,6 +98,9 @@ func (s *Sandbox) serveNetwork() error {
 	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
 	if err := netns.Intercept(s.inner, own); err != nil {
+		return err
+	}
+	if err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.config.Limits.Connections); err != nil {
 		return err
 	}
 	return s.startIngress()

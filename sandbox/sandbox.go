@@ -48,9 +48,11 @@ type Request struct {
 	// Said are the container's own annotations of openshell, valid ones.
 	Said map[string]string `json:"said,omitempty"`
 
-	Outer  Outer    `json:"outer"`
-	DNS    Resolver `json:"dns"`
-	Rootfs string   `json:"rootfs"` // of the first container, on the host
+	Outer Outer `json:"outer"`
+	// Publish are the ports of the outer namespace that lead to the workload.
+	Publish []ingress.Publication `json:"publish,omitempty"`
+	DNS     Resolver              `json:"dns"`
+	Rootfs  string                `json:"rootfs"` // of the first container, on the host
 
 	Container Container `json:"container"`
 	// Creator is the process that makes the first container: it becomes the

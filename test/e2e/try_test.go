@@ -1,11 +1,14 @@
 package e2e_test
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/fakenet"
@@ -67,4 +70,55 @@ func TestTry(t *testing.T) {
 		t.Errorf("a command that does not exist: %s", o)
 	}
 	nothingLeft(t, "trying", before, w.runDir)
+}
+
+// Not parallel: the ports are the network's.
+func TestTryPublishes(t *testing.T) {
+	w := newWorld(t)
+	w.policy("tried", noNetwork)
+	must(t, os.Mkdir(w.tryDir(), 0o755))
+	client := filepath.Join(w.tryDir(), "client")
+	must(t, copyFile(binaries.client, client))
+	for _, tt := range []struct{ name, network, publish, at, listen, udp string }{
+		{"TCP", "tcp", "18080:80", "127.0.0.1:18080", "127.0.0.1:80", ""},
+		{"TCP over IPv6", "tcp", "[::1]:18081:81", "[::1]:18081", "[::1]:81", ""},
+		{"UDP", "udp", "127.0.0.1:15353:53/udp", "127.0.0.1:15353", "0.0.0.0:53", "-udp"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := []string{"try", "--policy", "tried", "--bind", "--publish", tt.publish, "--", client, "listen", "-n", "1", "-t", "30s"}
+			if tt.udp != "" {
+				args = append(args, tt.udp)
+			}
+			server := w.command(append(args, tt.listen)...)
+			server.Dir = w.tryDir()
+			w.launch(server)
+			eventually(t, 20*time.Second, "the server listens", func() bool { return strings.Contains(textOf(server.Stdout), "listening") })
+
+			again := w.try("--policy", "tried", "--publish", tt.publish, "--", "/bin/true")
+			if again.status == 0 || strings.Count(strings.TrimSpace(again.stderr), "\n") > 0 || !strings.Contains(again.stderr, "is in use by another program") {
+				t.Errorf("a port in use: %s", again)
+			}
+
+			var c net.Conn
+			must(t, w.net.Do(func() (err error) {
+				c, err = net.Dial(tt.network, tt.at)
+				return err
+			}))
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			_, err := c.Write([]byte("knock"))
+			must(t, err)
+			answer := make([]byte, 5)
+			if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "knock" {
+				t.Errorf("answer %q, %v", answer, err)
+			}
+			c.Close()
+			if o := w.finish(server); o.status != 0 {
+				t.Error(o)
+			}
+		})
+	}
+	if o := w.try("--publish", "80", "--", "/bin/true"); o.status != 125 || !strings.Contains(o.stderr, "HOSTPORT:PORT") {
+		t.Errorf("a malformed port: %s", o)
+	}
 }

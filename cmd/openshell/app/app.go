@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"openshell.ai/openshell/cmd/openshell/try"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/runtime"
 	"openshell.ai/openshell/sandbox"
@@ -53,6 +54,9 @@ func runOCI(inv runtime.Invocation) int {
 			return 1, err
 		}
 		rt.Version = version
+		if rt.Publish, err = try.Published(); err != nil {
+			return 1, err
+		}
 		return rt.Run(context.Background(), inv)
 	}()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/runtime"
 	"openshell.ai/openshell/sandbox"
 )
@@ -29,6 +31,7 @@ type options struct {
 	ttl        time.Duration
 	bind       bool
 	env        []string
+	publish    []string
 }
 
 // Command returns the cobra command.
@@ -45,7 +48,8 @@ The exit status is the command's own; 125 where the sandbox could not be made.`,
 		Example: `  openshell try --policy agent --permissive -- curl https://example.com
   openshell proposals agent
   openshell approve agent --all
-  openshell try --policy agent -- curl https://example.com`,
+  openshell try --policy agent -- curl https://example.com
+  openshell try --publish 8080:80 -- ./server`,
 		Args:                  cobra.MinimumNArgs(1),
 		DisableFlagsInUseLine: true,
 		RunE:                  func(_ *cobra.Command, args []string) error { return run(o, args) },
@@ -57,6 +61,7 @@ The exit status is the command's own; 125 where the sandbox could not be made.`,
 	f.DurationVar(&o.ttl, "permissive-ttl", 0, "how long permissive mode lasts (default: the node's default_ttl)")
 	f.BoolVar(&o.bind, "bind", false, "writes below the current directory are real")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "`NAME=value` for the command, or NAME to pass this shell's on")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "`[ADDRESS:]HOSTPORT:PORT[/udp]`: what comes to this host's port (of 127.0.0.1 where no address is given) goes to the command's")
 	return cmd
 }
 
@@ -104,6 +109,11 @@ func runSandboxed(o options, args []string) (status int, err error) {
 			return 0, fmt.Errorf("--policy: %w", err)
 		}
 	}
+	for _, p := range o.publish {
+		if _, err := ingress.ParsePublication(p); err != nil {
+			return 0, fmt.Errorf("--publish: %w", err)
+		}
+	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return 0, err
@@ -120,19 +130,43 @@ func runSandboxed(o options, args []string) (status int, err error) {
 	if err := b.write(newSpec(c, o, b, cwd, args)); err != nil {
 		return 0, err
 	}
-	status, err = runBundle(b.dir, id)
+	status, err = runBundle(b.dir, id, o.publish)
 	// The run is over when what it taught is on disk.
 	return status, errors.Join(err, sandbox.Close(context.Background(), c, runtime.DefaultRoot(c), id))
 }
 
+// publishVariable tells the OCI command, whose arguments are runc's, what to
+// publish.
+const publishVariable = "OPENSHELL_TRY_PUBLISH"
+
+// Published returns what the command that called this one wants published. No
+// other process is told.
+func Published() (list []ingress.Publication, err error) {
+	text := os.Getenv(publishVariable)
+	if text == "" {
+		return nil, nil
+	}
+	for _, s := range strings.Split(text, ",") {
+		p, err := ingress.ParsePublication(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", publishVariable, err)
+		}
+		list = append(list, p)
+	}
+	return list, os.Unsetenv(publishVariable)
+}
+
 // runBundle runs a bundle through this program's own OCI command.
-func runBundle(dir, id string) (int, error) {
+func runBundle(dir, id string, publish []string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
 	cmd := exec.Command(self, "run", "--bundle", dir, id)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if len(publish) > 0 {
+		cmd.Env = append(os.Environ(), publishVariable+"="+strings.Join(publish, ","))
+	}
 	// The runtime forwards signals to the workload; this process only waits.
 	signal.Ignore(unix.SIGINT, unix.SIGQUIT)
 	if err := cmd.Start(); err != nil {

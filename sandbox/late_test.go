@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/policy"
 )
 
 // plug gives a namespace a card with an address, as an engine does, and returns
@@ -143,3 +144,29 @@ func TestAdmissionThatFailsEndsTheSandbox(t *testing.T) {
 }
 
 func addrPort(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
+
+// The engine writes the hosts file while the network is put together.
+func TestLateHostsFile(t *testing.T) {
+	c := newNode(t)
+	writePolicy(t, c, "c1", `
+version: 1
+network_policies:
+  host:
+    endpoints: [{ host: host.containers.internal, port: 8080 }]
+`)
+	r := lateRequest(t, OuterEmpty)
+	s := start(t, c, r)
+	check := func() error {
+		m := s.view().Engine.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
+		return m.CheckAddress(netip.MustParseAddr("169.254.1.2"), 8080)
+	}
+	if check() == nil {
+		t.Error("an address that nobody has named passes")
+	}
+	must(t, Admit(t.Context(), c, r.Container.Root, "c1", func(Container) (Resolver, error) {
+		return Resolver{Hosts: "169.254.1.2\thost.containers.internal host.docker.internal\n"}, nil
+	}))
+	must(t, check())
+	must(t, s.Reload())
+	must(t, check())
+}

@@ -84,7 +84,7 @@ func TestDockerRestart(t *testing.T) {
 	at := fakenet.OuterAddrs()[0].String() + ":8080"
 	deadline := time.Now().Add(patience)
 	for {
-		answer, err := n.outside(at)
+		answer, err := n.outside("tcp", at)
 		if answer == "hello" {
 			break
 		}

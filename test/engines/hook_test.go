@@ -2,6 +2,7 @@ package engines_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -77,7 +78,8 @@ func (h hooked) run(state specs.State) error {
 			"ranges": []any{[]any{map[string]string{"subnet": hookSubnet}}}},
 	}
 	portmap := map[string]any{"cniVersion": "0.4.0", "name": "nerd", "type": "portmap", "snat": true}
-	if host, container, ok := strings.Cut(h.Publish, ":"); ok {
+	publish, protocol, _ := strings.Cut(h.Publish, "/")
+	if host, container, ok := strings.Cut(publish, ":"); ok {
 		hostPort, err := strconv.Atoi(host)
 		if err != nil {
 			return err
@@ -87,7 +89,7 @@ func (h hooked) run(state specs.State) error {
 			return err
 		}
 		portmap["runtimeConfig"] = map[string]any{"portMappings": []any{
-			map[string]any{"hostPort": hostPort, "containerPort": port, "protocol": "tcp"}}}
+			map[string]any{"hostPort": hostPort, "containerPort": port, "protocol": cmp.Or(protocol, "tcp")}}}
 	}
 	if h.Command == "DEL" {
 		if _, err := h.plugin(state, portmap); err != nil {

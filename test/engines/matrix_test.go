@@ -43,6 +43,7 @@ func TestEngines(t *testing.T) {
 			{"no network", noNetwork},
 			{"the host's network", hostNetwork},
 			{"published port", publishedPort},
+			{"published UDP port", publishedUDP},
 			{"another container's network", sharedNetwork},
 		} {
 			n.net.Reset()
@@ -108,18 +109,28 @@ func hostNetwork(t *testing.T, n *node) {
 }
 
 func publishedPort(t *testing.T, n *node) {
-	name := n.serve(t, options{publish: "8080:9000", annotations: policyOf("agent")}, clientPath, "listen", "0.0.0.0:9000")
+	published(t, n, "tcp", "8080:9000", "0.0.0.0:9000")
+}
+
+// publishedUDP is port 53, which leads to the sandbox's own name server for
+// connections from inside.
+func publishedUDP(t *testing.T, n *node) {
+	published(t, n, "udp", "8080:53/udp", "-udp", "0.0.0.0:53")
+}
+
+func published(t *testing.T, n *node, network, ports string, listen ...string) {
+	name := n.serve(t, options{publish: ports, annotations: policyOf("agent")}, append([]string{clientPath, "listen"}, listen...)...)
 	at := net.JoinHostPort(fakenet.OuterAddrs()[0].String(), "8080")
 	var last string
 	eventually(t, "the published port answers", func() bool {
-		answer, err := n.outside(at)
+		answer, err := n.outside(network, at)
 		if last = answer; err != nil {
 			last = err.Error()
 		}
 		return last == "hello"
 	})
 	n.remove(t, name)
-	if _, err := n.outside(at); err == nil {
+	if _, err := n.outside(network, at); err == nil {
 		t.Error("the published port answers though the container is gone")
 	}
 }

@@ -46,7 +46,7 @@ type engine interface {
 type options struct {
 	name        string
 	network     string // as the engine calls it; "" for its default
-	publish     string // HOST:CONTAINER
+	publish     string // HOST:CONTAINER[/udp]
 	annotations []string
 	detach      bool
 }
@@ -208,10 +208,10 @@ func (n *node) remove(t *testing.T, name string) {
 }
 
 // outside asks a port of the machine from the internet's side.
-func (n *node) outside(addr string) (string, error) {
+func (n *node) outside(network, addr string) (string, error) {
 	var conn net.Conn
 	err := n.net.DoInternet(func() (err error) {
-		conn, err = net.DialTimeout("tcp", addr, 5*time.Second)
+		conn, err = net.DialTimeout(network, addr, 5*time.Second)
 		return err
 	})
 	if err != nil {
@@ -222,7 +222,9 @@ func (n *node) outside(addr string) (string, error) {
 	if _, err := conn.Write([]byte("hello")); err != nil {
 		return "", err
 	}
-	_ = conn.(*net.TCPConn).CloseWrite()
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
 	buf := make([]byte, 64)
 	k, err := conn.Read(buf)
 	return string(buf[:k]), err

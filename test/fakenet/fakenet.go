@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Options says how to make a [Net]. The zero value is ready to use.
@@ -47,6 +48,8 @@ type Net struct {
 	zone    *zone
 	journal journal
 	close   func() error
+
+	releases atomic.Int32 // of the packages, since the last Reset
 
 	// ctx ends what no server's Close ends: WebSockets and raw connections.
 	ctx     context.Context
@@ -156,9 +159,10 @@ func (n *Net) Requests() []Request { return n.journal.requests.snapshot() }
 func (n *Net) Queries() []Query { return n.journal.queries.snapshot() }
 
 // Reset forgets every request and query, and restarts the names whose answers
-// depend on how often they were asked ([RebindHost]).
+// depend on how often they were asked ([RebindHost]) and the packages' versions.
 func (n *Net) Reset() {
 	n.journal.requests.reset()
 	n.journal.queries.reset()
 	n.zone.reset()
+	n.releases.Store(0)
 }

@@ -17,6 +17,8 @@ const (
 	GitHost       = "git.example"         // git smart HTTP, /project.git: 443
 	PyPIHost      = "pypi.example"        // Python package index, /simple/: 443
 	NPMHost       = "npm.example"         // npm registry: 443
+	GoHost        = "goproxy.example"     // Go module proxy: 443
+	DebianHost    = "deb.example"         // Debian archive: 443
 	EchoHost      = "echo.example"        // TCP and UDP echo: 7, 443/udp
 	MailHost      = "mail.example"        // SMTP, speaks first: 25, 2525
 	TLSHost       = "tls.example"         // TLS, but not HTTP; echo: 8883
@@ -81,6 +83,8 @@ var hosts = map[string][]netip.Addr{
 	GitHost:       public(15),
 	PyPIHost:      public(16),
 	NPMHost:       public(17),
+	GoHost:        public(26),
+	DebianHost:    public(27),
 	EchoHost:      public(18),
 	MailHost:      public(19),
 	TLSHost:       public(20),

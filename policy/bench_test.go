@@ -117,11 +117,18 @@ func BenchmarkRequest(b *testing.B) {
 }
 
 func BenchmarkCanonicalTarget(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, _, err := CanonicalTarget("/repos/owner/name/issues?state=open", false); err != nil {
-			b.Fatal(err)
-		}
+	for name, target := range map[string]string{
+		"canonical": "/repos/owner/name/issues?state=open",
+		"escaped":   "/repos/owner/a%20b/./issues?state=open",
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := CanonicalTarget(target, false); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
@@ -179,5 +186,29 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 		}
 	}); n != 0 || known == 0 {
 		t.Errorf("name: %v allocations", n)
+	}
+	for _, target := range []string{"/", "/repos/owner/name/issues?state=open", "/.well-known/@a:b/..."} {
+		if n := testing.AllocsPerRun(100, func() {
+			if _, _, err := CanonicalTarget(target, false); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("target %s: %v allocations", target, n)
+		}
+	}
+}
+
+// The keys that a refusal names cost the same however many there are.
+func TestDeniedNamesFewRules(t *testing.T) {
+	denied := func(rules int) float64 {
+		e := benchEngine(t, rules)
+		return testing.AllocsPerRun(20, func() {
+			if m := e.Connect(Connection{Binary: "/bin/other", Host: "shared.example.com", Port: 443}); m.Allowed {
+				t.Fatal(m.Policy)
+			}
+		})
+	}
+	if few, many := denied(10), denied(500); many > few {
+		t.Errorf("%v allocations with 10 rules, %v with 500", few, many)
 	}
 }

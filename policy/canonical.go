@@ -41,6 +41,9 @@ func CanonicalTarget(target string, allowEncodedSlash bool) (path, rawQuery stri
 	if len(raw) > maxPath {
 		return "", "", errors.New("request-target exceeds the configured maximum length")
 	}
+	if isCanonical(raw) { // as nearly every target is
+		return raw, rawQuery, nil
+	}
 	decoded, err := decodePath(raw, allowEncodedSlash)
 	if err != nil {
 		return "", "", err
@@ -54,6 +57,28 @@ func CanonicalTarget(target string, allowEncodedSlash bool) (path, rawQuery stri
 	}
 	return path, rawQuery, nil
 }
+
+// isCanonical reports whether a path is its own canonical form. It may say no
+// of one that is: escapes are left to the decoder.
+func isCanonical(path string) bool {
+	start := 0 // of the segment
+	for i := range len(path) {
+		switch b := path[i]; {
+		case b != '/':
+			if !isPchar(b) {
+				return false
+			}
+		case i > 0 && i == start, dots(path[start:i]):
+			return false
+		default:
+			start = i + 1
+		}
+	}
+	return path[0] == '/' && !dots(path[start:])
+}
+
+// dots reports whether a segment is a dot segment.
+func dots(segment string) bool { return segment == "." || segment == ".." }
 
 // originForm strips scheme and authority from an absolute-form target.
 func originForm(target string) string {
@@ -127,7 +152,7 @@ func resolveDots(segments []string) ([]string, error) {
 		// An encoded slash keeps a dot segment inside its segment, where an
 		// upstream that decodes it would find it.
 		for part := range strings.SplitSeq(segment, string(rune(encodedSlash))) {
-			if part == "." || part == ".." {
+			if dots(part) {
 				return nil, errors.New("request-target still contains a `.`/`..` segment after canonicalization")
 			}
 		}
@@ -156,7 +181,13 @@ func encodePath(segments []string) string {
 
 // isPchar reports whether a byte stands for itself in a path segment: RFC 3986
 // pchar, without ';', which starts the parameters that are dropped.
-func isPchar(b byte) bool {
-	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' ||
-		strings.IndexByte("-._~!$&'()*+,=:@", b) >= 0
-}
+func isPchar(b byte) bool { return pchars[b] }
+
+var pchars = func() (is [256]bool) {
+	const punctuation = "-._~!$&'()*+,=:@"
+	for i := range is {
+		b := byte(i)
+		is[i] = b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || strings.IndexByte(punctuation, b) >= 0
+	}
+	return is
+}()

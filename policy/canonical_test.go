@@ -110,6 +110,12 @@ func FuzzCanonicalTarget(f *testing.F) {
 		if err != nil || again != path {
 			t.Errorf("%q → %q → %q, %v", target, path, again, err)
 		}
+		if !strings.Contains(path, "%") && !isCanonical(path) {
+			t.Errorf("%q → %q, which is not known for canonical", target, path)
+		}
+		if raw, _, _ := strings.Cut(target, "?"); raw != "" && isCanonical(raw) && path != raw {
+			t.Errorf("%q is taken for canonical, but %q is", raw, path)
+		}
 		if !strings.HasPrefix(path, "/") || strings.Contains(path, "//") || strings.ContainsAny(path, ";?#\\ \r\n\x00") {
 			t.Errorf("%q → %q", target, path)
 		}

@@ -165,19 +165,15 @@ const reasonRules = 3
 
 // binaryReason says which rules name the endpoint for other binaries.
 func (e *Engine) binaryReason(host string, s service, c *Connection) string {
+	keys := e.rulesFor(host, s, reasonRules+1)
 	var reasons []string
-	more := 0
-	for _, key := range e.rulesFor(host, s) {
-		if len(reasons) == reasonRules {
-			more++
-			continue
-		}
+	for _, key := range keys[:min(len(keys), reasonRules)] {
 		reasons = append(reasons, fmt.Sprintf("binary '%s' not allowed in policy '%s' (ancestors: [%s])",
 			printable(c.Binary), printable(key), printable(strings.Join(c.Ancestors, " -> "))))
 	}
 	reason := strings.Join(reasons, "; ")
-	if more > 0 {
-		reason += fmt.Sprintf("; nor in %d more", more)
+	if len(keys) > reasonRules {
+		reason += "; nor in any other policy"
 	}
 	return reason + ". SYMLINK HINT: the binary is the path the kernel resolved, not a symbolic link's"
 }

@@ -21,41 +21,73 @@ func affixOf(pattern string, separator byte) affix {
 }
 
 // affixIndex finds what may match a text among many patterns: those whose
-// affix is the text's. It costs one lookup for each pair of lengths that the
-// affixes have, of which there are few even where patterns are many.
+// affix is the text's. It costs at most one lookup for each pair of lengths that
+// the affixes have, of which there are few even where patterns are many. Affixes
+// of one length mostly end alike, such as in a separator, and a text that is cut
+// elsewhere needs no lookup.
 type affixIndex[T any] struct {
 	values  map[affix][]T
 	lengths []affixLength
 }
 
-type affixLength struct{ prefix, suffix int }
+// affixLength is the lengths of some affixes, and the bytes beside the middle
+// that they leave out.
+type affixLength struct {
+	prefix, suffix int
+	ends, begins   byteSet // of the prefixes, and the suffixes
+}
+
+// byteSet is a set of bytes, one bit each.
+type byteSet [4]uint64
+
+func (s *byteSet) add(b byte)      { s[b>>6] |= 1 << (b & 63) }
+func (s *byteSet) has(b byte) bool { return s[b>>6]&(1<<(b&63)) != 0 }
 
 func (x *affixIndex[T]) add(a affix, value T) {
 	if x.values == nil {
 		x.values = map[affix][]T{}
 	}
-	if length := (affixLength{len(a.prefix), len(a.suffix)}); len(x.values[a]) == 0 && !x.has(length) {
-		x.lengths = append(x.lengths, length)
+	l := x.length(a)
+	if a.prefix != "" {
+		l.ends.add(a.prefix[l.prefix-1])
+	}
+	if a.suffix != "" {
+		l.begins.add(a.suffix[0])
 	}
 	x.values[a] = append(x.values[a], value)
 }
 
-func (x *affixIndex[T]) has(length affixLength) bool {
-	for _, l := range x.lengths {
-		if l == length {
-			return true
+// length returns the entry for an affix's lengths.
+func (x *affixIndex[T]) length(a affix) *affixLength {
+	for i := range x.lengths {
+		if l := &x.lengths[i]; l.prefix == len(a.prefix) && l.suffix == len(a.suffix) {
+			return l
 		}
 	}
-	return false
+	x.lengths = append(x.lengths, affixLength{prefix: len(a.prefix), suffix: len(a.suffix)})
+	return &x.lengths[len(x.lengths)-1]
+}
+
+// cut returns what a text has of the lengths. It returns false where no affix
+// of these lengths can be the text's.
+func (l *affixLength) cut(s string) (a affix, ok bool) {
+	if l.prefix > len(s) || l.suffix > len(s) {
+		return a, false
+	}
+	if l.prefix > 0 && !l.ends.has(s[l.prefix-1]) || l.suffix > 0 && !l.begins.has(s[len(s)-l.suffix]) {
+		return a, false
+	}
+	return affix{s[:l.prefix], s[len(s)-l.suffix:]}, true
 }
 
 // any reports whether match is true of one of the values for s.
 func (x *affixIndex[T]) any(s string, match func(T) bool) bool {
-	for _, l := range x.lengths {
-		if l.prefix > len(s) || l.suffix > len(s) {
+	for i := range x.lengths {
+		a, ok := x.lengths[i].cut(s)
+		if !ok {
 			continue
 		}
-		for _, value := range x.values[affix{s[:l.prefix], s[len(s)-l.suffix:]}] {
+		for _, value := range x.values[a] {
 			if match(value) {
 				return true
 			}

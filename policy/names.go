@@ -13,12 +13,14 @@ func (e *Engine) NameKnown(host string) bool {
 	return e.knownNames[host] || e.wildcards.any(host, func(*wildcardHost) bool { return true })
 }
 
-// rulesFor returns the sorted keys of the rules that name an endpoint.
-func (e *Engine) rulesFor(host string, s service) []string {
-	var keys []string
+// rulesFor returns the first keys, in order and at most n, of the rules that name
+// an endpoint. Its time does not depend on how many there are: it looks each one
+// up in every bucket's sorted keys.
+func (e *Engine) rulesFor(host string, s service, n int) []string {
+	var buckets []*bucket
 	take := func(b *bucket) {
 		if b != nil {
-			keys = append(keys, b.keys...)
+			buckets = append(buckets, b)
 		}
 	}
 	if addr, literal := hostAddr(host); literal {
@@ -31,6 +33,33 @@ func (e *Engine) rulesFor(host string, s service) []string {
 		return false
 	})
 	take(e.hostless[s])
-	slices.Sort(keys)
-	return slices.Compact(keys)
+	keys := make([]string, 0, n)
+	for len(keys) < n {
+		next, found := "", false
+		for _, b := range buckets {
+			if key, ok := b.after(keys); ok && (!found || key < next) {
+				next, found = key, true
+			}
+		}
+		if !found {
+			break
+		}
+		keys = append(keys, next)
+	}
+	return keys
+}
+
+// after returns the bucket's first key that is behind the last of those given.
+func (b *bucket) after(keys []string) (key string, ok bool) {
+	i := 0
+	if len(keys) > 0 {
+		found := false
+		if i, found = slices.BinarySearch(b.keys, keys[len(keys)-1]); found {
+			i++
+		}
+	}
+	if i == len(b.keys) {
+		return "", false
+	}
+	return b.keys[i], true
 }

@@ -7,6 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -80,66 +83,99 @@ func BenchmarkTerminatedDownload(b *testing.B) {
 	}
 }
 
-// BenchmarkRequestPath sends requests on 16 kept-alive HTTPS connections at
-// once. The client is as bare as can be: a request in, a status line and a body
-// out.
+// BenchmarkRequestPath sends requests on 16 kept-alive connections at once. The
+// client is as bare as can be: a request in, a status line and a body out. Beside
+// the proxy and the direct way there is a plain httputil.ReverseProxy, which
+// decides nothing.
 func BenchmarkRequestPath(b *testing.B) {
-	const workers = 16
-	for _, way := range []string{"proxy", "direct"} {
-		b.Run(way, func(b *testing.B) {
-			r := newRoom(b, enforcing("{host: "+stream+", port: 443, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: '/bytes/*'}}]}"), quiet)
-			dial := func() *tls.Conn {
-				if way == "proxy" {
-					conn, err := r.dial(b.Context(), "tcp", stream+":443")
-					return secured(b, r, conn, err)
-				}
-				conn, err := internet.DialContext(b.Context(), "tcp", stream+":443")
-				return secured(b, r, conn, err)
-			}
-			conns := make(chan *tls.Conn, workers)
-			for range workers {
-				conns <- dial()
-			}
-			var wg sync.WaitGroup
-			work := make(chan struct{}, workers)
-			for range workers {
-				wg.Go(func() {
-					conn := <-conns
-					defer conn.Close()
-					answers := bufio.NewReaderSize(conn, 4096)
-					for range work {
-						io.WriteString(conn, "GET /bytes/1024 HTTP/1.1\r\nHost: "+stream+"\r\n\r\n")
-						resp, err := http.ReadResponse(answers, nil)
-						if err != nil || resp.StatusCode != 200 {
-							b.Error(resp, err)
-							return
-						}
-						io.Copy(io.Discard, resp.Body)
-					}
-				})
-			}
-			b.ReportAllocs()
-			stop := cpu(b)
-			for b.Loop() {
-				work <- struct{}{}
-			}
-			close(work)
-			wg.Wait()
-			stop()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
-		})
+	for _, scheme := range []string{"https", "http"} {
+		for _, way := range []string{"proxy", "reverseproxy", "direct"} {
+			b.Run(scheme+"/"+way, func(b *testing.B) { benchRequestPath(b, scheme, way) })
+		}
 	}
 }
 
-func secured(b *testing.B, r *room, conn net.Conn, err error) *tls.Conn {
-	if err != nil {
-		b.Fatal(err)
+func benchRequestPath(b *testing.B, scheme, way string) {
+	const workers = 16
+	port := map[string]string{"https": "443", "http": "80"}[scheme]
+	rules := "protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: '/bytes/*'}}]}"
+	r := newRoom(b, enforcing("{host: "+stream+", port: "+port+", "+rules), quiet)
+	dial, address := r.dial, stream+":"+port
+	switch way {
+	case "direct":
+		dial = internet.DialContext
+	case "reverseproxy":
+		dial, address = (&net.Dialer{}).DialContext, plainReverseProxy(b, r, scheme)
 	}
-	secured := tls.Client(conn, r.trust(stream, "http/1.1"))
-	if err := secured.Handshake(); err != nil {
-		b.Fatal(err)
+	conns := make(chan net.Conn, workers)
+	for range workers {
+		conn, err := dial(b.Context(), "tcp", address)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if scheme == "https" {
+			secured := tls.Client(conn, r.trust(stream, "http/1.1"))
+			if err := secured.Handshake(); err != nil {
+				b.Fatal(err)
+			}
+			conn = secured
+		}
+		conns <- conn
 	}
-	return secured
+	var wg sync.WaitGroup
+	work := make(chan struct{}, workers)
+	for range workers {
+		wg.Go(func() {
+			conn := <-conns
+			defer conn.Close()
+			answers := bufio.NewReaderSize(conn, 4096)
+			for range work {
+				io.WriteString(conn, "GET /bytes/1024 HTTP/1.1\r\nHost: "+stream+"\r\n\r\n")
+				resp, err := http.ReadResponse(answers, nil)
+				if err != nil || resp.StatusCode != 200 {
+					b.Error(resp, err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+			}
+		})
+	}
+	b.ReportAllocs()
+	stop := cpu(b)
+	for b.Loop() {
+		work <- struct{}{}
+	}
+	close(work)
+	wg.Wait()
+	stop()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+}
+
+// plainReverseProxy serves httputil.ReverseProxy before the origin, and returns
+// its address.
+func plainReverseProxy(b *testing.B, r *room, scheme string) string {
+	target, _ := url.Parse(scheme + "://" + stream)
+	transport := &http.Transport{DialContext: internet.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots(b)},
+		MaxIdleConnsPerHost: 64, DisableCompression: true}
+	server := httptest.NewUnstartedServer(&httputil.ReverseProxy{
+		Rewrite:   func(pr *httputil.ProxyRequest) { pr.SetURL(target) },
+		Transport: transport,
+	})
+	if scheme == "https" {
+		leaf, err := r.proxy.CA.Leaf(stream)
+		if err != nil {
+			b.Fatal(err)
+		}
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{*leaf}, NextProtos: []string{"http/1.1"}}
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
+	b.Cleanup(func() {
+		server.Close()
+		transport.CloseIdleConnections()
+	})
+	return server.Listener.Addr().String()
 }
 
 // BenchmarkNewConnection makes an HTTPS connection for one request.

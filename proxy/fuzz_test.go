@@ -132,8 +132,14 @@ func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 	origin := &http.Server{Handler: p, Protocols: new(http.Protocols)}
 	origin.Protocols.SetHTTP1(true)
 	origin.Protocols.SetUnencryptedHTTP2(true)
-	go origin.Serve(p.tee)
+	served := make(chan struct{})
+	go func() { defer close(served); origin.Serve(p.tee) }()
 	return p, func() {
+		// Shutdown would not wait for a connection that is just being accepted, and
+		// would drop a request that is just being read.
+		l.Close()
+		<-served
+		p.tee.awaitEnd(2 * time.Second)
 		if err := origin.Shutdown(t.Context()); err != nil { // its last request included
 			t.Fatal(err)
 		}

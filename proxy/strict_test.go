@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // teeListener keeps what its connections read.
@@ -43,11 +44,38 @@ func (l *teeListener) read() (all [][]byte) {
 	return all
 }
 
+// awaitEnd waits until all connections in HTTP/1 are closed.
+func (l *teeListener) awaitEnd(atMost time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	late := time.Now().Add(atMost)
+	for _, c := range l.conns {
+		for !c.ended() && time.Now().Before(late) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 type teeConn struct {
 	net.Conn
 
-	mu   sync.Mutex
-	text []byte
+	mu     sync.Mutex
+	text   []byte
+	closed bool
+}
+
+func (c *teeConn) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed || bytes.HasPrefix(c.text, []byte("PRI *"))
+}
+
+// Close implements net.Conn.
+func (c *teeConn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func (c *teeConn) Read(b []byte) (int, error) {

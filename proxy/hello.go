@@ -103,8 +103,9 @@ func (f *flow) wrongName(name string) error {
 // the connection was opened for. A connection to an address was granted by
 // address, and whoever is there may go by any name.
 func (f *flow) namesHost(name string) bool {
-	if _, err := netip.ParseAddr(f.host); err == nil || name == "" {
+	if name == "" || strings.EqualFold(strings.TrimSuffix(name, "."), f.host) {
 		return true
 	}
-	return strings.EqualFold(strings.TrimSuffix(name, "."), f.host)
+	_, err := netip.ParseAddr(f.host)
+	return err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"openshell.ai/openshell/policy"
@@ -87,10 +88,6 @@ func (f *flow) decide(w http.ResponseWriter, r *http.Request, view View) (*excha
 		return nil, f.refusedConnection(decided)
 	}
 	x := &exchange{flow: f, request: request, upgrade: asksForWebSocket(r)}
-	if x.upgrade {
-		x.request.Upgrade = true
-		verdict = g.match.Request(x.request)
-	}
 	if x.upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
@@ -154,6 +151,9 @@ func (f *flow) conclude(x *exchange) {
 // authorised tells whether a request's authority is the flow's own host and
 // port.
 func (f *flow) authorised(authority string) bool {
+	if !strings.Contains(authority, ":") {
+		return f.namesHost(authority)
+	}
 	host, port, err := net.SplitHostPort(authority)
 	if err != nil {
 		return f.namesHost(authority)

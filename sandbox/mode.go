@@ -89,8 +89,9 @@ const (
 )
 
 // startTimer ends permissive mode in time, and keeps reminding of it meanwhile.
+// The time may be over already: then too there is an end to be made.
 func (s *Sandbox) startTimer() {
-	if s.mode.permissive() {
+	if s.request.Permissive {
 		s.wg.Go(s.awaitExpiry)
 	}
 }

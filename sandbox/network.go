@@ -207,12 +207,12 @@ func (s *Sandbox) reconsider() {
 	}
 }
 
-// stopWorkload ends every container's first process, also of those that have
-// none yet: watch sees to them.
+// stopWorkload ends every container's first process. Where that is not known yet,
+// watch sees to it.
 func (s *Sandbox) stopWorkload() {
 	s.mu.Lock()
 	s.stopping = true
-	members := slices.Clone(s.members)
+	members := slices.DeleteFunc(slices.Clone(s.members), func(m *member) bool { return m.pid == 0 })
 	s.mu.Unlock()
 	for _, m := range members {
 		if err := m.kill(); err != nil {

@@ -264,3 +264,17 @@ func TestControlSocketWithALongPath(t *testing.T) {
 	closeContainer(t, c, r.Container.Root, id)
 	eventually(t, "the sandbox ends", hasEnded(s))
 }
+
+// A sandbox that took longer to start than it may be permissive ends that all the
+// same.
+func TestExpiryBeforeTheStartIsOver(t *testing.T) {
+	c := newNode(t)
+	root := t.TempDir()
+	init := newProcess(t)
+	writeState(t, "runc", root, "c1", init.Process.Pid)
+	s := start(t, c, permissive(root, "c1", time.Nanosecond, annotations.OnExpiryStop))
+	if err := init.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the first process ended with %v", err)
+	}
+	eventually(t, "the sandbox ends", hasEnded(s))
+}

@@ -9,15 +9,19 @@ import (
 
 // AddTo adds what the proposal proposes to learned rules, in place of what an earlier approval of it
 // has added.
-func (p *Proposal) AddTo(learned *policy.Policy) {
+func (p *Proposal) AddTo(learned *policy.Policy) { p.AddEditTo(learned, p.proposed()) }
+
+// AddEditTo is AddTo for what a reviewer has made of the proposal.
+func (p *Proposal) AddEditTo(learned *policy.Policy, edit Edit) {
 	if p.Kind == KindFilesystem {
-		(&ledger{}).add(learned, p)
+		approved := *p
+		(&ledger{}).add(learned, &approved, edit.Filesystem)
 		return
 	}
 	if learned.Network == nil {
 		learned.Network = map[string]*policy.Rule{}
 	}
-	learned.Network[p.RuleName] = p.Rule
+	learned.Network[p.RuleName] = edit.Rule
 }
 
 // ledger knows which proposals the learned paths come from: two may grant the same, and somebody
@@ -40,16 +44,17 @@ func newLedger(store *state.Store, policyName string) (*ledger, error) {
 	return l, nil
 }
 
-// add puts the proposal's paths into the learned policy, and notes those that were not there by hand.
-func (l *ledger) add(learned *policy.Policy, p *Proposal) {
+// add puts the proposal's paths, or those of them that were approved, into the learned policy, and notes
+// which were not there by hand.
+func (l *ledger) add(learned *policy.Policy, p *Proposal, granted *policy.Filesystem) {
 	l.remove(learned, p)
 	files := learned.Filesystem
 	if files == nil {
 		files = &policy.Filesystem{}
 	}
 	took := &policy.Filesystem{}
-	files.ReadOnly, took.ReadOnly = l.addPaths(files.ReadOnly, p.Filesystem.ReadOnly, readOnly)
-	files.ReadWrite, took.ReadWrite = l.addPaths(files.ReadWrite, p.Filesystem.ReadWrite, readWrite)
+	files.ReadOnly, took.ReadOnly = l.addPaths(files.ReadOnly, granted.ReadOnly, readOnly)
+	files.ReadWrite, took.ReadWrite = l.addPaths(files.ReadWrite, granted.ReadWrite, readWrite)
 	learned.Filesystem, p.InForce = files, took
 	if l.inForce != nil {
 		l.inForce[p.ID] = took
@@ -60,7 +65,7 @@ func (l *ledger) add(learned *policy.Policy, p *Proposal) {
 // is cut short, it can still be told what came from it.
 func (l *ledger) prepare(store *state.Store, learned *policy.Policy, p *Proposal) error {
 	stored, old := *p, p.InForce
-	l.add(learned, p)
+	l.add(learned, p, p.granted().Filesystem)
 	stored.InForce = p.InForce
 	if old != nil {
 		stored.InForce = &policy.Filesystem{
@@ -123,13 +128,14 @@ func (l *ledger) held(p string, which func(*policy.Filesystem) []string) bool {
 	return false
 }
 
-// inForceIn reports whether the learned rules have what the proposal proposes.
+// inForceIn reports whether the learned rules have what was approved of the proposal.
 func (p *Proposal) inForceIn(learned *policy.Policy) bool {
+	granted := p.granted()
 	if p.Kind != KindFilesystem {
-		return sameRule(learned.Network[p.RuleName], p.Rule)
+		return sameRule(learned.Network[p.RuleName], granted.Rule)
 	}
 	f := learned.Filesystem
-	return f != nil && contains(f.ReadOnly, p.Filesystem.ReadOnly) && contains(f.ReadWrite, p.Filesystem.ReadWrite)
+	return f != nil && contains(f.ReadOnly, granted.Filesystem.ReadOnly) && contains(f.ReadWrite, granted.Filesystem.ReadWrite)
 }
 
 func contains(list, all []string) bool {

@@ -117,6 +117,9 @@ func (p Proposal) Origin() string {
 	if !p.learned() {
 		origin = fmt.Sprintf("proposal %s, asked for by the workload", p.ID)
 	}
+	if p.Tightened != nil {
+		origin += ", tightened"
+	}
 	if p.Status == StatusApproved && p.DecidedAt != nil {
 		origin += fmt.Sprintf(", approved %s by %s", p.DecidedAt.UTC().Format(time.RFC3339), cmp.Or(p.DecidedBy, "unknown"))
 	}

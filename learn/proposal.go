@@ -44,6 +44,8 @@ type Proposal struct {
 	Digest     string             `json:"digest"`               // of either: what an approval approves
 	// InForce are the paths that approving the proposal has added to the learned policy.
 	InForce *policy.Filesystem `json:"in_force,omitempty"`
+	// Tightened is what a reviewer approved in place of the proposal, while it is in force.
+	Tightened *Edit `json:"tightened,omitempty"`
 
 	Binary       string   `json:"binary"` // empty for files: see their evidence
 	BinarySHA256 string   `json:"binary_sha256,omitempty"`
@@ -194,6 +196,13 @@ func (p *Proposal) describeEvidence(e *Evidence) {
 
 // check reports what makes a proposal unfit to be used.
 func (p *Proposal) check() error {
+	if err := p.checkContent(); err != nil {
+		return err
+	}
+	return p.checkTightened()
+}
+
+func (p *Proposal) checkContent() error {
 	switch {
 	case p.Version != ProposalVersion:
 		return fmt.Errorf("proposal %s: version %q: must be %q", p.ID, p.Version, ProposalVersion)

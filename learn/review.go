@@ -60,8 +60,16 @@ func Get(store *state.Store, id string) (Proposal, error) {
 // Approve puts the rules of the proposals into the learned policy, each under its own key, all
 // or none. An id may be followed by "@" and the digest of the rule that was looked at; the
 // approval fails if the proposal has another one by now. Approving again what is
-// approved changes nothing.
+// approved, also where it was tightened, changes nothing.
 func Approve(store *state.Store, policyName string, ids []string, by string) (Result, error) {
+	choices := make([]choice, len(ids))
+	for i, id := range ids {
+		choices[i].id = id
+	}
+	return approveChoices(store, policyName, choices, by)
+}
+
+func approveChoices(store *state.Store, policyName string, choices []choice, by string) (Result, error) {
 	unlock, err := store.Lock(policyName)
 	if err != nil {
 		return Result{}, err
@@ -78,21 +86,27 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 	}
 	before := learned.Clone()
 	var approved []Proposal
-	for _, id := range ids {
-		p, err := reviewed(store, policyName, id)
+	for _, c := range choices {
+		p, err := reviewed(store, policyName, c.id)
 		if err != nil {
 			return Result{}, err
 		}
-		if p.Status == StatusApproved && p.inForceIn(learned) ||
+		if c.edit == nil && p.Status == StatusApproved && p.inForceIn(learned) ||
 			slices.ContainsFunc(approved, func(o Proposal) bool { return o.ID == p.ID }) {
 			continue
+		}
+		if err := p.tighten(c.edit); err != nil {
+			return Result{}, err
+		}
+		if p.Status == StatusApproved && p.inForceIn(learned) && p.Kind != KindFilesystem {
+			continue // the same edit again
 		}
 		if p.Kind == KindFilesystem {
 			if err := ledger.prepare(store, learned, &p); err != nil {
 				return Result{}, err
 			}
 		} else {
-			p.AddTo(learned)
+			p.AddEditTo(learned, p.granted())
 		}
 		p.decide(StatusApproved, by)
 		p.RejectionReason = ""
@@ -192,6 +206,7 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	if err := saveLearned(store, policyName, learned, nil); err != nil {
 		return nil, err
 	}
+	p.Tightened = nil
 	p.decide(StatusPending, by)
 	if err := saveProposal(store, &p); err != nil {
 		return nil, err

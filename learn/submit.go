@@ -109,6 +109,9 @@ func (p *Proposal) submittedAgain() Submitted {
 		s.Reason = "is allowed already, by proposal " + p.SupersededBy
 	case StatusApproved:
 		s.Accepted, s.Reason = true, "is approved already"
+		if p.Tightened != nil {
+			s.Reason = "is approved in part: the reviewer allowed less of it"
+		}
 	default:
 		s.Accepted, s.Reason = true, "is pending already"
 	}

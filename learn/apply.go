@@ -9,7 +9,7 @@ import (
 
 // AddTo adds what the proposal proposes to learned rules, in place of what an earlier approval of it
 // has added.
-func (p *Proposal) AddTo(learned *policy.Policy) { p.AddEditTo(learned, p.proposed()) }
+func (p *Proposal) AddTo(learned *policy.Policy) { p.AddEditTo(learned, p.Proposed()) }
 
 // AddEditTo is AddTo for what a reviewer has made of the proposal.
 func (p *Proposal) AddEditTo(learned *policy.Policy, edit Edit) {

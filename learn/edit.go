@@ -89,7 +89,7 @@ func (p *Proposal) checkEdit(edit Edit) error {
 		return err
 	}
 	// The exact hosts of approved rules do not earn the trust to reach private addresses.
-	edited, proposed := p.alone(edit), p.alone(p.proposed())
+	edited, proposed := p.alone(edit), p.alone(p.Proposed())
 	for _, rules := range []*policy.Policy{edited, proposed} {
 		for key, r := range rules.Network {
 			r = r.Clone()
@@ -147,15 +147,15 @@ func (p *Proposal) sameAs(edit Edit) bool {
 	return sameRule(edit.Rule, p.Rule)
 }
 
-// proposed is the proposal as an edit that changes nothing.
-func (p *Proposal) proposed() Edit { return Edit{Rule: p.Rule, Filesystem: p.Filesystem} }
+// Proposed is the proposal as an edit that changes nothing.
+func (p *Proposal) Proposed() Edit { return Edit{Rule: p.Rule, Filesystem: p.Filesystem} }
 
 // granted is what an approval puts in force: what is proposed, or what a reviewer made of it.
 func (p *Proposal) granted() Edit {
 	if p.Tightened != nil {
 		return *p.Tightened
 	}
-	return p.proposed()
+	return p.Proposed()
 }
 
 // alone is a policy of one part.

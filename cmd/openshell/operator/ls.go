@@ -129,19 +129,6 @@ func containers(all []sandbox.Container) string {
 	return cmp.Or(strings.Join(ids, " "), "-")
 }
 
-// shortLength is how engines cut their ids, in characters.
-const shortLength = 12
-
-// shortID cuts the long ids that engines draw at random, which their beginning tells apart. Names
-// that people gave stay whole.
-func shortID(id string) string {
-	random := len(id) >= 32 && strings.Trim(id, "0123456789abcdef") == ""
-	if !random {
-		return id
-	}
-	return id[:shortLength]
-}
-
 func ago(d time.Duration) string { return span(d) + " ago" }
 
 // span is a duration in its greatest unit.

@@ -5,22 +5,18 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"openshell.ai/openshell/cmd/openshell/describe"
 	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/state"
 )
 
 const allStatuses = "all"
-
-// statuses are in the order in which proposals are listed.
-var statuses = []string{learn.StatusPending, learn.StatusApproved, learn.StatusRejected, learn.StatusSuperseded}
 
 func proposalsCommand() *cobra.Command {
 	var status string
@@ -35,8 +31,8 @@ func proposalsCommand() *cobra.Command {
 			"  openshell proposals --status pending --json",
 		Args: args(0, 1),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if status != allStatuses && !slices.Contains(statuses, status) {
-				return fmt.Errorf("--status %q: must be one of %s, %s", status, strings.Join(statuses, ", "), allStatuses)
+			if status != allStatuses && !slices.Contains(describe.Statuses, status) {
+				return fmt.Errorf("--status %q: must be one of %s, %s", status, strings.Join(describe.Statuses, ", "), allStatuses)
 			}
 			_, store, err := load(cmd)
 			if err != nil {
@@ -88,7 +84,7 @@ func listProposals(store *state.Store, names []string) ([]learn.Proposal, error)
 			return nil, err
 		}
 		slices.SortStableFunc(proposals, func(a, b learn.Proposal) int {
-			return cmp.Compare(slices.Index(statuses, a.Status), slices.Index(statuses, b.Status))
+			return cmp.Compare(slices.Index(describe.Statuses, a.Status), slices.Index(describe.Statuses, b.Status))
 		})
 		all = append(all, proposals...)
 	}
@@ -113,7 +109,6 @@ func writeNoProposals(w io.Writer, names []string, status string, others int) er
 const (
 	maxBinaryColumn   = 20
 	maxEndpointColumn = 28
-	maxWhatColumn     = 20
 )
 
 // runsOf reads the runs of the policies named, of all if none is.
@@ -137,21 +132,11 @@ func runsOf(store *state.Store, names []string) (map[string][]learn.RunRecord, e
 // writeNotes says what was tried and is no proposal.
 func writeNotes(w io.Writer, runs map[string][]learn.RunRecord, withPolicy bool) error {
 	for _, name := range slices.Sorted(maps.Keys(runs)) {
-		notes := learn.NotesOf(runs[name])
-		if len(notes) == 0 {
-			continue
-		}
 		of := ""
 		if withPolicy {
 			of = " for policy " + name
 		}
-		fmt.Fprintf(w, "\nNot proposed%s, in %s:\n", of, count(len(runs[name]), "run", "runs"))
-		for _, n := range notes {
-			fmt.Fprintf(w, "%6d  %s\n", n.Count, n.Kind.Explain())
-			for _, s := range n.Samples {
-				fmt.Fprintf(w, "        %s\n", plain(s))
-			}
-		}
+		describe.WriteUnproposed(w, of, runs[name])
 	}
 	return nil
 }
@@ -167,119 +152,8 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 	for i := range proposals {
 		p := &proposals[i]
 		rows = append(rows, row(p.Policy, p.ID, plain(p.Status),
-			keepEnd(programs(p), maxBinaryColumn), keepEnd(endpoint(p), maxEndpointColumn), what(p),
-			strconv.Itoa(p.Evidence.Hits), confidence(p), plain(p.Provenance.Mode), seenIn(p, runs[p.Policy])))
+			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p), maxEndpointColumn), describe.What(p),
+			strconv.Itoa(p.Evidence.Hits), describe.Confidence(p), plain(p.Provenance.Mode), describe.SeenIn(p, runs[p.Policy])))
 	}
 	return rows
-}
-
-// seenIn says in how many of the runs a proposal was seen.
-func seenIn(p *learn.Proposal, runs []learn.RunRecord) string {
-	seen, of := p.SeenIn(runs)
-	return fmt.Sprintf("%d of %d", seen, of)
-}
-
-// services are the hosts and ports of a proposal, each once.
-func services(p *learn.Proposal) []string {
-	var list []string
-	if p.Rule == nil {
-		return nil
-	}
-	for i := range p.Rule.Endpoints {
-		e := &p.Rule.Endpoints[i]
-		for _, port := range e.PortList() {
-			s := plain(net.JoinHostPort(cmp.Or(e.Host, "*"), strconv.Itoa(int(port))))
-			if !slices.Contains(list, s) {
-				list = append(list, s)
-			}
-		}
-	}
-	return list
-}
-
-// endpoint is the destination of a proposal, and how many others it has, or the tree of its files.
-func endpoint(p *learn.Proposal) string {
-	if p.Kind == learn.KindFilesystem {
-		return plain(p.Evidence.Tree)
-	}
-	return firstOf(services(p), 0)
-}
-
-// binaries are the programs that a proposal is for, each once.
-func binaries(p *learn.Proposal) []string {
-	var list []string
-	add := func(path string) {
-		if path = plain(path); path != "" && !slices.Contains(list, path) {
-			list = append(list, path)
-		}
-	}
-	if p.Rule != nil {
-		for _, b := range p.Rule.Binaries {
-			add(b.Path)
-		}
-	}
-	for i := range p.Evidence.Files {
-		for _, b := range p.Evidence.Files[i].Binaries {
-			add(b)
-		}
-	}
-	return list
-}
-
-func programs(p *learn.Proposal) string { return firstOf(binaries(p), 0) }
-
-// firstOf is the first of a list and how many follow, in width characters where that is not 0.
-func firstOf(list []string, width int) string {
-	if len(list) == 0 {
-		return "-"
-	}
-	first, more := list[0], ""
-	if n := len(list) - 1; n > 0 {
-		more = fmt.Sprintf(" +%d", n)
-	}
-	if width > 0 {
-		first = keepStart(first, width-len(more))
-	}
-	return first + more
-}
-
-// what says how much a proposal allows, in one cell.
-func what(p *learn.Proposal) string {
-	if p.Kind == learn.KindFilesystem {
-		return fileCount(p)
-	}
-	if grants := learn.Grants(p.Rule); len(grants) > 0 {
-		grants[0] = plain(grants[0])
-		return firstOf(grants, maxWhatColumn)
-	}
-	e := &p.Rule.Endpoints[0]
-	switch {
-	case e.Protocol == policy.ProtocolUDP:
-		return "any (UDP)"
-	case e.TLS == policy.TLSSkip:
-		return "any (L4, tls: skip)"
-	}
-	return "any (L4)"
-}
-
-// fileCount says how many paths are to be read, and written.
-func fileCount(p *learn.Proposal) string {
-	var parts []string
-	if n := len(p.Filesystem.ReadOnly); n > 0 {
-		parts = append(parts, fmt.Sprintf("read %d", n))
-	}
-	if n := len(p.Filesystem.ReadWrite); n > 0 {
-		parts = append(parts, fmt.Sprintf("write %d", n))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func confidence(p *learn.Proposal) string { return strconv.FormatFloat(p.Confidence, 'f', 2, 64) }
-
-// subject is a proposal in a few words.
-func subject(p *learn.Proposal) string {
-	if p.Kind == learn.KindFilesystem {
-		return plain(p.Rationale)
-	}
-	return programs(p) + " to " + endpoint(p) + ", " + what(p)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"unicode"
 
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/policy"
@@ -73,37 +72,6 @@ func TestOutputIsDeterministic(t *testing.T) {
 			if again := n.run(args...); again != first {
 				t.Fatalf("%q differs:\n%s\n%s", args, first, again)
 			}
-		}
-	}
-}
-
-func FuzzPlain(f *testing.F) {
-	for _, s := range []string{"", "plain", `a\x0a`, "a\nb", "\x1b]0;x\a", "\xff\xfe", "\u202e", "é…", "\u00a0"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		got := plain(s)
-		for _, r := range got {
-			if r != ' ' && (r == unicode.ReplacementChar && !strings.ContainsRune(s, r) || !unicode.IsGraphic(r) || unicode.IsSpace(r)) {
-				t.Fatalf("%q becomes %q", s, got)
-			}
-		}
-		if again := plain(got); again != got {
-			t.Fatalf("%q becomes %q, then %q", s, got, again)
-		}
-	})
-}
-
-func TestColoursOnlyOnTerminals(t *testing.T) {
-	if coloured(&bytes.Buffer{}) {
-		t.Error("a buffer is no terminal")
-	}
-	for s, want := range map[string]string{"pending": "\x1b[33mpending\x1b[0m", "+ a": "\x1b[32m+ a\x1b[0m", "other": "other", "": ""} {
-		if got := paint(true, s); got != want {
-			t.Errorf("%q becomes %q", s, got)
-		}
-		if got := paint(false, s); got != s {
-			t.Errorf("%q becomes %q without colours", s, got)
 		}
 	}
 }

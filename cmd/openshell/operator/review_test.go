@@ -139,21 +139,29 @@ func TestApproveReportsSandboxesItDidNotReach(t *testing.T) {
 	}
 }
 
-func TestMatchID(t *testing.T) {
-	known := []string{"p-3f9a1c2b", "p-3f9a1c2b00112233445566778899aabb", "p-77aa0000"}
-	for arg, want := range map[string]string{
-		"p-3f9a1c2b": known[0], "p-3f9a1c2b0": known[1], "p-7": known[2], "77aa": known[2],
-		"p-7@sha256:00": known[2] + "@sha256:00",
-	} {
-		if got, err := matchID(known, arg); err != nil || got != want {
-			t.Errorf("%s: %q, %v: want %q", arg, got, err, want)
-		}
+// A tightened approval puts only what is in the file in force.
+func TestApproveEdited(t *testing.T) {
+	n := newNode(t)
+	n.learn("agent", "r1", request("api.github.com", "GET", "/a"), request("api.github.com", "DELETE", "/b"))
+	p := n.proposals("agent")["api.github.com"]
+	text, err := p.Editable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, arg := range []string{"", "p-", "3f", "p-9", "@sha256:00", "7a"} {
-		if got, err := matchID(known, arg); err == nil {
-			t.Errorf("%q matches %q", arg, got)
-		}
-	}
+	file := filepath.Join(t.TempDir(), "edit.yaml")
+	n.write(file, strings.Replace(string(text), "path: /b", "path: /**", 1))
+	wantContains(t, n.fails("approve", "agent", p.ID, "--edit", file), "--edit "+file, "within what is proposed", "/**")
+	n.write(file, strings.Replace(string(text), "      - allow:\n          method: DELETE\n          path: /b\n", "", 1))
+	out := n.run("approve", "agent", p.ID+"@"+p.Digest, "--edit", file)
+	wantContains(t, out, "approved in part "+p.ID, "+ /usr/bin/curl GET https://api.github.com:443/a\n")
+	wantLacks(t, out, "DELETE")
+	out = n.run("show", p.ID)
+	wantContains(t, out, "In force, as it was tightened:", "DELETE")
+	wantLacks(t, n.run("policy", "show", "agent"), "DELETE")
+	wantContains(t, n.run("approve", "agent", p.ID), "approved already")
+	wantLacks(t, n.run("policy", "show", "agent"), "DELETE")
+	wantContains(t, n.fails("approve", "agent", "--all", "--edit", file), "--edit goes with one proposal")
+	wantContains(t, n.fails("approve", "agent", p.ID, "--edit", file+".none"), file+".none")
 }
 
 func TestExport(t *testing.T) {

@@ -1,0 +1,174 @@
+// Package decide carries out what a reviewer decides on proposals, the same way whatever the reviewer
+// uses: it checks the decision against the node's maximum policy and against what the
+// reviewer has looked at, tells what it makes of the effective policy, and brings that to the sandboxes
+// that run.
+//
+// It owns no decision's meaning, which is package learn's, and prints nothing.
+package decide
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/state"
+)
+
+// Reviewer decides on the proposals of a node.
+type Reviewer struct {
+	Config *config.Config
+	Store  *state.Store
+	By     string // who decides, for the record
+}
+
+// Change is what became of a decision. It tells of a part that was carried out before an error, too.
+type Change struct {
+	Approved   []learn.Proposal
+	Superseded []learn.Proposal // pending ones that have become superfluous
+	Undone     []string         // ids
+	NotUndone  []string         // ids of proposals of which nothing was in force
+	// Difference is that of the effective policy, as policy.Diff tells it, and Reloaded the ids of
+	// the sandboxes that use it now.
+	Difference []string
+	Reloaded   []string
+}
+
+// Approve puts the rules of proposals in force, all or none. An id may have "@" and the digest of the rule
+// that was looked at after it. They are refused if they exceed the node's maximum policy, or would make
+// the effective one invalid, and so is one that grows meanwhile.
+func (r *Reviewer) Approve(ctx context.Context, policyName string, ids []string) (Change, error) {
+	return r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
+		var all []choice
+		for _, id := range ids {
+			p, err := r.proposal(policyName, id)
+			if err != nil {
+				return err
+			}
+			all = append(all, choice{p, p.Proposed(), id})
+		}
+		if err := check(now, all); err != nil {
+			return err
+		}
+		var pinned []string
+		for i := range all {
+			pinned = append(pinned, all[i].pinned())
+		}
+		result, err := learn.Approve(r.Store, policyName, pinned, r.By)
+		c.Approved, c.Superseded = result.Approved, result.Superseded
+		return err
+	})
+}
+
+// ApproveEdited is Approve for one proposal, of which less is put in force.
+func (r *Reviewer) ApproveEdited(ctx context.Context, policyName, id string, edit learn.Edit) (Change, error) {
+	return r.change(ctx, policyName, func(now *sandbox.Policies, done *Change) error {
+		p, err := r.proposal(policyName, id)
+		if err != nil {
+			return err
+		}
+		c := choice{p, edit, id}
+		if err := check(now, []choice{c}); err != nil {
+			return err
+		}
+		result, err := learn.ApproveEdited(r.Store, policyName, c.pinned(), edit, r.By)
+		done.Approved, done.Superseded = result.Approved, result.Superseded
+		return err
+	})
+}
+
+// Undo takes exactly what was approved of proposals out of the policy again. Those of which nothing is in
+// force are left as they are.
+func (r *Reviewer) Undo(ctx context.Context, policyName string, ids []string) (Change, error) {
+	return r.change(ctx, policyName, func(_ *sandbox.Policies, c *Change) error {
+		for _, id := range ids {
+			p, err := r.proposal(policyName, id)
+			if err != nil {
+				return err
+			}
+			learned, err := learn.LearnedPolicy(r.Store, policyName)
+			if err != nil {
+				return err
+			}
+			if !p.CanUndo(learned) {
+				c.NotUndone = append(c.NotUndone, p.ID)
+				continue
+			}
+			if _, err := learn.Undo(r.Store, policyName, id, r.By); err != nil {
+				return err
+			}
+			c.Undone = append(c.Undone, p.ID)
+		}
+		return nil
+	})
+}
+
+// Reject marks a proposal as not wanted. It changes no policy.
+func (r *Reviewer) Reject(policyName, id, reason string) error {
+	if strings.TrimSpace(reason) == "" {
+		return fmt.Errorf("proposal %s: reason: is empty: say why it is not wanted", Bare(id))
+	}
+	return learn.Reject(r.Store, policyName, id, reason, r.By)
+}
+
+// Reload makes the running sandboxes use what the policy's files say, and returns their ids.
+func (r *Reviewer) Reload(ctx context.Context, policyName string) ([]string, error) {
+	ids, err := sandbox.Reload(ctx, r.Config.RunDir, policyName)
+	slices.Sort(ids)
+	if err != nil {
+		err = fmt.Errorf("policy %s is changed, but not in force everywhere: %w: run the command again", policyName, err)
+	}
+	return ids, err
+}
+
+// Difference is what the effective policy would allow more, or less, if the proposal, or the edit
+// of it where that is not nil, were approved now. It is never nil.
+func (r *Reviewer) Difference(p *learn.Proposal, edit *learn.Edit) ([]string, error) {
+	now, err := sandbox.LoadPolicies(r.Config, p.Policy)
+	if err != nil {
+		return nil, err
+	}
+	learned := now.Learned.Clone()
+	if edit == nil {
+		p.AddTo(learned)
+	} else {
+		p.AddEditTo(learned, *edit)
+	}
+	difference := policy.Diff(now.Effective, policy.Merge(now.Base, learned))
+	return append([]string{}, difference...), nil
+}
+
+// change runs what changes a policy, finds out what that made of the effective one, and brings it to the
+// running sandboxes. A change that was made in part is brought there too.
+func (r *Reviewer) change(ctx context.Context, policyName string, apply func(*sandbox.Policies, *Change) error) (Change, error) {
+	before, err := sandbox.LoadPolicies(r.Config, policyName)
+	if err != nil {
+		return Change{}, err
+	}
+	var c Change
+	failed := apply(before, &c)
+	after, err := sandbox.LoadPolicies(r.Config, policyName)
+	if err != nil {
+		return c, errors.Join(failed, err)
+	}
+	c.Difference = policy.Diff(before.Effective, after.Effective)
+	if failed != nil && len(c.Difference) == 0 {
+		return c, failed
+	}
+	c.Reloaded, err = r.Reload(ctx, policyName)
+	return c, errors.Join(failed, err)
+}
+
+// proposal reads the proposal of a policy that an id, with or without a digest, names.
+func (r *Reviewer) proposal(policyName, id string) (learn.Proposal, error) {
+	p, err := learn.Get(r.Store, Bare(id))
+	if err == nil && p.Policy != policyName {
+		err = fmt.Errorf("proposal %s: is for policy %s", p.ID, p.Policy)
+	}
+	return p, err
+}

@@ -1,0 +1,107 @@
+package decide
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"openshell.ai/openshell/cmd/openshell/describe"
+	"openshell.ai/openshell/learn"
+)
+
+// Pending names the proposals of a policy that may be approved together, unseen, each as id@digest: those
+// that wait for a decision. Those that were cut short are left out, and named in leftOut, unless they are
+// wanted.
+func (r *Reviewer) Pending(policyName string, truncated bool) (ids []string, leftOut, err error) {
+	proposals, err := learn.List(r.Store, policyName)
+	if err != nil {
+		return nil, nil, err
+	}
+	var cut []string
+	for i := range proposals {
+		switch p := &proposals[i]; {
+		case p.Status != learn.StatusPending:
+		case p.Truncated() && !truncated:
+			cut = append(cut, p.ID)
+		default:
+			ids = append(ids, p.ID+"@"+p.Digest)
+		}
+	}
+	if truncated {
+		return ids, nil, nil
+	}
+	return ids, r.truncation(policyName, cut), nil
+}
+
+// truncation says what was cut short: proposals, or what there are no proposals for at all.
+func (r *Reviewer) truncation(policyName string, cut []string) error {
+	var reasons []string
+	if len(cut) > 0 {
+		reasons = append(reasons, fmt.Sprintf("not approved, because too much was seen to tell it all: %s: look at them with openshell show, or use --include-truncated",
+			strings.Join(cut, ", ")))
+	}
+	runs, err := learn.Runs(r.Store, policyName)
+	if err != nil {
+		return err
+	}
+	lost := 0
+	for i := range runs {
+		lost += runs[i].Lost
+	}
+	if lost > 0 {
+		reasons = append(reasons, fmt.Sprintf("%s of policy %s had no room in any proposal: what is approved does not cover all that was seen: --include-truncated accepts that",
+			describe.Count(lost, "denial", "denials"), policyName))
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(reasons, "; "))
+}
+
+// Match completes the ids of a policy's proposals, each once. All of them are checked before any is
+// acted upon.
+func (r *Reviewer) Match(policyName string, given []string) ([]string, error) {
+	known, err := r.Store.ProposalIDs(policyName)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, arg := range given {
+		id, err := MatchID(known, arg)
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: %w: see openshell proposals %s", policyName, err, policyName)
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// MatchID completes an id that may be cut short, or lack its "p-". An "@" and a digest
+// after it stay.
+func MatchID(known []string, arg string) (string, error) {
+	prefix, digest, pinned := strings.Cut(arg, "@")
+	found := []string{prefix}
+	if !slices.Contains(known, prefix) {
+		found = slices.DeleteFunc(slices.Clone(known), func(id string) bool {
+			return prefix == "" || !strings.HasPrefix(id, prefix) && !strings.HasPrefix(id, "p-"+prefix)
+		})
+	}
+	switch {
+	case len(found) == 0:
+		return "", fmt.Errorf("proposal %q: there is none", describe.Plain(arg))
+	case len(found) > 1:
+		return "", fmt.Errorf("proposal %q: is the beginning of %s", describe.Plain(arg), strings.Join(found, " and "))
+	case pinned:
+		return found[0] + "@" + digest, nil
+	}
+	return found[0], nil
+}
+
+// Bare is an id without the digest.
+func Bare(id string) string {
+	id, _, _ = strings.Cut(id, "@")
+	return id
+}

@@ -179,7 +179,7 @@ func RuleYAML(p *learn.Proposal, rule *policy.Rule, files *policy.Filesystem) (s
 		return "", fmt.Errorf("proposal %s: %w", p.ID, err)
 	}
 	_, text, _ := strings.Cut(string(data), "\n") // version
-	return text, nil
+	return text, nil                              // what validates has no invisible characters
 }
 
 // Indent puts two spaces before each line.

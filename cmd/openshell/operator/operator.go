@@ -24,7 +24,7 @@ import (
 func Commands() []*cobra.Command {
 	commands := []*cobra.Command{
 		proposalsCommand(), showCommand(),
-		approveCommand(), rejectCommand(), undoCommand(),
+		reviewCommand(), approveCommand(), rejectCommand(), undoCommand(),
 		policyCommand(),
 		logsCommand(), lsCommand(), doctorCommand(),
 	}

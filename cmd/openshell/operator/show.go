@@ -12,9 +12,9 @@ import (
 )
 
 func showCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, ruleOnly bool
 	cmd := &cobra.Command{
-		Use:   "show ID [--json]",
+		Use:   "show ID [--json | --rule]",
 		Short: "Show all there is to know about a proposal before it is decided on",
 		Long: "Show a proposal: the rule, why it is proposed, what speaks against it, the evidence, the\n" +
 			"runs, and what its approval would change. The ID may be cut short as long as it is unique.",
@@ -36,6 +36,14 @@ func showCommand() *cobra.Command {
 			}
 			p, err := learn.Get(store, id)
 			if err != nil {
+				return err
+			}
+			if ruleOnly {
+				text, err := p.Editable()
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(text)
 				return err
 			}
 			difference, err := r.Difference(&p, nil)
@@ -60,6 +68,8 @@ func showCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the proposal as JSON, with what its approval would change as difference")
+	cmd.Flags().BoolVar(&ruleOnly, "rule", false, "print only the rule, or what is in force of it tightened, for openshell approve --edit")
+	cmd.MarkFlagsMutuallyExclusive("json", "rule")
 	return cmd
 }
 

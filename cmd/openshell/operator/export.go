@@ -54,7 +54,7 @@ func policyExportCommand() *cobra.Command {
 				_, err := cmd.OutOrStdout().Write(data.Bytes())
 				return err
 			}
-			return replaceFile(output, data.Bytes())
+			return replaceFile("--output", output, data.Bytes(), 0o644)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the `FILE` to write, atomically (default standard output)")
@@ -64,16 +64,16 @@ func policyExportCommand() *cobra.Command {
 
 // replaceFile writes a file whole or not at all. A device or a pipe could only be
 // replaced by a file of its name, which is never meant.
-func replaceFile(path string, data []byte) error {
+func replaceFile(flag, path string, data []byte, mode fs.FileMode) error {
 	info, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("--output: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	if err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("--output %s: is not a regular file: leave --output out to write to standard output", path)
+		return fmt.Errorf("%s %s: is not a regular file: use %[1]s - to write to standard output", flag, path)
 	}
-	if err := renameio.WriteFile(path, data, 0o644); err != nil {
-		return fmt.Errorf("--output: %w", err)
+	if err := renameio.WriteFile(path, data, mode); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return nil
 }

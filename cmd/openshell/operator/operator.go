@@ -25,7 +25,7 @@ func Commands() []*cobra.Command {
 	commands := []*cobra.Command{
 		proposalsCommand(), showCommand(),
 		reviewCommand(), approveCommand(), rejectCommand(), undoCommand(),
-		policyCommand(),
+		policyCommand(), reportCommand(),
 		logsCommand(), lsCommand(), doctorCommand(),
 	}
 	for _, cmd := range commands {

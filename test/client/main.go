@@ -77,6 +77,7 @@ func init() {
 		"dns":           {"dns [-server HOST:PORT] [-tcp] [-t TIMEOUT] NAME [TYPE]", lookup},
 		"ws":            {"ws [-H 'K: V'] [-p SUBPROTOCOL] [-z] [-t TIMEOUT] URL TEXT…", webSocket},
 		"grpc":          {"grpc [-plain] [-ca FILE] [-t TIMEOUT] HOST:PORT /SERVICE/METHOD TEXT…", callGRPC},
+		"load":          {"load [-n COUNT] [-c AT-ONCE] HOST:PORT", load},
 		"listen":        {"listen [-http] [-udp] [-n COUNT] [-t TIMEOUT] ADDR:PORT", listen},
 		"links":         {"links", links},
 		"status":        {"status", status},

@@ -3,9 +3,11 @@ package identity
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -45,24 +47,20 @@ func newHashes() *hashes {
 const maxRemembered = 16384
 
 func (h *hashes) executable(procRoot string, pid int) (executable, error) {
-	link := fmt.Sprintf("%s/%d/exe", procRoot, pid)
+	dir := procRoot + "/" + strconv.Itoa(pid)
+	link := dir + "/exe"
 	target, err := os.Readlink(link)
 	if err != nil {
 		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 	}
-	f, err := os.Open(link)
-	if err != nil {
-		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
-	}
-	defer f.Close()
 	var st, ns unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Stat(link, &st); err != nil {
 		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 	}
-	if err := unix.Stat(fmt.Sprintf("%s/%d/ns/mnt", procRoot, pid), &ns); err != nil {
+	if err := unix.Stat(dir+"/ns/mnt", &ns); err != nil {
 		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 	}
-	sum, err := h.sum(f, &st)
+	sum, err := h.sum(link, &st)
 	if err != nil {
 		return executable{}, fmt.Errorf("failed to hash %s: %w", target, err)
 	}
@@ -73,13 +71,26 @@ func (h *hashes) executable(procRoot string, pid int) (executable, error) {
 	return executable{path: path, sha256: sum}, nil
 }
 
-func (h *hashes) sum(f *os.File, st *unix.Stat_t) (string, error) {
-	key := fingerprint{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctim: st.Ctim}
+// sum returns the hash of the file that a link leads to and that st is of.
+func (h *hashes) sum(link string, st *unix.Stat_t) (string, error) {
+	key := fingerprintOf(st)
 	h.mu.Lock()
 	sum, ok := h.files[key]
 	h.mu.Unlock()
 	if ok {
 		return sum, nil
+	}
+	f, err := os.Open(link)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var now unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
+		return "", err
+	}
+	if fingerprintOf(&now) != key {
+		return "", errors.New("the process has executed another program meanwhile, or the file has changed")
 	}
 	digest := sha256.New()
 	if _, err := io.Copy(digest, f); err != nil {
@@ -92,6 +103,10 @@ func (h *hashes) sum(f *os.File, st *unix.Stat_t) (string, error) {
 		h.files[key] = sum
 	}
 	return sum, nil
+}
+
+func fingerprintOf(st *unix.Stat_t) fingerprint {
+	return fingerprint{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctim: st.Ctim}
 }
 
 func (h *hashes) verify(l location, sum string) error {

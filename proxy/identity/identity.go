@@ -27,6 +27,7 @@ type Process struct {
 type Finder struct {
 	diag    *netns.Diag
 	members procs
+	sockets *census
 	hashes  *hashes
 }
 
@@ -36,7 +37,8 @@ func NewFinder(inner *netns.Namespace) (*Finder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Finder{diag: diag, members: procs{root: "/proc", netns: inner.ID()}, hashes: newHashes()}, nil
+	members := procs{root: "/proc", netns: inner.ID()}
+	return &Finder{diag: diag, members: members, sockets: newCensus(members), hashes: newHashes()}, nil
 }
 
 // Close frees the Finder's socket.
@@ -68,7 +70,7 @@ func (f *Finder) IdentifyDatagram(local, remote netip.AddrPort) (Process, error)
 func (f *Finder) owner(inodes []uint64) (Process, error) {
 	var owners []int
 	for _, inode := range inodes {
-		pids, err := f.members.owners(inode)
+		pids, err := f.sockets.owners(inode)
 		if err != nil {
 			return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 		}

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"openshell.ai/openshell/netns"
@@ -210,10 +212,57 @@ func BenchmarkIdentify(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer conn.Close()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := identify(f, conn); err != nil {
-			b.Fatal(err)
+	b.Run("alone", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := identify(f, conn); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("32 at once", func(b *testing.B) {
+		b.SetParallelism(32 / runtime.GOMAXPROCS(0))
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := identify(f, conn); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
+}
+
+// Those who ask at once share a look at the processes, each with its own answer.
+func TestIdentifyAtOnce(t *testing.T) {
+	n, l, f := world(t)
+	one, two := copyBash(t, "one", ""), copyBash(t, "two", "\x00")
+	type asked struct {
+		conn *net.TCPConn
+		path string
+	}
+	var all []asked
+	for range 4 {
+		for _, path := range []string{one, two} {
+			all = append(all, asked{connectAs(t, n, l, path, "exec 3<>/dev/tcp/127.0.0.1/8080; read"), path})
+		}
+	}
+	var wg sync.WaitGroup
+	for range 20 {
+		for _, a := range all {
+			wg.Go(func() {
+				if p, err := identify(f, a.conn); err != nil || p.Path != a.path {
+					t.Errorf("%+v, %v; want %s", p, err, a.path)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+func TestSocketInode(t *testing.T) {
+	for link, want := range map[string]uint64{"socket:[42]": 42, "socket:[": 0, "socket:[]": 0, "socket:[x]": 0, "pipe:[42]": 0, "/tmp/socket:[42]": 0, "": 0} {
+		if got, ok := socketInode([]byte(link)); got != want || ok != (want != 0) {
+			t.Errorf("%q: %d, %v", link, got, ok)
 		}
 	}
 }

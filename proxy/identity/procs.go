@@ -23,49 +23,14 @@ type procs struct {
 	netns netns.ID
 }
 
-// owners returns the members that have the socket open.
-func (p procs) owners(inode uint64) ([]int, error) {
-	want := fmt.Appendf(nil, "socket:[%d]", inode)
-	pids, err := numericEntries(p.root)
-	if err != nil {
-		return nil, err
-	}
-	var owners []int
-	for _, pid := range pids {
-		if p.member(pid) && holds(filepath.Join(p.root, strconv.Itoa(pid), "fd"), want) {
-			owners = append(owners, pid)
-		}
-	}
-	return owners, nil
-}
-
-func (p procs) member(pid int) bool {
+// member tells whether a process is one, by its directory, which is relative to
+// an open one.
+func (p procs) member(at int, dir string) bool {
 	var st unix.Stat_t
-	if unix.Stat(fmt.Sprintf("%s/%d/ns/net", p.root, pid), &st) != nil {
+	if unix.Fstatat(at, dir+"/ns/net", &st, 0) != nil {
 		return false // gone, or a zombie
 	}
 	return st.Dev == p.netns.Dev && st.Ino == p.netns.Ino
-}
-
-// holds tells whether one of the descriptors in the directory links to want.
-func holds(dir string, want []byte) bool {
-	d, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	f := os.NewFile(uintptr(d), dir)
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return false
-	}
-	buf := make([]byte, 64)
-	for _, name := range names {
-		if n, err := unix.Readlinkat(d, name, buf); err == nil && bytes.Equal(buf[:n], want) {
-			return true
-		}
-	}
-	return false
 }
 
 // ancestors returns the parents of pid inside the sandbox, nearest first. The
@@ -74,7 +39,7 @@ func (p procs) ancestors(pid int) []int {
 	var out []int
 	for range maxAncestors {
 		parent, err := p.parent(pid)
-		if err != nil || parent <= 1 || !p.member(parent) {
+		if err != nil || parent <= 1 || !p.member(unix.AT_FDCWD, filepath.Join(p.root, strconv.Itoa(parent))) {
 			break
 		}
 		out = append(out, parent)
@@ -103,23 +68,4 @@ func parseParent(stat []byte) (int, error) {
 		return 0, fmt.Errorf("malformed stat line")
 	}
 	return strconv.Atoi(string(fields[1]))
-}
-
-func numericEntries(dir string) ([]int, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	pids := make([]int, 0, len(names))
-	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }

@@ -1,0 +1,133 @@
+package identity
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// census finds the processes that hold sockets. Only a look at every descriptor
+// of every member tells all of them, and they all count; but one look serves
+// everybody who asked before it began, so that many connections at once cost
+// hardly more than one.
+type census struct {
+	members procs
+	looking sync.Mutex // held by the round that looks
+	mu      sync.Mutex
+	next    *round // that has not begun; nil where nobody waits
+	buffers buffers
+}
+
+// round is one look at all descriptors.
+type round struct {
+	owners map[uint64][]int // by the inodes that are asked for
+	err    error
+	done   chan struct{}
+}
+
+// buffers are for the directories that a look reads. looking guards them.
+type buffers struct {
+	root, fds [16 << 10]byte
+	link      [64]byte
+}
+
+func newCensus(members procs) *census { return &census{members: members} }
+
+// owners returns the members that have the socket open.
+func (c *census) owners(inode uint64) ([]int, error) {
+	c.mu.Lock()
+	r, first := c.next, c.next == nil
+	if first {
+		r = &round{owners: map[uint64][]int{}, done: make(chan struct{})}
+		c.next = r
+	}
+	r.owners[inode] = nil
+	c.mu.Unlock()
+	if first {
+		c.looking.Lock() // others join meanwhile
+		c.mu.Lock()
+		c.next = nil
+		c.mu.Unlock()
+		r.err = c.look(r.owners)
+		c.looking.Unlock()
+		close(r.done)
+	}
+	<-r.done
+	return r.owners[inode], r.err
+}
+
+// look adds each member that holds one of the sockets to its owners.
+func (c *census) look(owners map[uint64][]int) error {
+	root, err := openDir(unix.AT_FDCWD, c.members.root)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", c.members.root, err)
+	}
+	defer unix.Close(root)
+	return eachEntry(root, c.buffers.root[:], func(name string) {
+		pid, err := strconv.Atoi(name)
+		if err == nil && c.members.member(root, name) {
+			c.lookAt(root, pid, name+"/fd", owners)
+		}
+	})
+}
+
+// lookAt is look for one process. One that has ended holds nothing.
+func (c *census) lookAt(root, pid int, dir string, owners map[uint64][]int) {
+	fds, err := openDir(root, dir)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fds)
+	held := map[uint64]bool{} // by several descriptors, perhaps
+	_ = eachEntry(fds, c.buffers.fds[:], func(name string) {
+		n, err := unix.Readlinkat(fds, name, c.buffers.link[:])
+		if err != nil {
+			return
+		}
+		inode, ok := socketInode(c.buffers.link[:n])
+		if _, wanted := owners[inode]; ok && wanted && !held[inode] {
+			held[inode] = true
+			owners[inode] = append(owners[inode], pid)
+		}
+	})
+}
+
+// socketInode reads what proc_pid_fd(5) has for a socket: socket:[INODE].
+func socketInode(link []byte) (uint64, bool) {
+	digits, ok := bytes.CutPrefix(link, []byte("socket:["))
+	if !ok {
+		return 0, false
+	}
+	digits, ok = bytes.CutSuffix(digits, []byte("]"))
+	if !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(string(digits), 10, 64)
+	return inode, err == nil
+}
+
+func openDir(at int, path string) (int, error) {
+	return unix.Openat(at, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}
+
+// eachEntry calls f for the name of each entry of an open directory. It is
+// os.File's without the poller, which a look would pay for at each process.
+func eachEntry(dir int, buf []byte, f func(name string)) error {
+	var names []string
+	for {
+		n, err := unix.ReadDirent(dir, buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return err
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
+		for _, name := range names {
+			f(name)
+		}
+	}
+}

@@ -29,7 +29,8 @@ const (
 )
 
 // typed replaces what is an identifier by its form alone. A literal suffix (42.json) and the
-// literal prefix of a token (cus_9s6XKzkNRiz8i3) are kept.
+// literal prefix of a token (cus_9s6XKzkNRiz8i3) are kept, and a package's name beside its version
+// (greeting-1.0.0.tgz).
 func typed(s string) string {
 	if t := typeOf(s); t != "" && t != typeToken {
 		return t
@@ -48,7 +49,7 @@ func typed(s string) string {
 	if isToken(s) {
 		return typeToken
 	}
-	return s
+	return packageFile(s)
 }
 
 // maxPrefix is the greatest length of a token's prefix: "cus", "proj", "deployment".
@@ -86,3 +87,71 @@ func typeOf(s string) string {
 
 // isTyped reports whether part of a pattern's segment is a type.
 func isTyped(s string) bool { return strings.IndexByte(s, '{') >= 0 }
+
+var archives = []string{".whl", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".gem", ".crate", ".jar", ".deb", ".rpm", ".apk"}
+
+// packageFile replaces the version in the name of a package's file: numpy-1.26.4-cp312-none-any.whl,
+// libc6_2.36-9+deb12u4_amd64.deb. Two numbers are a version only in an archive's name.
+func packageFile(s string) string {
+	name, need := s, 3
+	for _, ext := range archives {
+		if cut, ok := strings.CutSuffix(s, ext); ok {
+			name, need = cut, 2
+		}
+	}
+	for i := 1; i < len(name); i++ {
+		if name[i-1] != '-' && name[i-1] != '_' || i == 1 {
+			continue
+		}
+		end := len(name)
+		ends := "-_"
+		if name[i-1] == '_' {
+			ends = "_" // a Debian version has a revision after a hyphen
+		}
+		if n := strings.IndexAny(name[i:], ends); n >= 0 {
+			end = i + n
+		}
+		if numbers(name[i:end]) >= need {
+			return s[:i] + typeVersion + s[end:]
+		}
+	}
+	return s
+}
+
+// numbers counts the numbers, with dots between them, that a version begins with.
+func numbers(version string) int {
+	n := 0
+	for part := range strings.SplitSeq(strings.TrimPrefix(version, "v"), ".") {
+		digits := 0
+		for digits < len(part) && isDigit(part[digits]) {
+			digits++
+		}
+		if digits == 0 || digits > 8 {
+			break
+		}
+		n++
+		if digits < len(part) {
+			break
+		}
+	}
+	return n
+}
+
+// shards replaces the directories that files are spread over by the beginning of their digest:
+// /packages/44/8d/<60 digits>/. One alone may be a name: /de/<32 digits>.
+func shards(segments, original []string) {
+	for i, s := range original {
+		if len(s) < 2*minToken || segments[i] != typeHex {
+			continue
+		}
+		first := i
+		for first > 0 && len(original[first-1]) == 2 && all(original[first-1], isHexDigit) {
+			first--
+		}
+		if i-first >= 2 {
+			for j := first; j < i; j++ {
+				segments[j] = typeHex
+			}
+		}
+	}
+}

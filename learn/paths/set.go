@@ -227,6 +227,7 @@ func abstract(path string) []string {
 	if len(segments) > maxDepth {
 		segments = append(segments[:maxDepth], typeRest)
 	}
+	original := slices.Clone(segments)
 	first := true // everything before was a version
 	for i, s := range segments {
 		switch {
@@ -237,6 +238,7 @@ func abstract(path string) []string {
 			first = false
 		}
 	}
+	shards(segments, original)
 	return segments
 }
 

@@ -60,8 +60,9 @@ type FileAccess struct {
 	Time time.Time
 	Path string // in the container: absolute, clean, and without symbolic links
 	Op   FileOp
-	// Existing is, for an entry that is created, deleted or renamed, the nearest directory above
-	// it that was there when the container started; empty: the one it is in.
+	// Existing is, for what the workload made, or removes, the nearest directory above it that was there
+	// when the container started. Where it is empty, that is the one it is in for an entry
+	// that is created, deleted or renamed, and anything else was there itself.
 	Existing string
 
 	Binary, SHA256 string

@@ -72,6 +72,10 @@ func needOf(a FileAccess) (need, bool) {
 	if a.Op&opsEntry != 0 {
 		return n.entry(a.Existing).named()
 	}
+	if dir := a.madeIn(); dir != "" && zoneOf(p) == "" {
+		// Named by itself it would have nothing to name in the next run, and to make it took this anyway.
+		return need{path: dir, write: n.write, why: whyMade}.folded().named()
+	}
 	if dir := speakable(p); dir != p {
 		return need{path: dir, write: n.write, why: whyName}.named()
 	}
@@ -89,6 +93,16 @@ func needOf(a FileAccess) (need, bool) {
 		}
 	}
 	return n.folded(), true
+}
+
+// madeIn is the nearest directory above what the workload made itself that was there before it. It is
+// empty for what was there, and where the directory must not be granted for what is in it.
+func (a *FileAccess) madeIn() string {
+	dir, p := path.Clean(a.Existing), path.Clean(a.Path)
+	if !strings.HasPrefix(dir, "/") || dir == p || !within(dir, p) || guarded(dir) {
+		return ""
+	}
+	return dir
 }
 
 // named is false for a need that no policy can have, or should.

@@ -16,6 +16,13 @@ func access(op FileOp, path string) FileAccess {
 	return FileAccess{Time: start, Path: path, Op: op, Binary: "/usr/bin/agent", Permissive: true, Reason: "the policy does not grant " + path}
 }
 
+// written is a write to a file that the workload may have made, in a directory that was there.
+func written(path, existing string) FileAccess {
+	a := access(OpWrite, path)
+	a.Existing = existing
+	return a
+}
+
 // granted shows grants as "r /path" and "w /path".
 func granted(grants []FileGrant) []string {
 	var list []string
@@ -62,6 +69,7 @@ func TestFoldFiles(t *testing.T) {
 		"temporary":                    {[]FileAccess{access(OpWrite, "/data/db/.x.swp"), access(OpRead, "/cache/a/tmpab12cd34")}, []string{"r /cache/a", "w /data/db"}},
 		"not temporary":                {[]FileAccess{access(OpRead, "/src/app/Cargo.lock"), access(OpRead, "/src/app/tmp/x"), access(OpRead, "/src/app/report-2024-01-15.csv")}, []string{"r /src/app/Cargo.lock", "r /src/app/report-2024-01-15.csv", "r /src/app/tmp/x"}},
 		"home":                         {[]FileAccess{made("/root/.cache/pip/x", "/root"), access(OpRead, "/root/.ssh/id_rsa"), access(OpRead, "/root/.bashrc")}, []string{"w /root", "r /root/.ssh/id_rsa"}},
+		"written and made":             {[]FileAccess{written("/work/out/a/b", "/work"), written("/etc/made/conf", "/etc"), written("/root/.ssh/known_hosts", "/root"), written("/opt/x/y", "/opt/x/y")}, []string{"w /etc/made/conf", "w /opt/x/y", "w /root/.ssh/known_hosts", "w /work"}},
 		"secrets":                      {[]FileAccess{made("/home/u/.aws/cache", ""), access(OpReadDir, "/home/u/.ssh"), access(OpRead, "/home/u/.config/gh/hosts.yml")}, []string{"w /home/u/.aws/cache", "r /home/u/.config/gh/hosts.yml", "r /home/u/.ssh"}},
 		"names":                        {[]FileAccess{access(OpRead, "/data/a\nb/c"), access(OpWrite, "/data/d/\xff"), access(OpRead, "/\x1b[2J"), access(OpWrite, "/etc/a\n")}, []string{"r /data", "w /data/d"}},
 		"literal wildcards":            {[]FileAccess{access(OpRead, "/data/*"), access(OpRead, "/data/{a,b}")}, []string{"r /data/*", "r /data/{a,b}"}},

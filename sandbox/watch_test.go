@@ -272,3 +272,22 @@ func TestPolicyFiles(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A client that looks for a service of a host first goes on without: that it
+// may not is no denial. Names of services of other hosts are recorded.
+func TestServiceOfKnownHost(t *testing.T) {
+	c := newNode(t)
+	writePolicy(t, c, "c1", ruleFor("api.example"))
+	r := request(t.TempDir(), "c1")
+	r.Policy = "c1"
+	s := start(t, c, r)
+	for _, name := range []string{"_https._tcp.api.example", "_https._tcp.other.example", "_leak.other.example"} {
+		if s.MayResolve(name) {
+			t.Errorf("%s goes to a name server", name)
+		}
+	}
+	eventually(t, "the others are on record", func() bool { return strings.Count(logOf(t, s), "DNS denied") >= 2 })
+	if log := logOf(t, s); strings.Contains(log, "_https._tcp.api.example") {
+		t.Errorf("the log: %s", log)
+	}
+}

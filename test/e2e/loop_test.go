@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/test/fakenet"
 )
 
 // errand is what a real client does, with other ids, versions and digests on each
@@ -23,7 +22,9 @@ type errand struct {
 	needs    []string // commands
 	required bool     // hack/deps installs them
 	script   string
-	proposed []string // paths that are granted: "r path" or "w path"
+	// files are the paths that have to be granted: "r path" or "w path"; nil where
+	// that depends on the host.
+	files []string
 }
 
 var errands = []errand{
@@ -34,12 +35,12 @@ curl -fsS $api/git/blobs/$(echo $RUN | sha256sum | cut -c 1-40) -o blob.json
 curl -fsS --json '{}' $api/issues/$((1000 * RUN))/comments -o comment.json
 mkdir -p ~/.cache/curl; curl -fsS --etag-save ~/.cache/curl/etag-$RUN https://api.weather.example/forecast -o /dev/null
 grep -q rocket *.json
-`},
+`, files: []string{"w /root/.cache"}},
 	{name: "git", needs: []string{"git"}, required: true, script: `
 git clone -q https://git.example/project.git
 cd project; git config user.name a; git config user.email a@git.example
 date +%N >> README.md; git commit -qam change; git push -q
-`},
+`, files: []string{}},
 	{name: "python", needs: []string{"python3"}, required: true, script: `
 python3 - <<'PYTHON'
 import json, os, pathlib, tempfile, urllib.request, uuid
@@ -55,23 +56,23 @@ with tempfile.NamedTemporaryFile(dir=pathlib.Path.home() / ".cache", delete=Fals
     f.write(b"x")
 os.rename(f.name, cache / "renamed")
 PYTHON
-`},
+`, files: []string{"w /root/.cache"}},
 	{name: "pip", needs: []string{"pip"}, script: `
 python3 -m pip install -q --user --break-system-packages --index-url https://pypi.example/simple fakenet-greeting
 python3 -c 'import fakenet_greeting as g; assert g.greet() == "hello from fakenet"'
-`},
+`, files: []string{"r /root/.cache", "w /root/.local"}},
 	{name: "npm", needs: []string{"npm", "node"}, script: `
 npm install --registry https://npm.example --no-audit --no-fund fakenet-greeting
 node -e 'require("assert").equal(require("fakenet-greeting")(), "hello from fakenet")'
-`},
+`, files: []string{"w /root/.npm"}},
 	{name: "go", needs: []string{"go"}, script: `
 export GOPROXY=https://goproxy.example GOSUMDB=off GOFLAGS=-mod=mod GOTOOLCHAIN=local
 printf 'module example.com/m\ngo 1.21\n' > go.mod
-printf 'package main\nimport "code.example/greeting"\nfunc main() { println(greeting.Text) }\n' > main.go
-go get -v code.example/greeting@latest
-go build -o greet .
-./greet
-`},
+go get code.example/greeting@latest
+# Not a program: to compile the runtime takes a minute.
+go build -buildmode=archive -o greeting.a code.example/greeting
+test -s greeting.a
+`, files: []string{"w /root/.cache", "w /root/.config", "w /root/go"}},
 	{name: "apt", needs: []string{"apt-get"}, script: `
 echo 'deb [trusted=yes] https://deb.example/ ./' > sources.list
 apt="apt-get -q -o Dir::Etc::sourcelist=$PWD/sources.list -o Dir::Etc::sourceparts=/dev/null"
@@ -85,6 +86,10 @@ grep -q hello extracted/usr/share/greeting/text
 // hostPath is where the host's programs are, without what a user has of his own.
 const hostPath = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// homes are the directories that a user's home has, since one that is not there can
+// only be made with write access to all of the home.
+var homes = []string{"root/.cache", "root/.config", "root/.local", "root/.npm", "root/.ssh", "root/go"}
+
 // host makes a container of the host's own programs: its root is a copy of the
 // host's that is made anew each time, with an empty home and an empty working
 // directory.
@@ -93,6 +98,7 @@ func (w *world) host(edits ...edit) *container {
 	c := w.container(append([]edit{func(s *specs.Spec) {
 		s.Process.Cwd = "/workspace"
 		s.Process.Env = []string{"PATH=" + hostPath, "HOME=/root", "LANG=C.UTF-8"}
+		s.Hostname = "localhost"
 	}}, edits...)...)
 	must(w.t, os.RemoveAll(c.rootfs()))
 	layers := filepath.Join(c.bundle, "layers")
@@ -102,7 +108,8 @@ func (w *world) host(edits ...edit) *container {
 	must(w.t, unix.Mount("layers", layers, "tmpfs", 0, "mode=0755"))
 	w.t.Cleanup(func() { unmount(w.t, layers) })
 	upper := filepath.Join(layers, "upper")
-	for _, dir := range []string{"", "root", "root/.cache", "root/.ssh", "workspace", "srv"} {
+	must(w.t, os.Mkdir(upper, 0o755))
+	for _, dir := range append([]string{"root", "workspace", "srv"}, homes...) {
 		must(w.t, os.Mkdir(filepath.Join(upper, dir), 0o755))
 	}
 	must(w.t, unix.Setxattr(filepath.Join(upper, "root"), "trusted.overlay.opaque", []byte("y"), 0))
@@ -140,6 +147,8 @@ func TestLoopOnRealClients(t *testing.T) {
 	}
 }
 
+// loop proves that what a permissive run taught is what later runs need, also
+// when every id, version and digest is another one, and that Landlock holds them to it.
 func (e *errand) loop(t *testing.T) {
 	w := newWorld(t)
 	first := w.host(append(e.edits(1), permissive)...)
@@ -150,24 +159,49 @@ func (e *errand) loop(t *testing.T) {
 	if log := w.auditLog(first); strings.Contains(log, "UNOBSERVED") {
 		t.Errorf("something was not observed:\n%s", log)
 	}
-	t.Log(w.operate("proposals", e.name))
-	t.Log(w.granted(e.name))
-	t.Log(w.operate("approve", e.name, "--all"))
-	for run := range 2 {
-		c := w.host(e.edits(1 + run)...)
+	files := w.granted(e.name)
+	if e.files != nil && !slices.Equal(files, e.files) {
+		t.Errorf("paths proposed: %q, want %q", files, e.files)
+	}
+	if len(files) == 0 {
+		t.Log("no file but those that every policy grants")
+	}
+	diff := w.operate("approve", e.name, "--all")
+	for run := 1; run <= 2; run++ {
+		c := w.host(e.edits(run)...)
 		if o := c.run(); o.status != 0 {
-			t.Errorf("enforcing, run %d: %s", run, o)
+			t.Errorf("enforcing, run %d: %s\napproved: %s", run, o, diff)
 		}
 		c.awaitEnd()
 		if denied := w.denied(c); len(denied) > 0 {
-			t.Errorf("denials: %+v", denied)
+			t.Errorf("enforcing, run %d: denials: %+v", run, denied)
 		}
-		for _, kind := range []string{learn.KindNetwork, learn.KindFilesystem} {
-			if i := slices.IndexFunc(w.proposalsOf(kind, e.name), func(p learn.Proposal) bool { return p.Status != learn.StatusApproved }); i >= 0 {
-				t.Errorf("the enforcing run proposed %+v", w.proposalsOf(kind, e.name)[i])
+		for _, p := range append(w.proposals(e.name), w.proposalsOf(learn.KindFilesystem, e.name)...) {
+			if p.Status != learn.StatusApproved {
+				t.Errorf("enforcing, run %d: %s is %s: %s", run, p.ID, p.Status, p.Rationale)
 			}
 		}
 		w.net.Release()
 	}
-	_ = fakenet.WeatherHost
+	w.confined(e.name)
+}
+
+// confined tries what no errand did, under the policy that was learned.
+func (w *world) confined(name string) {
+	w.t.Helper()
+	const escapes = `
+no() { if (eval "$1") 2> err; then echo "done: $1"; elif ! grep -qi 'permission denied' err; then echo "failed otherwise: $1: $(cat err)"; fi; }
+no 'echo x > /srv/file'
+no 'echo x >> /etc/profile'
+no 'cat /root/.ssh/id_rsa'
+no 'echo x > /root/.ssh/authorized_keys'
+no 'echo x > /root/.bashrc'
+no 'ls /srv'
+echo x > here
+`
+	c := w.host(policy(name), args("/bin/bash", "-ec", escapes))
+	if o := c.run(); o.status != 0 || o.stdout != "" {
+		w.t.Errorf("what was not learned: %s", o)
+	}
+	c.awaitEnd()
 }

@@ -108,8 +108,8 @@ func TestCompare(t *testing.T) {
 
 // What no difference is told of decides alike.
 func TestCompareIsSound(t *testing.T) {
-	equal := 0
-	for seed := range uint64(300) {
+	equal, n := 0, seeds(150)
+	for seed := range n {
 		d := newDice(seed)
 		p := d.policy()
 		settle(p)
@@ -130,7 +130,7 @@ func TestCompareIsSound(t *testing.T) {
 			}
 		}
 	}
-	if equal < 300 {
+	if equal < int(n) {
 		t.Errorf("%d are equal: a policy differs from its canonical form", equal)
 	}
 }

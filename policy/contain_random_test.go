@@ -329,10 +329,7 @@ func text(t *testing.T, p *Policy) string {
 
 // Whatever is shown to be within a maximum is decided so.
 func TestWithinIsSound(t *testing.T) {
-	within, allowed, n := 0, 0, 600
-	if testing.Short() {
-		n = 150
-	}
+	within, allowed, n := 0, 0, int(seeds(150))
 	for seed := range n {
 		ok, some := checkWithin(t, uint64(seed))
 		if ok {

@@ -56,7 +56,7 @@ func TestMergeKeysDoNotClash(t *testing.T) {
 
 // Which of two learned policies is the base makes no difference.
 func TestMergeCommutes(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range seeds(80) {
 		d := newDice(seed)
 		a, b := d.policy(), d.policy()
 		for i, p := range []*Policy{a, b} {

@@ -49,8 +49,7 @@ type group struct {
 type entry struct{ method, pattern string }
 
 // Add takes in one request. The path must be canonical, without its query; it is false for one
-// that cannot be, and for a method that is no token of RFC 9110, section 5.6.2, or longer
-// than 32 bytes.
+// that cannot be, and for a method that no rule can name or that is longer than 32 bytes.
 func (s *Set) Add(method, path string) bool {
 	if !isMethod(method) || !isCanonical(path) {
 		return false
@@ -273,9 +272,11 @@ func isCanonical(path string) bool {
 	})
 }
 
+// isMethod reports whether a policy's rule can name a method: of the tokens of RFC 9110,
+// section 5.6.2, it takes those that are in use.
 func isMethod(s string) bool {
 	return s != "" && len(s) <= maxMethod && all(s, func(c byte) bool {
-		return isLower(c) || isUpper(c) || isDigit(c) || strings.IndexByte("!#$%&'+-.^_`|~", c) >= 0
+		return isLower(c) || isUpper(c) || c == '-' || c == '_'
 	})
 }
 

@@ -21,11 +21,27 @@ type census struct {
 	buffers buffers
 }
 
-// round is one look at all descriptors.
+// round is one look at all descriptors, and what was found out about processes
+// since.
 type round struct {
 	owners map[uint64][]int // by the inodes that are asked for
 	err    error
 	done   chan struct{}
+
+	mu        sync.Mutex
+	processes map[int]func() (Process, error)
+}
+
+// process calls identify for a process, the first time in the round.
+func (r *round) process(pid int, identify func(pid int) (Process, error)) (Process, error) {
+	r.mu.Lock()
+	known := r.processes[pid]
+	if known == nil {
+		known = sync.OnceValues(func() (Process, error) { return identify(pid) })
+		r.processes[pid] = known
+	}
+	r.mu.Unlock()
+	return known()
 }
 
 // buffers are for the directories that a look reads. looking guards them.
@@ -36,12 +52,12 @@ type buffers struct {
 
 func newCensus(members procs) *census { return &census{members: members} }
 
-// owners returns the members that have the socket open.
-func (c *census) owners(inode uint64) ([]int, error) {
+// ask returns a round that tells the members that have the socket open.
+func (c *census) ask(inode uint64) (*round, error) {
 	c.mu.Lock()
 	r, first := c.next, c.next == nil
 	if first {
-		r = &round{owners: map[uint64][]int{}, done: make(chan struct{})}
+		r = &round{owners: map[uint64][]int{}, processes: map[int]func() (Process, error){}, done: make(chan struct{})}
 		c.next = r
 	}
 	r.owners[inode] = nil
@@ -56,7 +72,7 @@ func (c *census) owners(inode uint64) ([]int, error) {
 		close(r.done)
 	}
 	<-r.done
-	return r.owners[inode], r.err
+	return r, r.err
 }
 
 // look adds each member that holds one of the sockets to its owners.

@@ -68,33 +68,31 @@ func (f *Finder) IdentifyDatagram(local, remote netip.AddrPort) (Process, error)
 
 // owner returns the identity of the processes that hold the sockets.
 func (f *Finder) owner(inodes []uint64) (Process, error) {
-	var owners []int
+	var owner Process
 	for _, inode := range inodes {
-		pids, err := f.sockets.owners(inode)
+		round, err := f.sockets.ask(inode)
 		if err != nil {
 			return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 		}
+		pids := round.owners[inode]
 		if len(pids) == 0 {
 			return Process{}, fmt.Errorf("failed to resolve peer binary: no process of the sandbox holds socket %d", inode)
 		}
-		owners = append(owners, pids...)
-	}
-	slices.Sort(owners)
-	first, err := f.identity(owners[0])
-	if err != nil {
-		return Process{}, err
-	}
-	for _, pid := range owners[1:] {
-		other, err := f.identity(pid)
-		if err != nil {
-			return Process{}, err
-		}
-		if !first.sameProgram(other) {
-			return Process{}, fmt.Errorf("ambiguous shared socket ownership: inode %d is held by %s (%d) and %s (%d)",
-				inodes[0], first.Path, first.PID, other.Path, other.PID)
+		for _, pid := range pids {
+			p, err := round.process(pid, f.identity)
+			if err != nil {
+				return Process{}, err
+			}
+			if owner.PID != 0 && !owner.sameProgram(p) {
+				return Process{}, fmt.Errorf("ambiguous shared socket ownership: inode %d is held by %s (%d) and %s (%d)",
+					inodes[0], owner.Path, owner.PID, p.Path, p.PID)
+			}
+			if owner.PID == 0 || p.PID < owner.PID {
+				owner = p
+			}
 		}
 	}
-	return first, nil
+	return owner, nil
 }
 
 // sameProgram tells whether p and q would be decided alike. A child forked

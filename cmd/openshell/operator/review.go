@@ -110,6 +110,9 @@ func writeApproval(w io.Writer, c decide.Change, err error) {
 			how = "approved in part"
 		}
 		fmt.Fprintf(w, "%s %s: %s\n", how, p.ID, subject(p))
+		for _, note := range p.SecurityNotes { // --all may have been meant for others
+			fmt.Fprintf(w, "  ! %s\n", plain(note))
+		}
 	}
 	for i := range c.Superseded {
 		p := &c.Superseded[i]

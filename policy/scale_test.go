@@ -80,7 +80,7 @@ func BenchmarkScale(b *testing.B) {
 func TestScale(t *testing.T) {
 	e := scaleEngine(t, 300)
 	for name, c := range scaleConnections {
-		if n := testing.AllocsPerRun(10, func() {
+		if n := allocs(10, func() {
 			if m := e.Connect(c); !m.Allowed || m.count != 1 {
 				t.Fatalf("%s: %d endpoints (%s)", name, m.count, m.Reason)
 			}

@@ -248,23 +248,7 @@ func fewEdits(a, b string) bool {
 	if min(len(a), len(b)) < 6 || max(len(a), len(b)) > 253 || max(len(a), len(b))-min(len(a), len(b)) > most {
 		return false
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			edit := diagonal
-			if a[i] != b[j] {
-				edit++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(edit, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)] <= most
+	return editDistance(a, b) <= most
 }
 
 // addition returns the rule that would allow the action. It is tried before it is

@@ -61,13 +61,41 @@ func compileFile(file string) (*policy.Engine, error) {
 	return policy.Compile(p, policy.Options{})
 }
 
-// evaluate answers each request line. Answers are written at the latest when the next
-// request is not there yet, so that a program can wait for each.
+// evaluate answers each request line with a decision.
 func evaluate(engine *policy.Engine, permissive bool, in io.Reader, out io.Writer) error {
+	return answerLines(in, out, func(w io.Writer, line []byte) error {
+		decision, err := answer(engine, permissive, line)
+		if err != nil {
+			return err
+		}
+		return writeAnswer(w, decision)
+	}, func(w io.Writer, malformed error) error { return jsonLine(w, errorAnswer{plain(malformed.Error())}) })
+}
+
+// errorAnswer answers a line that is malformed.
+type errorAnswer struct {
+	Error string `json:"error"`
+}
+
+// writeError is a failure to write, which ends everything.
+type writeError struct{ error }
+
+func (e writeError) Unwrap() error { return e.error }
+
+// writeAnswer writes a JSON answer.
+func writeAnswer(w io.Writer, v any) error {
+	if err := jsonLine(w, v); err != nil {
+		return writeError{err}
+	}
+	return nil
+}
+
+// answerLines answers each line, or says with refuse why it cannot be. Answers are written at the
+// latest when the next line is not there yet, so that a program can wait for each. An error of
+// answer is the line's, unless it is a writeError.
+func answerLines(in io.Reader, out io.Writer, answer func(io.Writer, []byte) error, refuse func(io.Writer, error) error) error {
 	lines := newLineReader(in, maxRequestLine)
 	answers := bufio.NewWriter(out)
-	enc := json.NewEncoder(answers)
-	enc.SetEscapeHTML(false)
 	malformed := false
 	for {
 		line, err := lines.next()
@@ -77,27 +105,22 @@ func evaluate(engine *policy.Engine, permissive bool, in io.Reader, out io.Write
 		if err != nil && !errors.Is(err, errLineTooLong) {
 			return errors.Join(fmt.Errorf("read requests: %w", err), answers.Flush())
 		}
-		var decision policy.EvalDecision
 		if err == nil {
-			decision, err = answer(engine, permissive, line)
+			err = answer(answers, line)
 		}
-		if err != nil {
+		if err != nil && !errors.As(err, new(writeError)) {
 			malformed = true
-			err = enc.Encode(struct {
-				Error string `json:"error"`
-			}{plain(err.Error())})
-		} else {
-			err = enc.Encode(decision)
+			err = refuse(answers, err)
 		}
 		if err == nil && !lines.buffered() {
 			err = answers.Flush()
 		}
 		if err != nil {
-			return fmt.Errorf("write decisions: %w", err)
+			return fmt.Errorf("write answers: %w", err)
 		}
 	}
 	if err := answers.Flush(); err != nil {
-		return fmt.Errorf("write decisions: %w", err)
+		return fmt.Errorf("write answers: %w", err)
 	}
 	if malformed {
 		return &exitError{exitFailed}

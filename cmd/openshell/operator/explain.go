@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -131,41 +130,16 @@ func (f *explainFlags) request() (policy.EvalRequest, error) {
 
 // explainLines explains each request line.
 func (f *explainFlags) explainLines(engine *policy.Engine, in io.Reader, out io.Writer) error {
-	lines := newLineReader(in, maxRequestLine)
-	answers := bufio.NewWriter(out)
-	malformed := false
-	for {
-		line, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil && !errors.Is(err, errLineTooLong) {
-			return errors.Join(fmt.Errorf("read requests: %w", err), answers.Flush())
-		}
-		var x policy.Explanation
-		if err == nil {
-			x, err = explainLine(engine, f.permissive, line)
-		}
+	return answerLines(in, out, func(w io.Writer, line []byte) error {
+		x, err := explainLine(engine, f.permissive, line)
 		if err != nil {
-			malformed = true
-			err = f.writeError(answers, err)
-		} else {
-			err = f.write(answers, x)
+			return err
 		}
-		if err == nil && !lines.buffered() {
-			err = answers.Flush()
+		if err := f.write(w, x); err != nil {
+			return writeError{err}
 		}
-		if err != nil {
-			return fmt.Errorf("write explanations: %w", err)
-		}
-	}
-	if err := answers.Flush(); err != nil {
-		return fmt.Errorf("write explanations: %w", err)
-	}
-	if malformed {
-		return &exitError{exitFailed}
-	}
-	return nil
+		return nil
+	}, f.writeError)
 }
 
 func explainLine(engine *policy.Engine, permissive bool, line []byte) (policy.Explanation, error) {
@@ -181,9 +155,7 @@ func (f *explainFlags) writeError(w io.Writer, malformed error) error {
 		_, err := fmt.Fprintf(w, "error: %s\n\n", plain(malformed.Error()))
 		return err
 	}
-	return jsonLine(w, struct {
-		Error string `json:"error"`
-	}{plain(malformed.Error())})
+	return jsonLine(w, errorAnswer{plain(malformed.Error())})
 }
 
 func jsonLine(w io.Writer, v any) error {

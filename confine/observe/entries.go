@@ -23,7 +23,8 @@ type entries struct {
 	volumes   map[string]*volume // by fsid
 	own       map[uint64]string  // by dev: where this process has a mount of the whole
 	batch     []event
-	links     map[handle]entry // within a batch
+	pending   []event            // whose directory had gone, without a word of it yet
+	links     map[handle][]entry // the names of directories, as the batch tells them
 	found     []Access
 }
 
@@ -73,7 +74,7 @@ func newEntries(o *Observer) (*entries, error) {
 	}
 	return &entries{
 		fd: fd, mounts: o.mounts, processes: o.processes, options: &o.options,
-		made: newMade(), volumes: map[string]*volume{}, links: map[handle]entry{},
+		made: newMade(), volumes: map[string]*volume{}, links: map[handle][]entry{},
 	}, nil
 }
 
@@ -220,25 +221,42 @@ func (s *entries) take(e event) {
 		return
 	}
 	// A directory that has gone by now is found by the name it had first.
-	if _, named := s.links[e.child]; !named {
-		s.links[e.child] = e.from
+	s.links[e.child] = append(s.links[e.child], e.from)
+	if e.mask&unix.FAN_RENAME != 0 {
+		s.links[e.child] = append(s.links[e.child], e.to)
 	}
 }
 
-// settle finds out what a batch of events was about.
+// settle finds out what a batch of events was about. The event of a directory's
+// end may come a moment after the end: what happened in that directory waits for
+// it, until the next batch.
 func (s *entries) settle() {
+	waiting := s.pending
+	s.pending = nil
+	for _, e := range waiting {
+		from, _ := s.locate(e.from.dir, 0)
+		to, _ := s.locate(e.to.dir, 0)
+		s.settleEvent(e, from, to)
+	}
 	for _, e := range s.batch {
-		s.settleEvent(e)
+		from, fromGone := s.locate(e.from.dir, 0)
+		to, toGone := s.locate(e.to.dir, 0)
+		if fromGone || toGone {
+			s.pending = append(s.pending, e)
+			continue
+		}
+		s.settleEvent(e, from, to)
 	}
 	clear(s.batch)
 	s.batch = s.batch[:0]
 	clear(s.links)
 }
 
-func (s *entries) settleEvent(e event) {
-	from, fromOK := s.locate(e.from.dir, 0)
+// settleEvent finds out what an event was about that happened in the directory
+// from and, a renaming, in the directory to.
+func (s *entries) settleEvent(e event, from, to place) {
+	fromOK, toOK := from.at != nil, to.at != nil
 	if e.mask&unix.FAN_RENAME != 0 {
-		to, toOK := s.locate(e.to.dir, 0)
 		if e.mask&unix.FAN_ONDIR != 0 {
 			for _, v := range s.volumes {
 				clear(v.places) // some of the paths are others now
@@ -301,35 +319,40 @@ func (s *entries) find(e event, dir place, name string, kinds Kind) {
 	}
 }
 
-// locate tells where a directory is. It returns false for one that the container
-// does not have, or that cannot be found any more: then it was deleted itself,
-// which is an event of its own.
-func (s *entries) locate(h handle, depth int) (place, bool) {
+// locate tells where a directory is. The place has no anchor where the container
+// does not have the directory. A directory is gone that was deleted, with no
+// event yet of what it was called.
+func (s *entries) locate(h handle, depth int) (p place, gone bool) {
 	v := s.volumes[h.fsid()]
 	if v == nil || depth > maxNested {
 		return place{}, false
 	}
 	if p, ok := v.places[h]; ok {
-		return p, p.at != nil
+		return p, false
 	}
-	p := v.find(h)
-	if link, named := s.links[h]; named && (p.at == nil || p.at.work) {
-		if parent, ok := s.locate(link.dir, depth+1); ok && !parent.at.work {
-			return place{parent.join(link.name), parent.at}, true
+	p, gone = v.find(h)
+	if p.at == nil || p.at.work {
+		for _, link := range s.links[h] {
+			if parent, _ := s.locate(link.dir, depth+1); parent.at != nil && !parent.at.work {
+				return place{parent.join(link.name), parent.at}, false
+			}
 		}
+	}
+	if gone {
+		return place{}, true
 	}
 	if len(v.places) >= maxPlaces {
 		clear(v.places)
 	}
 	v.places[h] = p
-	return p, p.at != nil
+	return p, false
 }
 
 // find looks up where a directory is now.
-func (v *volume) find(h handle) (p place) {
+func (v *volume) find(h handle) (p place, gone bool) {
 	name, err := v.open(h.file())
 	if err != nil || strings.HasSuffix(name, deletedSuffix) {
-		return place{}
+		return place{}, true
 	}
 	for i := range v.anchors {
 		a := &v.anchors[i]
@@ -337,5 +360,5 @@ func (v *volume) find(h handle) (p place) {
 			p = place{strings.TrimSuffix(a.inside, "/") + "/" + rel, a}
 		}
 	}
-	return p
+	return p, false
 }

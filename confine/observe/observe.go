@@ -242,6 +242,7 @@ func (o *Observer) loop() {
 		}
 		triggered = o.drain() || triggered
 		if fds[0].Revents != 0 {
+			o.drain() // what waited for another event
 			return
 		}
 		if o.options.Triggered == nil || triggered {

@@ -66,7 +66,7 @@ func TestTry(t *testing.T) {
 	if _, err := os.Stat(away); !os.IsNotExist(err) {
 		t.Errorf("a file outside of the working directory: %v", err)
 	}
-	if o := w.try("--policy", "tried", "--", "/bin/no-such-program"); o.status == 0 || !strings.Contains(o.stderr, "no such file") {
+	if o := w.try("--policy", "tried", "--", "/bin/no-such-program"); o.status != 125 || !strings.Contains(o.stderr, "no such file") {
 		t.Errorf("a command that does not exist: %s", o)
 	}
 	nothingLeft(t, "trying", before, w.runDir)

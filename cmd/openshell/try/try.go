@@ -44,7 +44,7 @@ func Command() *cobra.Command {
 through an overlay: what it writes is thrown away when it ends, except below the
 current directory with --bind.
 
-The exit status is the command's own; 125 where the sandbox could not be made.`,
+The exit status is the command's own; 125 where it could not be started.`,
 		Example: `  openshell try --policy agent --permissive -- curl https://example.com
   openshell proposals agent
   openshell approve agent --all
@@ -82,8 +82,13 @@ func (e StatusError) Error() string {
 
 func (e StatusError) Unwrap() error { return e.Err }
 
-// failed is the status of docker run for its own failures.
-const failed = 125
+const (
+	// failed is the status of docker run for its own failures.
+	failed = 125
+	// runtimeFailed is the OCI command's status for its own. A command that ran may
+	// end with it too.
+	runtimeFailed = 1
+)
 
 func run(o options, args []string) error {
 	status, err := runSandboxed(o, args)
@@ -162,7 +167,8 @@ func runBundle(dir, id string, publish []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.Command(self, "run", "--bundle", dir, id)
+	begun := filepath.Join(dir, "pid")
+	cmd := exec.Command(self, "run", "--bundle", dir, "--pid-file", begun, id)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if len(publish) > 0 {
 		cmd.Env = append(os.Environ(), publishVariable+"="+strings.Join(publish, ","))
@@ -182,7 +188,11 @@ func runBundle(dir, id string, publish []string) (int, error) {
 	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
 		return 128 + int(ws.Signal()), nil
 	}
-	return cmd.ProcessState.ExitCode(), nil
+	status := cmd.ProcessState.ExitCode()
+	if _, err := os.Lstat(begun); err != nil && status == runtimeFailed {
+		return failed, nil // and it has said why
+	}
+	return status, nil
 }
 
 // forward passes on the signals that ask this process to end.

@@ -46,6 +46,7 @@ func thisMachine() machine {
 		{"no docker command", dockerErr != nil},
 		// What a test found by trying cannot be looked up.
 		{"OPENSHELL_SPEED_RUNS is not set", os.Getenv("OPENSHELL_SPEED_RUNS") == ""}, // a measurement: make bench-net
+		{"nerdctl could not be built", true},
 		{"this kernel has no", true},
 		{"not allowed to switch auditing", true},
 		{"not with runc's own shim either", true},

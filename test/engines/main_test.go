@@ -89,7 +89,7 @@ func programs(dir string) (string, error) {
 		return filepath.Abs(bin)
 	}
 	bin := filepath.Join(dir, "bin")
-	for _, name := range []string{"openshell", "openshell-init"} {
+	for _, name := range []string{"openshell", "openshell-init", "containerd-shim-openshell-v1"} {
 		if err := build(filepath.Join(bin, name), "../../cmd/"+name); err != nil {
 			return "", err
 		}

@@ -18,6 +18,8 @@ var engines = map[string]engine{
 	"podman-netavark": podman{backend: "netavark"},
 	"podman-cni":      podman{backend: "cni"},
 	"docker":          &docker{},
+	"nerdctl":         nerdctl{runtime: "openshell"},
+	"nerdctl-shim":    nerdctl{runtime: "io.containerd.openshell.v1"},
 	"hook":            hook{},
 }
 

@@ -11,8 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy/identity"
 )
 
@@ -96,5 +100,39 @@ func TestUnknownProcessIsRefusedInBothModes(t *testing.T) {
 			"request denied identity web.example:80 GET http:/x 403 tls=none (failed to resolve peer binary: gone)",
 			"connect denied identity web.example:80 (failed to resolve peer binary: gone)",
 		)
+	}
+}
+
+// TestConnectionsWithOnePortHaveTheirOwnProcesses has connections that differ by
+// their destination alone, as a workload's do when it has many: the kernel gives
+// all but one of them other ports on their way to the proxy.
+func TestConnectionsWithOnePortHaveTheirOwnProcesses(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[netip.AddrPort]netip.AddrPort{}
+	r := newRoom(t, permissive(""), func(_ *room, c *Config) {
+		c.Identify = func(local, remote netip.AddrPort) (identity.Process, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[remote] = local
+			return tool, nil
+		}
+	})
+	local := netip.AddrPortFrom(netns.WorkloadAddr4, 40000)
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(local), Control: func(_, _ string, c syscall.RawConn) (err error) {
+		c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+		return err
+	}}
+	for _, remote := range []string{"45.64.45.12:80", "45.64.45.12:81", "45.64.45.13:80"} {
+		var conn net.Conn
+		if err := r.inner.Do(func() (err error) { conn, err = dialer.Dial("tcp4", remote); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		r.say(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		mu.Lock()
+		if got := asked[netip.MustParseAddrPort(remote)]; got != local {
+			t.Errorf("the connection to %s is %s's, not %s's", remote, got, local)
+		}
+		mu.Unlock()
 	}
 }

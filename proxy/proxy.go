@@ -40,12 +40,16 @@ type View struct {
 
 // Config is what a sandbox's proxy works with. All fields but Local and Reticent are required.
 type Config struct {
-	Inner    *netns.Namespace // where the workload is
-	Outer    *netns.Namespace // where upstream connections start
-	View     func() View      // the effective policy and mode, now
-	Names    *names.Table     // whose synthetic addresses stand for names
-	Hosts    *names.Hosts     // names of real addresses; may be nil
-	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
+	Inner   *netns.Namespace // where the workload is
+	Outer   *netns.Namespace // where upstream connections start
+	View    func() View      // the effective policy and mode, now
+	Names   *names.Table     // whose synthetic addresses stand for names
+	Hosts   *names.Hosts     // names of real addresses; may be nil
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Original tells both ends of an accepted connection as the workload has
+	// them, before the rules rewrote it.
+	Original func(conn *net.TCPConn) (source, destination netip.AddrPort, err error)
+	// Identify tells whose an original connection is, by its ends.
 	Identify func(local, remote netip.AddrPort) (identity.Process, error)
 	// IdentifyDatagram is Identify for UDP.
 	IdentifyDatagram func(local, remote netip.AddrPort) (identity.Process, error)
@@ -194,13 +198,13 @@ func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
 	f.client, f.counted = conn, true
 	p.track(f)
 
-	dst, err := netns.OriginalDestination(conn)
+	src, dst, err := p.Original(conn)
 	if err != nil {
 		f.deny(LayerConnection, err.Error())
 		f.abort()
 		return
 	}
-	f.proc, f.procErr = p.Identify(conn.RemoteAddr().(*net.TCPAddr).AddrPort(), dst)
+	f.proc, f.procErr = p.Identify(src, dst)
 	if dst.Port() == netns.ExplicitProxyPort && (dst.Addr() == netns.ProxyAddr4 || dst.Addr() == netns.ProxyAddr6) {
 		f.host, f.port = dst.Addr().String(), dst.Port()
 		p.toProxy.give(newServerConn(&flowConn{Conn: conn, flow: f}, f))

@@ -122,6 +122,11 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tracked, err := netns.NewConntrack(r.inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tracked.Close() })
 	upstream := names.NewUpstream(outer, []netip.AddrPort{internet.DNS()}, nil)
 	table := names.NewTable()
 	config := Config{
@@ -130,6 +135,7 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 		View:             func() View { return *r.view.Load() },
 		Names:            table,
 		Resolve:          upstream.Resolve,
+		Original:         tracked.Original,
 		Identify:         func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		IdentifyDatagram: func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		CA:               authority,

@@ -66,9 +66,15 @@ func (s *Sandbox) serveNetwork() error {
 	if err != nil {
 		return err
 	}
+	tracked, err := netns.NewConntrack(s.inner)
+	if err != nil {
+		finder.Close()
+		return err
+	}
 	l, err := s.listen(ipv6)
 	if err != nil {
 		finder.Close()
+		tracked.Close()
 		return err
 	}
 	hosts := names.ParseHosts(s.request.DNS.Hosts)
@@ -80,6 +86,7 @@ func (s *Sandbox) serveNetwork() error {
 		Names:            table,
 		Hosts:            hosts,
 		Resolve:          upstream.Resolve,
+		Original:         tracked.Original,
 		Identify:         finder.Identify,
 		IdentifyDatagram: finder.IdentifyDatagram,
 		CA:               s.authority,
@@ -96,7 +103,7 @@ func (s *Sandbox) serveNetwork() error {
 		upstream.UseEmbedded(s.inner)
 		server.Forwarded = upstream.Forwarded
 	}
-	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close() })
+	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close(); tracked.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
 	if err := netns.Intercept(s.inner, own); err != nil {
 		return err

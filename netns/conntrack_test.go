@@ -14,9 +14,11 @@ import (
 func dialFromPort(n *Namespace, src, dst netip.AddrPort) (net.Conn, error) {
 	var conn net.Conn
 	err := n.Do(func() error {
-		family := unix.AF_INET6
+		family, at := unix.AF_INET6, func(a netip.AddrPort) unix.Sockaddr {
+			return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+		}
 		if src.Addr().Is4() {
-			family = unix.AF_INET
+			family, at = unix.AF_INET, sockaddr
 		}
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -27,10 +29,10 @@ func dialFromPort(n *Namespace, src, dst netip.AddrPort) (net.Conn, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
-		if err := unix.Bind(fd, sockaddr(src)); err != nil {
+		if err := unix.Bind(fd, at(src)); err != nil {
 			return fmt.Errorf("bind: %w", err)
 		}
-		if err := unix.Connect(fd, sockaddr(dst)); err != nil {
+		if err := unix.Connect(fd, at(dst)); err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
 		conn, err = net.FileConn(f)

@@ -52,6 +52,11 @@ func (d *Diag) TCPInode(local, remote netip.AddrPort) (uint64, error) {
 	if len(msgs) != 1 {
 		return 0, fmt.Errorf("socket diagnostics: %d answers for one connection", len(msgs))
 	}
+	// Where there is no such connection, the kernel answers with whoever listens
+	// at its port.
+	if !isConnection(msgs[0].Data, local, remote) {
+		return 0, ErrNoSocket
+	}
 	return diagInode(msgs[0].Data)
 }
 
@@ -100,17 +105,34 @@ func maySend(b []byte, local, remote netip.AddrPort) bool {
 	if len(b) < diagMsgSize {
 		return false
 	}
-	matches := func(port, addr int, want netip.AddrPort) bool {
-		p := binary.BigEndian.Uint16(b[port:])
-		a := netip.AddrFrom16([16]byte(b[addr : addr+16]))
+	own, peer := diagEnds(b)
+	matches := func(a, want netip.AddrPort) bool {
+		return a.Port() == want.Port() && (a.Addr().IsUnspecified() || a.Addr() == want.Addr().Unmap())
+	}
+	return matches(own, local) && (peer.Port() == 0 || matches(peer, remote))
+}
+
+// isConnection tells whether the socket of a struct inet_diag_msg is the one that
+// is connected from local to remote.
+func isConnection(b []byte, local, remote netip.AddrPort) bool {
+	if len(b) < diagMsgSize {
+		return false
+	}
+	own, peer := diagEnds(b)
+	return own == netip.AddrPortFrom(local.Addr().Unmap(), local.Port()) && peer == netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+}
+
+// diagEnds reads the addresses and ports of struct inet_diag_sockid: the
+// socket's own and its peer's.
+func diagEnds(b []byte) (own, peer netip.AddrPort) {
+	end := func(port, addr int) netip.AddrPort {
+		a := netip.AddrFrom16([16]byte(b[addr : addr+16])).Unmap()
 		if b[0] == unix.AF_INET {
 			a = netip.AddrFrom4([4]byte(b[addr : addr+4]))
 		}
-		return p == want.Port() && (a.IsUnspecified() || a.Unmap() == want.Addr().Unmap())
+		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[port:]))
 	}
-	// Ports at 4 and 6, addresses at 8 and 24.
-	unconnected := binary.BigEndian.Uint16(b[6:]) == 0
-	return matches(4, 8, local) && (unconnected || matches(6, 24, remote))
+	return end(4, 8), end(6, 24)
 }
 
 // Sizes of struct inet_diag_req_v2 and inet_diag_msg.

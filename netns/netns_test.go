@@ -194,6 +194,41 @@ func TestDiagFindsTheOwningSocket(t *testing.T) {
 	if _, err := d.TCPInode(netip.MustParseAddrPort("10.200.0.2:1"), dst); !errors.Is(err, ErrNoSocket) {
 		t.Errorf("unknown connection: %v, want ErrNoSocket", err)
 	}
+	// An IPv6 socket may have an IPv4 connection.
+	local := netip.AddrPortFrom(WorkloadAddr4, 40000)
+	mapped, err := dialFromPort(n, netip.AddrPortFrom(netip.AddrFrom16(local.Addr().As16()), local.Port()), dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mapped.Close()
+	if inode, err := d.TCPInode(local, dst); err != nil || inode == 0 || inode == want {
+		t.Errorf("an IPv6 socket: inode %d, %v", inode, err)
+	}
+}
+
+// TestDiagTakesNoListenerForAConnection asks for connections that are gone, at
+// whose port somebody listens: the kernel answers with that.
+func TestDiagTakesNoListenerForAConnection(t *testing.T) {
+	n := sealed(t)
+	d, err := NewDiag(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, tt := range []struct{ listen, local, remote string }{
+		{"0.0.0.0:40000", "10.200.0.2:40000", "93.184.216.34:443"},
+		{"[::]:40001", "10.200.0.2:40001", "93.184.216.34:443"},
+		{"[::]:40001", "[fd6f:7065:6e73::2]:40001", "[2606:2800:220:1::1]:443"},
+	} {
+		l, err := n.Listen(netip.MustParseAddrPort(tt.listen))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inode, err := d.TCPInode(netip.MustParseAddrPort(tt.local), netip.MustParseAddrPort(tt.remote)); !errors.Is(err, ErrNoSocket) {
+			t.Errorf("%s: inode %d, %v, want ErrNoSocket", tt.listen, inode, err)
+		}
+		l.Close()
+	}
 }
 
 func TestDialReportsRefusalAndTimeout(t *testing.T) {

@@ -43,6 +43,7 @@ type flow struct {
 	admitted  atomic.Bool              // it got past the layers that permissive mode relaxes
 	unseen    atomic.Bool              // what it carries is not looked into
 	evident   atomic.Bool              // evidence of what it carries is recorded
+	forgiven  atomic.Bool              // permissive mode let the connection through
 	granted   atomic.Pointer[grant]    // under the latest view
 	malformed atomic.Int32             // errors of HTTP/2 recorded
 	told400   atomic.Int32             // answers of status 400 that are not the server's own
@@ -82,8 +83,12 @@ func (f *flow) hostPort() string {
 // be decided.
 func (f *flow) standsUnder(view View) bool {
 	g := f.grant(view)
-	if g.connection().Outcome == Denied || f.unseen.Load() && g.mustSee() {
+	decided := g.connection()
+	if decided.Outcome == Denied || f.unseen.Load() && g.mustSee() {
 		return false
+	}
+	if decided.Outcome == Logged {
+		f.forgiven.Store(true)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,6 +124,9 @@ func (f *flow) record(r Record) {
 	if r.Evidence {
 		f.evident.Store(true)
 	}
+	if r.Kind == Connect && r.Outcome == Logged {
+		f.forgiven.Store(true)
+	}
 	f.p.Record(r)
 }
 
@@ -149,10 +157,11 @@ func (f *flow) recordOwed(kind Kind) {
 }
 
 // recordCarried records, as evidence, that the flow carries something other
-// than HTTP, or nothing, where the policy does not allow the connection.
+// than HTTP, or nothing, where the policy does not allow the connection. One that
+// is cut off because it no longer does was allowed as long as it lasted.
 func (f *flow) recordCarried(kind Kind, skip bool) {
 	g := f.grant(f.p.View())
-	if g.match.Allowed || f.evident.Swap(true) {
+	if g.match.Allowed || !f.forgiven.Load() || f.evident.Swap(true) {
 		return
 	}
 	f.record(Record{Kind: kind, Outcome: Logged, Evidence: true, Layer: LayerL4, Reason: g.match.Reason, TLSSkip: skip})

@@ -128,3 +128,34 @@ func TestSpliceEndsWhereInspectionBegins(t *testing.T) {
 	r.change(enforcing("{host: echo.example, port: 7, protocol: rest, access: full}"))
 	ended(t, "the connection", echo)
 }
+
+// TestWhatIsRevokedIsNoEvidence has a rule taken away from under connections: what
+// the operator has just forbidden is nothing to be learned.
+func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
+	r := newRoom(t, enforcing(rest+"\n{host: echo.example, port: 7}"))
+	raw, kept := r.mustDial("echo.example:7"), r.mustDialTLS(weather+":443", r.trust(weather))
+	echoes(t, "the raw connection", raw)
+	r.say(kept, "GET /ok/1 HTTP/1.1\r\nHost: "+weather+"\r\n\r\n").echo(t)
+	r.change(enforcing(""))
+	ended(t, "the raw connection", raw)
+	ended(t, "the kept connection", kept)
+	r.want(
+		"connect allowed l4 echo.example:7 policy=p",
+		"connect allowed l4 "+weather+":443 policy=p",
+		"request allowed l7 "+weather+":443 GET https:/ok/1 200 policy=p tls=terminated",
+	)
+
+	// What permissive mode let through is, also where it ends with that.
+	for _, first := range []View{permissive(""), permissive("{host: echo.example, port: 7}")} {
+		r = newRoom(t, first)
+		idle := r.mustDial("echo.example:7")
+		r.await(1)
+		r.change(permissive(""))
+		r.change(enforcing(""))
+		ended(t, "the idle connection", idle)
+		r.await(2)
+		if last := r.records()[len(r.records())-1]; !last.Evidence || last.Outcome != Logged {
+			t.Errorf("record %s", line(last))
+		}
+	}
+}

@@ -78,14 +78,19 @@ func (f *flow) hostPort() string {
 	return net.JoinHostPort(f.host, strconv.Itoa(int(f.port)))
 }
 
-// standsUnder tells whether a view allows an admitted flow and what goes on in
-// it. What was not looked into cannot stay where requests or messages have to
+// standsUnder tells whether a view allows an admitted flow, the addresses that its
+// host had, and what goes on in it. What was not looked into cannot stay where requests or messages have to
 // be decided.
 func (f *flow) standsUnder(view View) bool {
 	g := f.grant(view)
 	decided := g.connection()
 	if decided.Outcome == Denied || f.unseen.Load() && g.mustSee() {
 		return false
+	}
+	for _, a := range f.addrs { // and those of later connections to the origin
+		if f.checkAddress(g, a.Addr()) != nil {
+			return false
+		}
 	}
 	if decided.Outcome == Logged {
 		f.forgiven.Store(true)

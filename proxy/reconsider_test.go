@@ -159,3 +159,18 @@ func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
 		}
 	}
 }
+
+// TestReconsiderHoldsAddressesToTheGuard changes which addresses a host may have.
+func TestReconsiderHoldsAddressesToTheGuard(t *testing.T) {
+	const open, shut = "{host: private.example, port: 80, protocol: rest, access: full, allowed_ips: [10.45.0.0/16, 'fd45::/16']}",
+		"{host: private.example, port: 80, protocol: rest, access: full, allowed_ips: [10.46.0.0/16]}"
+	for _, v := range []View{enforcing(shut), permissive(shut), {Engine: engine("{host: private.example, port: 80, protocol: rest, access: full}", true)}} {
+		r := newRoom(t, enforcing(open))
+		kept := r.mustDial("private.example:80")
+		r.say(kept, "GET /1 HTTP/1.1\r\nHost: private.example\r\n\r\n").echo(t)
+		r.change(enforcing(open))
+		r.say(kept, "GET /2 HTTP/1.1\r\nHost: private.example\r\n\r\n").echo(t)
+		r.change(v)
+		ended(t, "the connection", kept)
+	}
+}

@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
 )
@@ -216,10 +216,13 @@ func (a *association) dial() (net.Conn, error) {
 	return nil, err
 }
 
+// standsUnder tells whether a view allows an admitted association and the
+// addresses that its host had.
 func (a *association) standsUnder(view View) bool {
-	c := policy.Connection{Binary: a.proc.Path, Ancestors: a.proc.Ancestors,
-		Host: a.host, Port: a.ends.dst.Port(), Protocol: policy.ProtocolUDP}
-	return view.grant(c).connection().Outcome != Denied
+	f := &flow{p: a.p, proc: a.proc, host: a.host, port: a.ends.dst.Port(), udp: true}
+	g := view.grant(f.connection())
+	return g.connection().Outcome != Denied &&
+		!slices.ContainsFunc(a.addrs, func(addr netip.Addr) bool { return f.checkAddress(g, addr) != nil })
 }
 
 // relay passes datagrams both ways until nothing has passed for a while, the

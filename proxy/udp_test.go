@@ -137,12 +137,20 @@ func TestIsQUIC(t *testing.T) {
 }
 
 func TestReconsiderEndsUDP(t *testing.T) {
-	r := newRoom(t, enforcing("{host: echo.example, port: 7, protocol: udp}"))
-	conn := r.datagrams(fakenet.EchoHost, 7)
-	if _, err := exchangeDatagram(conn, "one"); err != nil {
-		t.Fatal(err)
+	for _, v := range []View{enforcing(""), enforcing("{host: echo.example, port: 7, protocol: udp, allowed_ips: [10.0.0.0/8]}")} {
+		r := newRoom(t, enforcing("{host: echo.example, port: 7, protocol: udp}"))
+		conn := r.datagrams(fakenet.EchoHost, 7)
+		if _, err := exchangeDatagram(conn, "one"); err != nil {
+			t.Fatal(err)
+		}
+		r.change(v)
+		awaitRefusal(t, conn)
 	}
-	r.change(enforcing(""))
+}
+
+// awaitRefusal sends datagrams until the workload is told that nobody is there.
+func awaitRefusal(t *testing.T, conn net.Conn) {
+	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))

@@ -29,6 +29,9 @@ const (
 	// maxPending bounds the datagrams that wait for the decision on the first.
 	maxPending  = 16
 	maxDatagram = 64 << 10
+	// identityHolds is how long datagrams are taken for those of the program that
+	// sent one: anybody can have a port that has become free.
+	identityHolds = time.Second
 )
 
 // association is the UDP datagrams between one socket of the workload and one
@@ -46,6 +49,8 @@ type association struct {
 	admitted atomic.Bool
 	refused  atomic.Bool
 	seen     atomic.Int64 // when the last datagram passed, in Unix nanoseconds
+
+	identified time.Time // when it was last asked whose proc is; the sending goroutine's
 }
 
 type ends struct{ src, dst netip.AddrPort }
@@ -144,6 +149,7 @@ func (a *association) admit(first []byte) (net.Conn, error) {
 	if a.proc, err = a.p.IdentifyDatagram(a.ends.src, a.ends.dst); err != nil {
 		return nil, a.deny(LayerIdentity, err.Error())
 	}
+	a.identified = time.Now()
 	f := &flow{p: a.p, proc: a.proc, port: a.ends.dst.Port(), udp: true}
 	a.host = a.p.hostOf(f, a.ends.dst.Addr())
 	f.host = a.host
@@ -231,7 +237,7 @@ func (a *association) relay(up, down net.Conn) {
 	a.seen.Store(time.Now().UnixNano())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		a.pass(down, up)
+		a.pass(down, up, func() bool { return true })
 		a.cancel()
 	})
 	wg.Go(func() { // what came before the socket for the rest
@@ -244,18 +250,32 @@ func (a *association) relay(up, down net.Conn) {
 			}
 		}
 	})
-	a.pass(up, down)
+	a.pass(up, down, a.sameProgram)
 	a.cancel()
 	wg.Wait()
 }
 
-// pass copies one direction.
-func (a *association) pass(to, from net.Conn) {
+// sameProgram tells whether the association's datagrams still are those of the
+// program that it was granted to. Where they are not, it ends, and another one,
+// for which that is decided, begins.
+func (a *association) sameProgram() bool {
+	if time.Since(a.identified) < identityHolds {
+		return true
+	}
+	p, err := a.p.IdentifyDatagram(a.ends.src, a.ends.dst)
+	a.identified = time.Now()
+	return err == nil && p.Path == a.proc.Path && p.SHA256 == a.proc.SHA256 && slices.Equal(p.Ancestors, a.proc.Ancestors)
+}
+
+// pass copies one direction, as long as its datagrams may pass.
+func (a *association) pass(to, from net.Conn, may func() bool) {
 	buf := make([]byte, maxDatagram)
 	for {
 		_ = from.SetReadDeadline(time.Now().Add(datagramIdle))
 		n, err := from.Read(buf)
 		switch {
+		case err == nil && !may():
+			return
 		case err == nil:
 			a.seen.Store(time.Now().UnixNano())
 			_, _ = to.Write(buf[:n]) // The next may arrive.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -161,6 +162,41 @@ func awaitRefusal(t *testing.T, conn net.Conn) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still open: %v", err)
 		}
+	}
+}
+
+// TestUDPPortOfAnotherProgram has a program take over the port of one that may
+// speak to a destination, which the kernel lets it as soon as that is free.
+func TestUDPPortOfAnotherProgram(t *testing.T) {
+	var taken, forked atomic.Bool
+	r := newRoom(t, enforcing("{host: echo.example, port: 7, protocol: udp}"), func(_ *room, c *Config) {
+		c.IdentifyDatagram = func(netip.AddrPort, netip.AddrPort) (identity.Process, error) {
+			p := tool
+			if forked.Load() {
+				p.PID++
+			}
+			if taken.Load() {
+				p.Path = "/usr/bin/other"
+			}
+			return p, nil
+		}
+	})
+	conn := r.datagrams(fakenet.EchoHost, 7)
+	for _, fork := range []bool{false, true} {
+		forked.Store(fork)
+		if answer, err := exchangeDatagram(conn, "one"); err != nil || answer != "one" {
+			t.Fatalf("%q, %v", answer, err)
+		}
+		time.Sleep(identityHolds)
+	}
+	if n := len(r.records()); n != 1 {
+		t.Errorf("%d records of one association", n)
+	}
+	taken.Store(true)
+	awaitRefusal(t, conn)
+	last := r.records()[len(r.records())-1]
+	if last.Outcome != Denied || last.Process.Path != "/usr/bin/other" || len(r.records()) != 2 {
+		t.Errorf("records %v", r.records())
 	}
 }
 

@@ -145,6 +145,9 @@ func TestReadHelloBounds(t *testing.T) {
 	}
 }
 
+// nobody is the proxy of flows that go nowhere.
+var nobody = New(Config{View: func() View { return View{Engine: engine("", false)} }})
+
 func TestCheckHello(t *testing.T) {
 	said := func(name string) []byte { return hello(t, &tls.Config{ServerName: name, InsecureSkipVerify: true}) }
 	for _, tt := range []struct {
@@ -163,7 +166,7 @@ func TestCheckHello(t *testing.T) {
 		{"a.example", []byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff"), "", false},
 		{"a.example", nil, TLSNone, true},
 	} {
-		f := &flow{host: tt.host, port: 443}
+		f := &flow{p: nobody, host: tt.host, port: 443}
 		read, err := f.checkHello(scripted{r: bytes.NewReader(tt.in)}, nil)
 		if (err == nil) != tt.ok || f.tls != tt.tls {
 			t.Errorf("%s, %.20q: TLS %q, %v", tt.host, tt.in, f.tls, err)

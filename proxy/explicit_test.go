@@ -153,7 +153,7 @@ func TestAuthority(t *testing.T) {
 		{"45.64.45.12", "any.example:444", false},
 		{"2a0e::1", "[2a0e::1]:443", true},
 	} {
-		f := &flow{host: tt.host, port: 443}
+		f := &flow{p: nobody, host: tt.host, port: 443}
 		if got := f.authorised(tt.authority); got != tt.want {
 			t.Errorf("%q on a connection to %s: %v", tt.authority, tt.host, got)
 		}

@@ -101,11 +101,15 @@ func (f *flow) wrongName(name string) error {
 
 // namesHost tells whether a server name or request authority is the host that
 // the connection was opened for. A connection to an address was granted by
-// address, and whoever is there may go by any name.
+// address, and whoever is there may go by any name, but for those that permissive
+// mode does not open: an address is no way around these.
 func (f *flow) namesHost(name string) bool {
 	if name == "" || strings.EqualFold(strings.TrimSuffix(name, "."), f.host) {
 		return true
 	}
-	_, err := netip.ParseAddr(f.host)
-	return err == nil
+	if _, err := netip.ParseAddr(f.host); err != nil {
+		return false
+	}
+	view := f.p.View()
+	return f.grant(view).match.Allowed || !view.Permissive || !view.Never.Contain(name, f.port)
 }

@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/test/fakenet"
 )
 
 func shut(t *testing.T, v View, endpoints ...string) View {
@@ -93,4 +96,34 @@ func TestReconsiderHonoursNever(t *testing.T) {
 	echoes(t, "a connection", conn)
 	r.change(shut(t, v, "echo.example"))
 	ended(t, "a connection", conn)
+}
+
+// An address is no way around a name either, where the name is said.
+func TestNeverNamesAtAnAddress(t *testing.T) {
+	address := fakenet.Addrs(weather)[0].String()
+	for _, tt := range []struct {
+		never  string
+		passes bool
+	}{{weather, false}, {"*.weather.example:443", false}, {weather + ":444", true}, {"other.example", true}} {
+		r := newRoom(t, shut(t, permissive(""), tt.never))
+		conn := tls.Client(r.mustDial(net.JoinHostPort(address, "443")), r.trust(weather))
+		if err := conn.Handshake(); (err == nil) != tt.passes {
+			t.Errorf("never %s: server name: %v", tt.never, err)
+		}
+		nameless := r.trust(weather)
+		nameless.ServerName, nameless.InsecureSkipVerify = "", true
+		conn = tls.Client(r.mustDial(net.JoinHostPort(address, "443")), nameless)
+		resp := r.say(conn, "GET /x HTTP/1.1\r\nHost: "+strings.ToUpper(weather)+".:443\r\n\r\n")
+		if resp.StatusCode == 200 && !tt.passes {
+			t.Errorf("never %s: authority: status %d", tt.never, resp.StatusCode)
+		}
+		for _, seen := range internet.Requests() {
+			if !tt.passes {
+				t.Errorf("never %s: the origin saw %v", tt.never, seen)
+			}
+		}
+	}
+	// A rule for the address is the operator's word.
+	r := newRoom(t, shut(t, permissive("{host: "+address+", port: 443, protocol: rest, access: full}"), weather))
+	r.say(r.mustDialTLS(net.JoinHostPort(address, "443"), r.trust(weather)), "GET /x HTTP/1.1\r\nHost: "+weather+"\r\n\r\n").echo(t)
 }

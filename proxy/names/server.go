@@ -6,13 +6,22 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/netutil"
 )
 
 // answerTTL is the time to live, in seconds, of synthetic answers. The address
 // of a name never changes, but whether the name exists may.
 const answerTTL = 30
+
+// Limits of what a workload may have the server do at a time: a query may take an
+// upstream socket for as long as the answer does not come.
+const (
+	maxQueries     = 1024 // further ones get SERVFAIL
+	maxConnections = 256  // further ones wait
+)
 
 // Gate decides which names may be asked for upstream.
 type Gate interface {
@@ -38,6 +47,8 @@ type Server struct {
 	// Forwarded, where it is set, answers the questions that are none of the
 	// workload's, see Upstream.Forwarded.
 	Forwarded func(ctx context.Context, query *dns.Msg) *dns.Msg
+
+	queries atomic.Int64 // being answered
 }
 
 // LocalHost is the name by which a workload asks about its own sandbox.
@@ -46,11 +57,13 @@ const LocalHost = "policy.local"
 // Serve answers on the socket and listener of each pair until ctx ends.
 func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []*net.TCPListener) {
 	var servers []*dns.Server
+	limited := make([]net.Listener, len(listeners))
 	for _, p := range packets {
 		servers = append(servers, &dns.Server{PacketConn: p, Handler: s})
 	}
-	for _, l := range listeners {
-		servers = append(servers, &dns.Server{Listener: l, Handler: s, MaxTCPQueries: 128})
+	for i, l := range listeners {
+		limited[i] = netutil.LimitListener(l, maxConnections)
+		servers = append(servers, &dns.Server{Listener: limited[i], Handler: s, MaxTCPQueries: 128})
 	}
 	for _, srv := range servers {
 		// The only errors are those of a socket closed at shutdown.
@@ -60,7 +73,7 @@ func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []
 	for _, p := range packets {
 		p.Close()
 	}
-	for _, l := range listeners {
+	for _, l := range limited {
 		l.Close()
 	}
 }
@@ -69,17 +82,25 @@ func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []
 func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
 	defer cancel()
-	var answer *dns.Msg
-	if s.Forwarded != nil {
-		answer = s.Forwarded(ctx, query)
-	}
-	if answer == nil {
-		answer = s.Answer(ctx, query)
-	}
+	answer := s.answer(ctx, query)
 	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
 		answer.Truncate(udpSize(query))
 	}
 	_ = w.WriteMsg(answer) // The workload may be gone.
+}
+
+// answer is Answer for whoever asks, as long as there are not too many.
+func (s *Server) answer(ctx context.Context, query *dns.Msg) *dns.Msg {
+	defer s.queries.Add(-1)
+	if s.queries.Add(1) > maxQueries {
+		return new(dns.Msg).SetRcode(query, dns.RcodeServerFailure)
+	}
+	if s.Forwarded != nil {
+		if answer := s.Forwarded(ctx, query); answer != nil {
+			return answer
+		}
+	}
+	return s.Answer(ctx, query)
 }
 
 func udpSize(query *dns.Msg) int {

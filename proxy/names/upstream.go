@@ -18,6 +18,7 @@ const (
 	serverTimeout = 2 * time.Second // for one attempt; resolvers wait 5 s (resolv.conf(5))
 	attempts      = 2
 	maxCached     = 4096
+	maxCachedSize = 4096 // of an answer, in bytes as they are sent
 	maxCacheTime  = 60 * time.Second
 )
 
@@ -91,7 +92,7 @@ func (u *Upstream) Resolve(ctx context.Context, host string) ([]netip.Addr, erro
 }
 
 // Ask returns the servers' answer to one question. Answers are kept for their
-// time to live, at most a minute.
+// time to live, at most a minute, unless they are large.
 func (u *Upstream) Ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
 	q := question{dns.CanonicalName(name), qtype}
 	if msg := u.hosts.answer(q); msg != nil {
@@ -189,7 +190,7 @@ func (u *Upstream) store(q question, msg *dns.Msg) {
 	if len(msg.Answer) == 0 {
 		keep = time.Second
 	}
-	if keep <= 0 {
+	if keep <= 0 || msg.Len() > maxCachedSize {
 		return
 	}
 	u.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -103,6 +102,7 @@ func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 		// lets them, and says that it is not supported.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
+	x.header = w.Header()
 	f.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 
@@ -203,6 +203,9 @@ func answered(resp *http.Response) error {
 	if resp.StatusCode == http.StatusBadRequest {
 		x.flow.told400.Add(1)
 	}
+	if resp.Header["Content-Type"] == nil {
+		x.header["Content-Type"] = nil // or else the server guesses one
+	}
 	x.done(resp.StatusCode)
 	return nil
 }
@@ -218,7 +221,9 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
 		no = x.flow.refusedCertificate(err)
 	}
-	x.rec.Reason = fmt.Sprintf("%v", err)
+	if x.rec.Outcome == Allowed { // otherwise there is one, which says what the policy lacks
+		x.rec.Reason = err.Error()
+	}
 	x.done(no.status)
 	no.writeFor(w, "", false, nil)
 }

@@ -15,9 +15,10 @@ type exchange struct {
 	flow    *flow
 	request policy.Request
 	rec     Record
-	free    func() // gives the memory of request.Body back; may be nil
-	upgrade bool   // it asks for a WebSocket
-	blind   bool   // on which nobody decides the text
+	free    func()      // gives the memory of request.Body back; may be nil
+	header  http.Header // of the answer
+	upgrade bool        // it asks for a WebSocket
+	blind   bool        // on which nobody decides the text
 	once    sync.Once
 
 	textAllowed bool // a message was; the reading goroutine's

@@ -91,12 +91,18 @@ func (r *Relay) dial(ctx context.Context, l leg) (net.Conn, error) {
 	return conn, err
 }
 
-// pipe copies one direction, in the kernel, and passes its end on.
+// pipe copies one direction, in the kernel, and passes its end on. A failure of
+// either side ends both directions: what was cut off must not seem complete.
 func pipe(to, from *net.TCPConn) {
-	_, _ = io.Copy(to, from)
+	if _, err := io.Copy(to, from); err != nil {
+		refuse(to)
+		refuse(from)
+		return
+	}
 	_ = to.CloseWrite()
 }
 
+// refuse closes a connection so that the other end sees it reset, not ended.
 func refuse(conn *net.TCPConn) {
 	_ = conn.SetLinger(0)
 	conn.Close()

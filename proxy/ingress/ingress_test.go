@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -148,5 +149,46 @@ func TestInboundConnectionsReachTheWorkload(t *testing.T) {
 	if c, err := peer.Dial(t.Context(), "tcp", netip.MustParseAddrPort("10.88.0.7:8080")); err == nil {
 		c.Close()
 		t.Error("the rules are still there")
+	}
+}
+
+// TestResetsArePassedOn has either end break a connection off, with bytes under
+// way: the other one must not take what has come for all there is.
+func TestResetsArePassedOn(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("10.88.0.7")}
+	outer, peer, inner := plumbed(t, own...)
+	if _, err := Start(t.Context(), outer, inner, own, 16); err != nil {
+		t.Fatal(err)
+	}
+	l, err := inner.Listen(netip.MustParseAddrPort("10.88.0.7:8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, clientBreaks := range []bool{true, false} {
+		client, err := peer.Dial(t.Context(), "tcp", netip.MustParseAddrPort("10.88.0.7:8080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		breaks, sees := server, client
+		if clientBreaks {
+			breaks, sees = client, server
+		}
+		io.WriteString(breaks, "half of ")
+		_ = sees.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.ReadFull(sees, make([]byte, 8)); err != nil {
+			t.Fatal(err)
+		}
+		_ = breaks.(*net.TCPConn).SetLinger(0)
+		breaks.Close()
+		if _, err := sees.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client breaks it off %v: the other end sees %v", clientBreaks, err)
+		}
 	}
 }

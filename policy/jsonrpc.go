@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -126,7 +127,7 @@ func (m *Match) decideCalls(c *coverage, r *Request) Verdict {
 		return c.unseen()
 	case get && len(r.Body) > 0:
 		return c.malformed("JSON-RPC request rejected: a GET must not have a body")
-	case c.denied:
+	case get && c.denied:
 		return c.refuse(r.reason(r.Method, "blocked by deny rule"))
 	case get: // the stream of what the server sends
 		return c.allow()
@@ -137,29 +138,33 @@ func (m *Match) decideCalls(c *coverage, r *Request) Verdict {
 	return m.decideMessages(c, r, r.Body)
 }
 
+// decideMessages decides what a body or a message calls. What cannot be read is
+// malformed whatever the rules say: a deny rule that is only logged, or not
+// enforced in permissive mode, must not let it pass.
 func (m *Match) decideMessages(c *coverage, r *Request, body []byte) Verdict {
 	all, err := readMessages(body, c.protocol == ProtocolMCP)
 	switch {
 	case err != nil:
 		return c.malformed("JSON-RPC request rejected: " + err.Error())
+	case slices.ContainsFunc(all.calls, func(called call) bool { return !m.nameable(c, r, called) }):
+		return c.malformed("MCP tool name must match ^[A-Za-z0-9_.-]{1,128}$ when strict_tool_names is enabled")
+	case c.denied:
+		return c.refuse(r.reason(r.Method, "blocked by deny rule"))
 	case all.responses && c.protocol != ProtocolMCP:
 		return c.refuse("JSON-RPC response frames are not permitted from client to server")
 	}
 	var missing []L7Match
 	first := ""
 	for _, called := range all.calls {
-		nameable, allowed, denied := false, false, false
+		allowed, denied := false, false
 		for ep := range m.covering(r.Path) {
 			if ep.calls == nil || ep.protocol != c.protocol {
 				continue
 			}
-			nameable = nameable || !ep.calls.strict || called.tool == "" || strictToolName(called.tool)
 			allowed = allowed || ep.calls.allows(called)
 			denied = denied || ep.calls.deny.match(called)
 		}
 		switch {
-		case !nameable:
-			return c.malformed("MCP tool name must match ^[A-Za-z0-9_.-]{1,128}$ when strict_tool_names is enabled")
 		case denied:
 			return c.refuse(r.reason(r.Method, "blocked by deny rule: "+called.describe()))
 		case !allowed:
@@ -173,6 +178,19 @@ func (m *Match) decideMessages(c *coverage, r *Request, body []byte) Verdict {
 		return c.refuse(r.reason(r.Method, "not permitted by policy: "+first), missing...)
 	}
 	return c.allow()
+}
+
+// nameable reports whether one of the endpoints takes the name of the call's tool.
+func (m *Match) nameable(c *coverage, r *Request, called call) bool {
+	if called.tool == "" || strictToolName(called.tool) {
+		return true
+	}
+	for ep := range m.covering(r.Path) {
+		if ep.calls != nil && ep.protocol == c.protocol && !ep.calls.strict {
+			return true
+		}
+	}
+	return false
 }
 
 func (c call) describe() string {

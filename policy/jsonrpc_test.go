@@ -111,6 +111,38 @@ api:
 	}
 }
 
+// What cannot be read is denied in every mode: a deny rule that is only logged,
+// or another call of the batch that is, does not change that.
+func TestMalformedCallsAreDeniedInEveryMode(t *testing.T) {
+	m := connect(t, engine(t, `
+api:
+  endpoints:
+    - { host: h.example, port: 443, protocol: rest, enforcement: audit, access: full, deny_rules: [{ method: "*", path: /rpc }] }
+    - { host: h.example, port: 443, path: /rpc, protocol: json-rpc, enforcement: audit, rules: [{ allow: { method: a } }] }
+    - { host: h.example, port: 443, path: /mcp, protocol: mcp, enforcement: audit, rules: [{ allow: { method: tools/call, tool: a } }], deny_rules: [{ method: ping }] }
+`))
+	ping, odd := rpc("ping", "{}"), tool("a b")
+	for _, tt := range []struct {
+		path, body string
+		malformed  bool
+	}{
+		{"/rpc", rpc("a", ""), false},
+		{"/rpc", "x", true},
+		{"/mcp", ping, false},
+		{"/mcp", "[" + ping + "," + tool("a") + "]", false},
+		{"/mcp", "[" + ping + "," + odd + "]", true},
+		{"/mcp", "[" + odd + "," + ping + "]", true},
+	} {
+		want := Audit
+		if tt.malformed {
+			want = Deny
+		}
+		if v := m.Request(post(tt.path, tt.body)); v.Decision != want || v.Malformed != tt.malformed {
+			t.Errorf("%s %s: %+v", tt.path, tt.body, v)
+		}
+	}
+}
+
 const mcpRule = `
 api:
   endpoints:

@@ -53,6 +53,9 @@ func (v *validator) ambiguities(p *Policy) {
 		for i := range r.Endpoints {
 			e := &r.Endpoints[i]
 			path := element(child("network_policies", key)+".endpoints", i)
+			if v.silent(path) {
+				continue
+			}
 			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, host: compileHostPattern(canonicalHost(e.Host))}
 			for _, port := range e.PortList() {
 				a.add(s, service{port, e.Protocol == ProtocolUDP})

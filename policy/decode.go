@@ -22,15 +22,46 @@ type decoder struct {
 	problems  Errors
 	warnings  []Warning
 	positions map[string]position
-	values    int // so far
+	spoiled   map[string]bool // fields with a problem
+	values    int             // so far
 	limit     int
 }
 
 // field decodes one value; path is for messages.
 type field func(n *yaml.Node, path string)
 
+// problem is about a field's value, which is not known then.
 func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) {
-	d.problems = append(d.problems, Problem{n.Line, n.Column, path, fmt.Sprintf(format, args...)})
+	d.superfluous(n, path, format, args...)
+	d.spoiled[path] = true
+}
+
+// superfluous is about a key that should not be there: nothing is made of it.
+func (d *decoder) superfluous(key *yaml.Node, path, format string, args ...any) {
+	d.problems = append(d.problems, Problem{key.Line, key.Column, path, fmt.Sprintf(format, args...)})
+}
+
+// unreadable returns what tells fields that could not be read, as a whole or in
+// part, or that are within one. What their values are is not known, so that
+// nothing can be said about them besides.
+func (d *decoder) unreadable() func(path string) bool {
+	around := map[string]bool{}
+	for path := range d.spoiled {
+		for ; path != "" && !around[path]; path = parent(path) {
+			around[path] = true
+		}
+	}
+	return func(path string) bool {
+		if around[path] {
+			return true
+		}
+		for ; path != ""; path = parent(path) {
+			if d.spoiled[path] {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 func (d *decoder) warn(n *yaml.Node, path, format string, args ...any) {
@@ -65,8 +96,9 @@ func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 			reason = "merge keys are not supported: repeat the fields"
 		} else if near := nearest(key.Value, fields); near != "" {
 			reason += fmt.Sprintf(": did you mean %q?", near)
+			d.spoiled[child(path, near)] = true
 		}
-		d.problem(key, at, "%s", reason)
+		d.superfluous(key, at, "%s", reason)
 	})
 }
 
@@ -88,7 +120,7 @@ func (d *decoder) entries(n *yaml.Node, path string, decode func(key, value *yam
 		}
 		at := child(path, key.Value)
 		if seen[key.Value] {
-			d.problem(key, at, "is given twice")
+			d.superfluous(key, at, "is given twice")
 			continue
 		}
 		seen[key.Value] = true
@@ -113,14 +145,14 @@ func list[T any](d *decoder, n *yaml.Node, path string, decode func(to *T) field
 	return out
 }
 
-// scalar returns a scalar's text if it has the wanted type.
+// scalar returns a scalar's text, and whether it has the wanted type.
 func (d *decoder) scalar(n *yaml.Node, path, tag, want string) (string, bool) {
 	if n = d.enter(n, path); n == nil {
 		return "", false
 	}
 	if n.Kind != yaml.ScalarNode || n.Tag != tag {
 		d.problem(n, path, "must be %s, not %s", want, describe(n))
-		return "", false
+		return n.Value, false
 	}
 	return n.Value, true
 }
@@ -163,12 +195,16 @@ func (d *decoder) integer(n *yaml.Node, path string) (int, bool) {
 	return i, true
 }
 
+// port decodes a port. One that cannot be read stands for some port.
 func (d *decoder) port(to *uint16) field {
 	return func(n *yaml.Node, path string) {
 		i, ok := d.integer(n, path)
 		if ok && (i < 1 || i > 65535) {
 			d.problem(n, path, "invalid port %d; expected 1..=65535", i)
-			return
+			ok = false
+		}
+		if !ok {
+			i = 1
 		}
 		*to = uint16(i)
 	}
@@ -191,7 +227,7 @@ func (d *decoder) size(to *uint32) field {
 func (d *decoder) unsupported(name string) field {
 	return func(n *yaml.Node, path string) {
 		if n = d.enter(n, path); n != nil && !vacuous(n) {
-			d.problem(n, path, "%s is not supported yet: remove it", name)
+			d.superfluous(n, path, "%s is not supported yet: remove it", name)
 		}
 	}
 }

@@ -1,11 +1,14 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -25,14 +28,14 @@ func Parse(data []byte) (*Policy, []Warning, error) {
 	if len(data) > maxPolicyBytes {
 		return nil, nil, Errors{{Reason: fmt.Sprintf("the policy has %d bytes, more than %d", len(data), maxPolicyBytes)}}
 	}
-	var document yaml.Node
-	if err := yaml.Load(data, &document); err != nil {
-		return nil, nil, Errors{syntaxProblem(err)}
+	root, problem := readDocument(data)
+	if problem != nil {
+		return nil, nil, Errors{*problem}
 	}
-	d := &decoder{positions: map[string]position{}, limit: len(data) + aliasValues}
-	p := d.policy(&document)
-	if len(d.problems) == 0 {
-		v := &validator{}
+	d := &decoder{positions: map[string]position{}, spoiled: map[string]bool{}, limit: len(data) + aliasValues}
+	p := d.policy(root)
+	if d.values <= d.limit {
+		v := &validator{unreadable: d.unreadable()}
 		v.policy(p)
 		d.place(v)
 	}
@@ -53,7 +56,7 @@ func (d *decoder) place(v *validator) {
 			if at, ok := d.positions[path]; ok || path == "" {
 				return at
 			}
-			path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+			path = parent(path)
 		}
 	}
 	for _, p := range v.problems {
@@ -66,35 +69,79 @@ func (d *decoder) place(v *validator) {
 	}
 }
 
+// readDocument reads the one YAML document of a policy, and returns its root.
+func readDocument(data []byte) (*yaml.Node, *Problem) {
+	if at := firstInvalid(data); at != nil {
+		return nil, at
+	}
+	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
+		return nil, syntaxProblem(err)
+	}
+	var document, second yaml.Node
+	switch err := loader.Load(&document); {
+	case errors.Is(err, io.EOF):
+		return nil, &Problem{Line: 1, Column: 1, Reason: "not valid YAML: the policy is empty: start it with version: 1"}
+	case err != nil:
+		return nil, syntaxProblem(err)
+	case document.Kind != yaml.DocumentNode || len(document.Content) != 1:
+		return nil, &Problem{Line: 1, Column: 1, Reason: "must hold one YAML document"}
+	}
+	switch err := loader.Load(&second); {
+	case errors.Is(err, io.EOF):
+		return document.Content[0], nil
+	case err != nil:
+		return nil, syntaxProblem(err)
+	}
+	return nil, &Problem{Line: second.Line, Column: second.Column, Reason: "not valid YAML: a second document starts here: a policy is one"}
+}
+
+// firstInvalid places the first byte that is not UTF-8, which the YAML reader
+// does not.
+func firstInvalid(data []byte) *Problem {
+	if utf8.Valid(data) {
+		return nil
+	}
+	line, column := 1, 1
+	for len(data) > 0 {
+		r, size := utf8.DecodeRune(data)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return &Problem{Line: line, Column: column, Reason: "not valid YAML: is not valid UTF-8"}
+		case r == '\n':
+			line, column = line+1, 1
+		default:
+			column++
+		}
+		data = data[size:]
+	}
+	return nil
+}
+
 // syntaxProblem places an error of the YAML reader.
-func syntaxProblem(err error) Problem {
+func syntaxProblem(err error) *Problem {
 	var all *yaml.LoadErrors
 	if errors.As(err, &all) && len(all.Errors) > 0 {
 		err = all.Errors[0]
 	}
 	var one *yaml.LoadError
 	if errors.As(err, &one) {
-		return Problem{one.Mark.Line, one.Mark.Column, "", "not valid YAML: " + printable(one.Message)}
+		return &Problem{max(one.Mark.Line, 1), max(one.Mark.Column, 1), "", "not valid YAML: " + printable(one.Message)}
 	}
-	return Problem{Reason: "not valid YAML: " + printable(err.Error())}
+	return &Problem{1, 1, "", "not valid YAML: " + printable(err.Error())}
 }
 
-func (d *decoder) policy(document *yaml.Node) *Policy {
+func (d *decoder) policy(root *yaml.Node) *Policy {
 	p := &Policy{}
-	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 {
-		d.problem(document, "", "must hold one YAML document")
-		return p
-	}
-	root := document.Content[0]
 	versioned := false
 	d.mapping(root, "", map[string]field{
 		"version": func(n *yaml.Node, path string) {
 			versioned = true
 			p.Version, _ = d.integer(n, path)
 		},
-		"filesystem_policy":   func(n *yaml.Node, path string) { p.Filesystem = d.filesystem(n, path) },
-		"landlock":            func(n *yaml.Node, path string) { p.Landlock = d.landlock(n, path) },
-		"process":             func(n *yaml.Node, path string) { p.Process = d.process(n, path) },
+		"filesystem_policy":   optional(func(n *yaml.Node, path string) { p.Filesystem = d.filesystem(n, path) }),
+		"landlock":            optional(func(n *yaml.Node, path string) { p.Landlock = d.landlock(n, path) }),
+		"process":             optional(func(n *yaml.Node, path string) { p.Process = d.process(n, path) }),
 		"network_policies":    func(n *yaml.Node, path string) { p.Network = d.network(n, path) },
 		"network_middlewares": d.middlewares,
 	})
@@ -102,6 +149,16 @@ func (d *decoder) policy(document *yaml.Node) *Policy {
 		d.problem(root, "version", "is required: add version: 1")
 	}
 	return p
+}
+
+// optional leaves out a section with nothing under it, which OpenShell takes for
+// an absent one.
+func optional(decode field) field {
+	return func(n *yaml.Node, path string) {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!null" {
+			decode(n, path)
+		}
+	}
 }
 
 func (d *decoder) filesystem(n *yaml.Node, path string) *Filesystem {

@@ -8,7 +8,11 @@ func (d *decoder) endpoint(to *Endpoint) field {
 		"path": d.text(&to.Path),
 		"port": d.port(&to.Port),
 		"ports": func(n *yaml.Node, path string) {
-			if to.Ports = list(d, n, path, d.port); len(to.Ports) == 0 {
+			to.Ports = list(d, n, path, d.port)
+			switch {
+			case to.Ports == nil:
+				to.Ports = []uint16{1} // some port
+			case len(to.Ports) == 0:
 				to.Ports = nil
 			}
 		},

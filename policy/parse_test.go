@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -182,6 +183,117 @@ network_policies:
 		if all[i].Error() != want[i] {
 			t.Errorf("got  %s\nwant %s", all[i], want[i])
 		}
+	}
+}
+
+// What is wrong with one field does not hide what is wrong with another, and
+// nothing is said twice. Each line that is wrong says so.
+func TestParseReportsAllProblemsOfAllKinds(t *testing.T) {
+	text := `version: 2 # must be 1
+bogus: 1 # unknown field "bogus"
+filesystem_policy:
+  include_workdir: maybe # must be true or false
+  read_only:
+    - etc # must be absolute
+    - 5 # must be a string
+    - /a/../b # '..' traversal
+  read_write: /tmp # must be a list
+landlock: { compatibility: hard } # must be best_effort
+process:
+  run_as_user: root # run_as_user must be 'sandbox'
+  run_as_group: 0 # must be a string
+network_policies:
+  a:
+    endpoints:
+      - host: "*.com" # TLD wildcard
+        port: 70000 # invalid port 70000
+      - host: ok.example.com
+        port: 443
+        protocol: rest
+        enforcment: enforce # did you mean "enforcement"?
+        rules:
+          - allow: { method: GET, path: nope } # must start with '/'
+          - allow: { method: GET, path: [] } # must be a string
+          - { tool: x } # has no allow clause; unknown field "tool"
+      - hots: x # did you mean "host"?
+        port: 443
+        protocol: rest
+        access: 5 # must be a string
+      - port: 8443 # host must not be empty
+        protocol: json-rpc
+        access: full # protocol json-rpc does not support access presets
+      - { host: b.example.com, ports: 443 } # must be a list
+      - host: c.example.com # must declare at least one port
+        allowed_ips: [127.0.0.1, 1.2.3] # always-blocked range; invalid address
+        credential_signing: sigv4 # not supported yet
+    binaries: [] # is an empty list
+  b:
+    endpoints:
+      - { host: d.example.com, ports: [0, 99999, abc] } # invalid port 0; invalid port 99999; must be a number
+      - { host: e.example.com, port: 443, tls: skip } # say one thing here
+      - { host: e.example.com, port: 443, protocol: ftp } # unknown protocol 'ftp'; overlap on port 443
+      - ssh # must be an object
+    binaries:
+      - path: curl # must be absolute
+      - {} # is required
+      - /usr/bin/x # must be an object
+  b: # is given twice
+    endpoints: []
+`
+	want := map[int]int{}
+	for i, line := range strings.Split(text, "\n") {
+		_, wrong, found := strings.Cut(line, "# ")
+		if found && !strings.Contains(wrong, "say one thing") {
+			want[i+1] = 1 + strings.Count(wrong, "; ")
+		}
+	}
+	_, _, err := Parse([]byte(text))
+	var all Errors
+	if !errors.As(err, &all) {
+		t.Fatal(err)
+	}
+	got := map[int]int{}
+	lines := strings.Split(text, "\n")
+	for _, p := range all {
+		got[p.Line]++
+		_, wrong, _ := strings.Cut(lines[max(p.Line, 1)-1], "# ")
+		matches := func(part string) bool { return strings.Contains(p.Reason, part) }
+		if !slices.ContainsFunc(strings.Split(wrong, "; "), matches) {
+			t.Errorf("%s: not expected", p)
+		}
+	}
+	for line, n := range want {
+		if got[line] != n {
+			t.Errorf("line %d: %d problems, want %d: %s", line, got[line], n, lines[line-1])
+		}
+	}
+}
+
+// Every problem has a place, also where the file is not YAML.
+func TestParsePlacesSyntax(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                          "1:1: not valid YAML: the policy is empty",
+		"# nothing\n":               "1:1: not valid YAML: the policy is empty",
+		"version: 1\n---\nx: 1\n":   "2:1: not valid YAML: a second document",
+		"version: 1\n---\nx: [1\n":  "not valid YAML: did not find",
+		"version: 1\nxé: \xff\n":    "2:5: not valid YAML: is not valid UTF-8",
+		"version: 1\n\tx: 1\n":      "2:1: not valid YAML: found a tab",
+		"version: 1\nx: *a\n":       "2:4: not valid YAML: unknown anchor",
+		"version: 1\nx: [a\ny: b\n": "3:2: not valid YAML: did not find",
+	} {
+		_, _, err := Parse([]byte(text))
+		var all Errors
+		if !errors.As(err, &all) || len(all) != 1 || all[0].Line == 0 || !strings.Contains(all[0].Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// A section that is empty is one that is absent.
+func TestParseEmptySections(t *testing.T) {
+	p := mustParse(t, "version: 1\nfilesystem_policy:\nlandlock: ~\nprocess: null\nnetwork_policies:\nnetwork_middlewares:\n")
+	if p.Filesystem != nil || p.Landlock != nil || p.Process != nil || !p.FilesystemRules().IncludeWorkdir {
+		t.Errorf("%+v", p)
 	}
 }
 

@@ -88,6 +88,12 @@ func child(path, key string) string {
 	}
 }
 
+// parent cuts the last key or index off a field's path. Where that is a key in
+// quotes, only a part of it may be cut off.
+func parent(path string) string {
+	return path[:max(strings.LastIndexAny(path, ".["), 0)]
+}
+
 // element appends a list index to a field's path.
 func element(path string, i int) string {
 	return fmt.Sprintf("%s[%d]", path, i)

@@ -19,13 +19,23 @@ const (
 type validator struct {
 	problems Errors
 	warnings []Warning
+	// unreadable tells fields about which nothing can be said; nil: there are none.
+	unreadable func(path string) bool
 }
 
+func (v *validator) silent(path string) bool { return v.unreadable != nil && v.unreadable(path) }
+
 func (v *validator) problem(path, format string, args ...any) {
+	if v.silent(path) {
+		return
+	}
 	v.problems = append(v.problems, Problem{Field: path, Reason: fmt.Sprintf(format, args...)})
 }
 
 func (v *validator) warn(path, format string, args ...any) {
+	if v.silent(path) {
+		return
+	}
 	v.warnings = append(v.warnings, Warning{Field: path, Reason: fmt.Sprintf(format, args...)})
 }
 

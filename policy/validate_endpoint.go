@@ -69,9 +69,9 @@ func (v *validator) host(path string, e *Endpoint) {
 func (v *validator) ports(path string, e *Endpoint) {
 	switch {
 	case e.Port != 0 && len(e.Ports) > 0:
-		v.problem(path, "port and ports are mutually exclusive; use ports for multiple ports")
+		v.problem(path+".ports", "port and ports are mutually exclusive; use ports for multiple ports")
 	case len(e.PortList()) == 0:
-		v.problem(path, "endpoint '%s' must declare at least one port", printable(e.Host))
+		v.problem(path+".port", "endpoint '%s' must declare at least one port", printable(e.Host))
 	case slices.Contains(e.Ports, 0):
 		v.problem(path+".ports", "invalid port 0; expected 1..=65535")
 	}
@@ -131,7 +131,7 @@ func (v *validator) inspected(path string, e *Endpoint) {
 		v.problem(path+".tls", "tls: skip cannot be combined with protocol: %s; requests within spliced TLS cannot be decided", e.Protocol)
 	}
 	if e.Protocol == ProtocolMCP && e.Host == "" {
-		v.problem(path, "protocol mcp requires host; protocol alone is not a wildcard endpoint")
+		v.problem(path+".host", "protocol mcp requires host; protocol alone is not a wildcard endpoint")
 	}
 	if e.Enforcement == "" && e.Access != AccessFull {
 		v.warn(path, "enforcement is audit by default: what the rules deny is only logged; say enforcement: enforce")
@@ -151,23 +151,23 @@ func (v *validator) allowSet(path string, e *Endpoint) {
 	none := e.Rules == nil && e.Access == ""
 	switch {
 	case e.Access != "" && e.Protocol == ProtocolMCP:
-		v.problem(path, "protocol mcp does not support access presets; use rules/deny_rules or set mcp.allow_all_known_mcp_methods: true for an allow-all MCP policy")
+		v.problem(path+".access", "protocol mcp does not support access presets; use rules/deny_rules or set mcp.allow_all_known_mcp_methods: true for an allow-all MCP policy")
 	case e.Access != "" && e.Protocol == ProtocolJSONRPC:
-		v.problem(path, `protocol json-rpc does not support access presets; use explicit rules with allow.method such as "*"`)
+		v.problem(path+".access", `protocol json-rpc does not support access presets; use explicit rules with allow.method such as "*"`)
 	case e.Rules != nil && e.Access != "":
-		v.problem(path, "rules and access are mutually exclusive")
+		v.problem(path+".access", "rules and access are mutually exclusive")
 	case e.Rules != nil && len(e.Rules) == 0:
 		v.problem(path+".rules", "rules is an empty list: add rules, or use access")
 	case none && e.Protocol == ProtocolMCP:
 		if !e.allowsKnownMCPMethods() {
-			v.problem(path, "protocol mcp requires rules when mcp.allow_all_known_mcp_methods is false")
+			v.problem(path+".rules", "protocol mcp requires rules when mcp.allow_all_known_mcp_methods is false")
 		}
 	case none && e.DenyRules != nil:
-		v.problem(path, "deny_rules require rules or access to define the base allow set")
+		v.problem(path+".deny_rules", "deny_rules require rules or access to define the base allow set")
 	case none && e.Protocol == ProtocolJSONRPC:
-		v.problem(path, "protocol json-rpc requires explicit rules with allow.method")
+		v.problem(path+".rules", "protocol json-rpc requires explicit rules with allow.method")
 	case none:
-		v.problem(path, "protocol requires rules or access to define allowed traffic")
+		v.problem(path+".rules", "protocol requires rules or access to define allowed traffic")
 	}
 	if e.DenyRules != nil && len(e.DenyRules) == 0 {
 		v.problem(path+".deny_rules", "deny_rules is an empty list: remove it")

@@ -18,6 +18,9 @@ type requestPattern struct {
 	method string // HTTP's; "*" where the entry is not about it
 	// special is what the entry says besides; it has to be the same in both.
 	special L7Match
+	// anything: the entry is for whatever passes because it is only logged, what
+	// the policy denies included.
+	anything bool
 }
 
 func newRequestPattern(source *L7Match, protocol string) (*requestPattern, error) {
@@ -145,7 +148,7 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 
 // everything is any request.
 func everything() *requestPattern {
-	return &requestPattern{source: &L7Match{Method: "*", Path: "**"}, path: anyText, method: "*"}
+	return &requestPattern{source: &L7Match{Method: "*", Path: "**"}, path: anyText, method: "*", anything: true}
 }
 
 // undecided returns an endpoint of the maximum by which requests of the atom's may
@@ -295,7 +298,10 @@ func (c *containment) request(a *atom, m *requestPattern, inspecting, granting [
 			continue
 		}
 		for _, d := range x.deny {
-			if c.disjoint(d.path, a.path) || c.apart(d, m) || c.answered(x, a, func(y *grant) bool { return y.inspects() && c.denies(y, a, m, x, d) }) {
+			if c.disjoint(d.path, a.path) || c.apart(d, m) || c.answered(x, a, func(y *grant) bool {
+				refuses := a.enforces() || !m.anything || y.enforces() && y.weight >= a.weight
+				return y.inspects() && refuses && c.denies(y, a, m, x, d)
+			}) {
 				continue
 			}
 			x := a.excess(what, x.rule, "the maximum denies %s", printable(d.source.describe("")))

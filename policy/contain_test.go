@@ -111,6 +111,33 @@ func TestWithin(t *testing.T) {
 	}
 }
 
+// A deny rule counts only where it is enforced: the more specific endpoint logs
+// what the other denies.
+func TestWithinOfDenialsThatAreOnlyLogged(t *testing.T) {
+	endpoints := func(path, enforcement string) *Policy {
+		return network(t, `
+r:
+  endpoints:
+    - { host: h.example, port: 443, protocol: rest, enforcement: enforce, rules: [{ allow: { method: GET, path: /x/a* } }], deny_rules: [{ method: GET, path: /x/? }] }
+    - { host: "*.h.example", port: 443, protocol: rest, enforcement: enforce, access: full }
+    - { host: "", allowed_ips: [10.0.0.0/8], port: 443, path: "`+path+`", protocol: rest, enforcement: `+enforcement+`, access: full }
+`)
+	}
+	logged, same, enforced := endpoints("/x/**", "audit"), endpoints("/**", "enforce"), endpoints("/x/**", "enforce")
+	r := EvalRequest{Binary: "/bin/a", Host: "h.example", Port: 443, HTTP: &EvalHTTP{"GET", "/x/a"}}
+	for p, want := range map[*Policy]string{logged: "audit", same: "deny", enforced: "deny"} {
+		if d, err := mustCompile(t, p).Evaluate(r, false); err != nil || d.Decision != want {
+			t.Errorf("%+v, %v, want %s", d, err, want)
+		}
+	}
+	if Within(logged, same) == nil {
+		t.Error("what is logged is within what is denied")
+	}
+	if err := Within(enforced, same); err != nil {
+		t.Error(err)
+	}
+}
+
 // A learned exact host is not trusted with private addresses, so that a wildcard
 // of the maximum contains it.
 func TestWithinOfLearned(t *testing.T) {

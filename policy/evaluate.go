@@ -1,11 +1,14 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // EvalRequest is one line of `openshell policy eval`: an action to decide on
@@ -102,17 +105,20 @@ func (e *Engine) decide(r *EvalRequest, addrs []netip.Addr, permissive bool, ful
 }
 
 // evaluate decides a request, and the message after it. The error is for a
-// target that no request may have.
+// method or a target that no request may have.
 func (m *Match) evaluate(r *EvalRequest, permissive bool, full *Evaluation) (Verdict, error) {
+	if !httpguts.ValidHeaderFieldName(r.HTTP.Method) { // both are tokens (RFC 9110 section 9.1)
+		return Verdict{}, fmt.Errorf("request method %s is not a token", brief(r.HTTP.Method))
+	}
 	path, query, err := CanonicalTarget(r.HTTP.Target, m.AllowEncodedSlash || !m.Allowed)
 	if err != nil {
 		return Verdict{}, err
 	}
 	request := Request{Method: r.HTTP.Method, Path: path, RawQuery: query, Upgrade: r.WebSocketText != nil}
 	switch {
-	case r.GraphQL != nil:
+	case given(r.GraphQL):
 		request.Body = r.GraphQL
-	case r.JSONRPC != nil:
+	case given(r.JSONRPC):
 		request.Body = r.JSONRPC
 	case strings.EqualFold(request.Method, "GET"):
 		request.Body = []byte{} // there is none, rather than one that was not given
@@ -141,6 +147,12 @@ func answer(d Decision, layer, policy, reason string) EvalDecision {
 	return EvalDecision{d.String(), layer, policy, reason}
 }
 
+// given reports whether a request has a body. Null is the same as absent, as for
+// the other fields.
+func given(body json.RawMessage) bool {
+	return body != nil && string(bytes.TrimSpace(body)) != "null"
+}
+
 // check validates the request, and returns the addresses that the guard has to
 // pass: an address as the host resolves to itself.
 func (r *EvalRequest) check() ([]netip.Addr, error) {
@@ -157,9 +169,9 @@ func (r *EvalRequest) check() ([]netip.Addr, error) {
 		return nil, errors.New("http needs a method and a target")
 	case r.HTTP != nil && r.Protocol == ProtocolUDP:
 		return nil, errors.New("http needs protocol tcp")
-	case r.GraphQL != nil && r.JSONRPC != nil:
+	case given(r.GraphQL) && given(r.JSONRPC):
 		return nil, errors.New("graphql and jsonrpc exclude each other: a request has one body")
-	case r.HTTP == nil && (r.WebSocketText != nil || r.GraphQL != nil || r.JSONRPC != nil):
+	case r.HTTP == nil && (r.WebSocketText != nil || given(r.GraphQL) || given(r.JSONRPC)):
 		return nil, errors.New("websocket_text, graphql and jsonrpc need http: the request they belong to")
 	}
 	var addrs []netip.Addr

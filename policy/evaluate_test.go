@@ -74,3 +74,37 @@ func TestEvaluateMalformed(t *testing.T) {
 		}
 	}
 }
+
+// A field that is null is one that is absent.
+func TestEvaluateNull(t *testing.T) {
+	e := engine(t, "r:\n  endpoints: [{ host: h.example, port: 443, protocol: rest, enforcement: enforce, access: full }]\n")
+	for _, text := range []string{
+		`{"binary":"/b","host":"h.example","port":443,"ancestors":null,"protocol":null,"resolved_ips":null,"http":null,"websocket_text":null,"graphql":null,"jsonrpc": null }`,
+		`{"binary":"/b","host":"h.example","port":443,"http":{"method":"POST","target":"/"},"graphql":null,"jsonrpc":{}}`,
+	} {
+		var r EvalRequest
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatal(err)
+		}
+		if d, err := e.Evaluate(r, false); err != nil || d.Decision != "allow" {
+			t.Errorf("%s: %+v, %v", text, d, err)
+		}
+	}
+}
+
+// A method that no HTTP request can have is refused in every mode.
+func TestEvaluateMethod(t *testing.T) {
+	e := engine(t, "r:\n  endpoints: [{ host: h.example, port: 443, protocol: rest, access: full }]\n")
+	for method, want := range map[string]string{"PROPFIND": "allow", "M-SEARCH": "allow", "G T": "deny", "GET\r\nX: y": "deny", "GÉT": "deny", "G,T": "deny"} {
+		for _, host := range []string{"h.example", "other.example"} {
+			r := EvalRequest{Binary: "/b", Host: host, Port: 443, HTTP: &EvalHTTP{Method: method, Target: "/"}}
+			d, err := e.Evaluate(r, true)
+			if host != "h.example" && want == "allow" {
+				want = "audit"
+			}
+			if err != nil || d.Decision != want {
+				t.Errorf("%q to %s: %+v, %v, want %s", method, host, d, err, want)
+			}
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -143,10 +144,15 @@ func parseRequest(line []byte) (r policy.EvalRequest, err error) {
 }
 
 // parseStrictly reads a line's JSON object. A field that is misspelt, such as resolved_ips, must
-// not go missing from the decision.
+// not go missing from the decision, nor one that is given twice be decided by either.
 func parseStrictly(line []byte, to any) error {
 	if !utf8.Valid(line) {
 		return errors.New("request: is not valid UTF-8")
+	}
+	if json.Valid(line) {
+		if err := checkFields(line); err != nil {
+			return fmt.Errorf("request: %w", err)
+		}
 	}
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
@@ -162,6 +168,43 @@ func parseStrictly(line []byte, to any) error {
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("request: text after the JSON object")
+	}
+	return nil
+}
+
+// nestedFields are those with an object of fields of its own. What is in others is what a workload
+// sent, and decided with the request.
+var nestedFields = []string{"http", "file"}
+
+// checkFields refuses what package json would pass over in a JSON object: fields given twice, and
+// names in another case.
+func checkFields(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+		return err // another type is refused by whoever wants an object
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string)
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return err
+		}
+		switch {
+		case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "":
+			return fmt.Errorf("unknown field %q", name)
+		case seen[name]:
+			return fmt.Errorf("field %q is given twice", name)
+		case slices.Contains(nestedFields, name):
+			if err := checkFields(value); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		seen[name] = true
 	}
 	return nil
 }

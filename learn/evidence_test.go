@@ -320,3 +320,19 @@ func must(t target, ok bool) target {
 	}
 	return t
 }
+
+// An IPv6 address is the same with brackets around it.
+func TestTargetsOfAddresses(t *testing.T) {
+	want, ok := targetOf(with(connect(), func(d *Denial) { d.Host = "2606:4700::1111" }))
+	if !ok {
+		t.Fatal("an address has no target")
+	}
+	for _, host := range []string{"[2606:4700::1111]", "[2606:4700:0::1111]", "2606:4700::1111"} {
+		if got, ok := targetOf(with(connect(), func(d *Denial) { d.Host = host })); !ok || got != want {
+			t.Errorf("%s: %+v, %v", host, got, ok)
+		}
+	}
+	if _, ok := targetOf(with(connect(), func(d *Denial) { d.Host = "[api.github.com]" })); ok {
+		t.Error("a name in brackets is one")
+	}
+}

@@ -34,6 +34,9 @@ func targetOf(d Denial) (target, bool) {
 		port:   d.Port,
 		binary: d.Binary,
 	}
+	if inner, ok := strings.CutPrefix(t.host, "["); ok && strings.HasSuffix(inner, "]") && strings.Contains(inner, ":") {
+		t.host = strings.TrimSuffix(inner, "]") // an IPv6 address as URLs have it
+	}
 	if addr, err := netip.ParseAddr(t.host); err == nil {
 		t.host = addr.Unmap().String() // one of the ways to write it
 	}

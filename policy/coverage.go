@@ -80,7 +80,7 @@ func (c *coverage) decideHTTP(r *Request, method string) Verdict {
 	case c.denied:
 		return c.refuse(r.reason(method, "blocked by deny rule"))
 	case !c.allowed:
-		return c.refuse(r.reason(method, "not permitted by policy"), L7Match{Method: method, Path: escapeGlob(r.Path)})
+		return c.refuse(r.reason(method, "not permitted by policy"), L7Match{Method: strings.ToUpper(method), Path: escapeGlob(r.Path)})
 	}
 	return c.allow()
 }

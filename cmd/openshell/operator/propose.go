@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"path"
 	"strings"
 	"time"
@@ -67,6 +68,7 @@ func policyProposeCommand() *cobra.Command {
 // proposer holds what was done against a base policy, and gathers what it denies.
 type proposer struct {
 	base   *policy.Policy
+	digest string // the base's
 	engine *policy.Engine
 	files  learn.FileRules
 	found  *learn.Gatherer
@@ -83,6 +85,7 @@ func newProposer(file, name string) (*proposer, error) {
 			return nil, err
 		}
 	}
+	p.digest = p.base.Digest()
 	rules := confine.RulesetFor(p.base)
 	p.files = learn.FileRules{ReadOnly: rules.ReadOnly, ReadWrite: rules.ReadWrite}
 	var err error
@@ -140,7 +143,7 @@ func (p *proposer) take(line []byte) error {
 	} else if r.Host == "" && r.File == nil {
 		return nil // an event about something else
 	}
-	run := learn.Run{ID: r.Run, Policy: "", Mode: learn.ModePermissive, Started: r.Time}
+	run := learn.Run{ID: r.Run, Policy: "", Mode: learn.ModePermissive, Started: r.Time, BasePolicySHA256: p.digest}
 	if run.ID == "" {
 		run.ID = "log"
 	}
@@ -158,6 +161,13 @@ func (p *proposer) take(line []byte) error {
 		Time: r.Time, Permissive: true, Layer: v.Layer, Host: r.Host, Port: r.Port, Protocol: r.Protocol,
 		Binary: r.Binary, Ancestors: r.Ancestors, Reason: v.Reason,
 		Method: v.Request.Method, Path: v.Request.Path,
+	}
+	for _, text := range r.ResolvedIPs {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return err
+		}
+		d.IPs = append(d.IPs, ip)
 	}
 	switch {
 	case r.HTTP == nil:

@@ -23,7 +23,7 @@ network_policies:
 	log := `{"binary":"/usr/bin/curl","host":"api.example.com","port":443,"http":{"method":"POST","target":"/graphql"},"graphql":{"query":"{viewer{login}}"}}
 {"binary":"/usr/bin/curl","host":"api.example.com","port":443,"http":{"method":"POST","target":"/graphql"},"graphql":{"query":"mutation{star}"},"run":"a"}
 {"binary":"/usr/bin/git","ancestors":["/bin/sh"],"host":"git.example.com","port":443,"http":{"method":"GET","target":"/o/r/info/refs?service=x"},"run":"a","time":"2026-01-02T03:04:05Z"}
-{"binary":"/usr/bin/git","host":"git.example.com","port":443,"http":{"method":"POST","target":"/o/r/git-upload-pack"},"run":"b"}
+{"binary":"/usr/bin/git","host":"git.example.com","port":443,"http":{"method":"POST","target":"/o/r/git-upload-pack"},"run":"b","resolved_ips":["45.64.45.9"]}
 
 {"binary":"/usr/bin/dig","host":"45.64.45.1","port":5353,"protocol":"udp"}
 {"binary":"/usr/bin/evil","host":"metadata.example.com","port":80,"resolved_ips":["169.254.169.254"]}
@@ -74,6 +74,12 @@ network_policies:
 		seen[p.Binary] = p.Kind
 		if p.Binary == "/usr/bin/git" && len(p.Provenance.Runs) != 2 {
 			t.Errorf("runs: %+v", p.Provenance.Runs)
+		}
+		if ips := p.Evidence.ResolvedIPs; p.Binary == "/usr/bin/git" && (len(ips) != 1 || ips[0] != "45.64.45.9") {
+			t.Errorf("resolved addresses: %v", ips)
+		}
+		if !strings.HasPrefix(p.Provenance.BasePolicySHA256, "sha256:") {
+			t.Errorf("%s: base policy %q", p.ID, p.Provenance.BasePolicySHA256)
 		}
 	}
 	for _, binary := range []string{"/usr/bin/curl", "/usr/bin/git", "/usr/bin/dig", "/usr/bin/node"} {

@@ -79,8 +79,25 @@ func (g *Gatherer) Proposals() []Proposal {
 	return proposals
 }
 
+// Note counts what is no evidence for a rule.
+func (g *Gatherer) Note(n Note) { g.notes.add(n) }
+
 // Notes returns what no proposal was made of.
-func (g *Gatherer) Notes() []NoteCount { return g.notes.list() }
+func (g *Gatherer) Notes() []NoteCount {
+	all := noteCounts{}
+	for kind, n := range g.notes {
+		sum := *n
+		all[kind] = &sum
+	}
+	for _, e := range g.evidence {
+		if _, ok := newProposal(e); !ok {
+			n := noteOfEvidence(e)
+			all.add(n)
+			all[n.Kind].Count += e.hits - 1
+		}
+	}
+	return all.list()
+}
 
 // sortProposals puts the most plausible first.
 func sortProposals(proposals []Proposal) {

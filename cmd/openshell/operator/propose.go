@@ -154,8 +154,12 @@ func (p *proposer) take(line []byte) error {
 	if err != nil {
 		return err
 	}
-	if v.Decision != policy.Audit.String() {
-		return nil // allowed, or what no rule could allow
+	switch v.Decision {
+	case policy.Allow.String():
+		return nil
+	case policy.Deny.String(): // in permissive mode: what no rule could allow
+		p.found.Note(noteOf(&r, v))
+		return nil
 	}
 	d := learn.Denial{
 		Time: r.Time, Permissive: true, Layer: v.Layer, Host: r.Host, Port: r.Port, Protocol: r.Protocol,
@@ -180,6 +184,15 @@ func (p *proposer) take(line []byte) error {
 		p.observe(run, d, learn.KindMessage, &v.Message)
 	}
 	return nil
+}
+
+// noteOf says why there can be no proposal for a request.
+func noteOf(r *logged, v policy.Evaluation) learn.Note {
+	n := learn.Note{Kind: learn.NoteMalformed, Host: r.Host, Port: r.Port, Binary: r.Binary, Reason: v.Reason}
+	if v.Layer == "ssrf" {
+		n.Kind = learn.NoteAddress
+	}
+	return n
 }
 
 // observe takes in what a request or a message lacks.

@@ -64,6 +64,10 @@ network_policies:
 		t.Errorf("filesystem: %+v", f)
 	}
 
+	if !strings.Contains(stderr, "1 line: to addresses that are never reachable") || !strings.Contains(stderr, "/usr/bin/evil to metadata.example.com:80: ") {
+		t.Errorf("what is not proposed is not told: %s", stderr)
+	}
+
 	stdout, _, _ = n.runWith(log, "policy", "propose", "--base", base, "--name", "agent", "--json")
 	seen := map[string]string{}
 	for line := range strings.Lines(stdout) {
@@ -89,6 +93,27 @@ network_policies:
 	}
 	if seen["/usr/bin/evil"] != "" {
 		t.Error("what the address guard refuses is proposed")
+	}
+}
+
+// Whatever is not proposed is told, with the reason.
+func TestProposeTellsWhatItLeavesOut(t *testing.T) {
+	n := newNode(t)
+	const prefix = `{"binary":"/usr/bin/curl","host":"api.example.com","port":443,"http":`
+	_, stderr, code := n.runWith(prefix+`{"method":"GET","target":"/a/../../b"}}
+`+prefix+`{"method":"GET 1","target":"/"}}
+`+prefix+`{"method":"X1","target":"/"}}
+`+prefix+`{"method":"X1","target":"/b"}}
+{"binary":"/usr/bin/curl","host":"10.0.0.1","port":443}
+{"binary":"/usr/bin/curl","host":"*.example.com","port":443}
+`, "policy", "propose")
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	for _, want := range []string{"2 lines: malformed requests", "3 lines: that no rule can name", "1 line: to addresses"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("%s is missing in\n%s", want, stderr)
+		}
 	}
 }
 

@@ -60,7 +60,7 @@ type Evidence struct {
 func (e *Evidence) size() int {
 	n := evidenceSize + len(e.reasons)*(maxShownReason+mapEntry) + len(e.samples)*(maxShownPath/2+mapEntry) + len(e.runs)*2*mapEntry
 	for _, set := range e.requests {
-		n += set.Len() * 2 * mapEntry
+		n += 2 * set.Size()
 	}
 	for _, set := range e.calls {
 		n += 2*set.bytes + len(set.calls)*2*mapEntry

@@ -99,6 +99,10 @@ func (s *Set) Len() int {
 	return n
 }
 
+// Size is about how many bytes of memory the patterns take, half of it: each counts with its
+// length and overhead. It costs nothing to ask, as it may be twice of what the set is bounded to.
+func (s *Set) Size() int { return s.size }
+
 func (s *Set) put(method string, segments []string, n int) {
 	if s.groups == nil {
 		s.groups = map[string]*group{}

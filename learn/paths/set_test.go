@@ -28,3 +28,20 @@ func TestSetRoundTrip(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// To ask for the size does no work: it is asked for with every request. The bounds are applied only when twice
+// of them is exceeded.
+func TestSizeIsFree(t *testing.T) {
+	var s Set
+	for i := range maxGroups + 10 {
+		if !s.Add("GET", fmt.Sprintf("/%c%c/x", 'a'+i%26, 'a'+i/26)) {
+			t.Fatal("not added")
+		}
+	}
+	if size := s.Size(); len(s.groups) != maxGroups+10 || size != len(s.groups)*(overhead+len("GET/aa/x")) {
+		t.Errorf("%d bytes, %d groups", size, len(s.groups))
+	}
+	if s.Len() != maxGroups || s.Size() != maxGroups*(overhead+len("GET/aa/x")) {
+		t.Errorf("%d patterns, %d bytes", s.Len(), s.Size())
+	}
+}

@@ -27,7 +27,6 @@ func (k endpointKey) compare(o endpointKey) int {
 // Bounds of what is learned for the declared endpoints of one host and port.
 const (
 	maxEndpoints  = 64
-	maxPatterns   = 8192      // of the other endpoints, where one more is begun
 	maxCalls      = 512       // for an endpoint
 	maxCallBytes  = 64 << 10  // their length together, as JSON
 	maxCallLength = 4 << 10   // of one
@@ -144,17 +143,13 @@ func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
 	e.encodedSlash = e.encodedSlash || strings.Contains(path, "%2F")
 }
 
-// requestsOf is nil where there are too many endpoints, or too many requests for another one.
+// requestsOf is nil where there are too many endpoints.
 func (e *Evidence) requestsOf(key endpointKey) *paths.Set {
 	set, ok := e.requests[key]
 	if ok {
 		return set
 	}
-	n := 0
-	for _, other := range e.requests {
-		n += other.Len()
-	}
-	if len(e.requests) >= maxEndpoints || n > maxPatterns {
+	if len(e.requests) >= maxEndpoints {
 		e.truncated = true
 		return nil
 	}

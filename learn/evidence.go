@@ -204,6 +204,19 @@ func (e *Evidence) merge(o *Evidence) {
 	}
 }
 
+// curtail leaves of evidence that there is no room for how much there was, and that it is lost.
+func (e *Evidence) curtail() {
+	e.truncated = true
+	clear(e.requests)
+	clear(e.calls)
+	clear(e.reasons)
+	clear(e.samples)
+	e.ips = nil
+	if e.files != nil {
+		e.files = newFileSet(e.target.tree)
+	}
+}
+
 // addTLS keeps what says most about how the content was, or could not be, looked into.
 func (e *Evidence) addTLS(tls string) {
 	order := []string{"", "none", "terminated", "spliced"}

@@ -21,8 +21,6 @@ const (
 	// maxTargets bounds the evidence that waits, and maxWaiting its size in bytes.
 	maxTargets = 4096
 	maxWaiting = 16 << 20
-	// maxProposals bounds a policy's proposals on disk.
-	maxProposals = 4096
 	// lockedWrites is how many proposals are written before others get the policy's lock.
 	lockedWrites = 64
 )
@@ -270,14 +268,13 @@ func (l *Learner) locked(f func() error) error {
 
 // write takes out of the batch what has been written, and what never can be.
 func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
-	known, err := l.store.ProposalIDs(l.run.Policy)
+	room, err := roomIn(l.store, l.run.Policy)
 	if err != nil {
 		return err
 	}
-	room := maxProposals - len(known)
 	var errs []error
 	for _, t := range targets {
-		p, what, err := l.update(batch[t], room > 0)
+		p, what, err := l.update(batch[t], room)
 		var unusable *unusableError
 		switch {
 		case errors.As(err, &unusable):
@@ -295,9 +292,6 @@ func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
 			l.count(&l.record.Lost, batch[t].hits)
 		default:
 			l.proposed[p.ID] = struct{}{}
-			if what == created {
-				room--
-			}
 			l.announce(&p, what)
 		}
 		delete(batch, t)
@@ -313,7 +307,7 @@ const (
 	created                   // there was none
 	grown                     // it has another rule now
 	impossible                // there is no rule for it
-	crowded                   // there are too many proposals
+	crowded                   // there is no room for another proposal
 )
 
 // unusableError is about a proposal on disk that evidence cannot be added to.
@@ -321,8 +315,24 @@ type unusableError struct{ error }
 
 func (e *unusableError) Unwrap() error { return e.error }
 
-// update adds evidence to the proposal on disk, or makes one.
-func (l *Learner) update(e *Evidence, room bool) (Proposal, outcome, error) {
+// update adds evidence to the proposal on disk, or makes one. Where there is no room for the evidence,
+// the proposal has no more than a mark of it.
+func (l *Learner) update(e *Evidence, room *room) (Proposal, outcome, error) {
+	p, what, err := l.add(e, room)
+	if !errors.Is(err, state.ErrTooLarge) {
+		return p, what, err
+	}
+	if what == created {
+		return p, crowded, nil
+	}
+	e.curtail()
+	if p, what, err = l.add(e, room); errors.Is(err, state.ErrTooLarge) {
+		err = &unusableError{err}
+	}
+	return p, what, err
+}
+
+func (l *Learner) add(e *Evidence, room *room) (Proposal, outcome, error) {
 	what := unchanged
 	p, err := findProposal(l.store, e)
 	switch {
@@ -331,13 +341,16 @@ func (l *Learner) update(e *Evidence, room bool) (Proposal, outcome, error) {
 		if !ok {
 			return p, impossible, nil
 		}
-		if !room {
+		if room.none() {
 			return p, crowded, nil
 		}
 		p, what = fresh, created
 	case err != nil:
 		return p, unchanged, &unusableError{err}
 	default:
+		if room.bytes <= 0 {
+			e.curtail()
+		}
 		changed, err := p.grow(e)
 		if err != nil {
 			return p, unchanged, &unusableError{err}
@@ -346,7 +359,10 @@ func (l *Learner) update(e *Evidence, room bool) (Proposal, outcome, error) {
 			what = grown
 		}
 	}
-	return p, what, saveProposal(l.store, &p)
+	if err := saveProposal(l.store, &p); err != nil {
+		return p, what, err
+	}
+	return p, what, room.take(l.store, &p)
 }
 
 // findProposal reads the proposal that evidence belongs to. Where another target's proposal has

@@ -16,6 +16,9 @@ import (
 // MaxFileSize is the most that ReadFile and ReadJSON read, in bytes.
 const MaxFileSize = 8 << 20
 
+// ErrTooLarge is the error for what would exceed MaxFileSize.
+var ErrTooLarge = fmt.Errorf("larger than %d bytes", MaxFileSize)
+
 // tempPrefix starts the name of a file that is being written.
 const tempPrefix = ".tmp-"
 
@@ -92,12 +95,13 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if len(data) > MaxFileSize {
-		return nil, fmt.Errorf("reading %s: larger than %d bytes", path, MaxFileSize)
+		return nil, fmt.Errorf("reading %s: %w", path, ErrTooLarge)
 	}
 	return data, nil
 }
 
-// WriteJSON writes v as one indented JSON document, as WriteFile does, with mode 0600.
+// WriteJSON writes v as one indented JSON document, as WriteFile does, with mode 0600. What ReadJSON would
+// not read is ErrTooLarge.
 func WriteJSON(path string, v any) error {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -107,7 +111,7 @@ func WriteJSON(path string, v any) error {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	if buf.Len() > MaxFileSize {
-		return fmt.Errorf("writing %s: larger than %d bytes", path, MaxFileSize)
+		return fmt.Errorf("writing %s: %w", path, ErrTooLarge)
 	}
 	return WriteFile(path, buf.Bytes(), 0o600)
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,6 +97,12 @@ func TestLists(t *testing.T) {
 	check("policies", names, err, "a", "b")
 	names, err = s.ProposalIDs("b")
 	check("proposals", names, err, "p-1", "p-2")
+	if sizes, err := s.ProposalSizes("b"); err != nil || !maps.Equal(sizes, map[string]int64{"p-1": 2, "p-2": 2}) {
+		t.Errorf("sizes: %v, %v", sizes, err)
+	}
+	if sizes, err := s.ProposalSizes("a"); err != nil || len(sizes) != 0 {
+		t.Errorf("no sizes: %v, %v", sizes, err)
+	}
 	names, err = s.ProposalIDs("a")
 	check("no proposals", names, err)
 	names, err = s.Runs("a")
@@ -171,8 +178,8 @@ func TestReadJSON(t *testing.T) {
 	if err := ReadJSON(dir, new(doc)); err == nil {
 		t.Error("read a directory")
 	}
-	if err := WriteJSON(path, strings.Repeat("x", MaxFileSize)); err == nil {
-		t.Error("wrote what ReadJSON does not read")
+	if err := WriteJSON(path, strings.Repeat("x", MaxFileSize)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("wrote what ReadJSON does not read: %v", err)
 	}
 	if err := WriteJSON(path, doc{2}); err != nil {
 		t.Fatal(err)

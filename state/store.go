@@ -94,6 +94,26 @@ func (s *Store) ProposalIDs(name string) ([]string, error) {
 	return s.listJSON(name, s.proposalsDir(name))
 }
 
+// ProposalSizes are the lengths of the files of a policy's proposals, in bytes, by their ids.
+func (s *Store) ProposalSizes(name string) (map[string]int64, error) {
+	ids, err := s.ProposalIDs(name)
+	if err != nil {
+		return nil, err
+	}
+	sizes := make(map[string]int64, len(ids))
+	for _, id := range ids {
+		info, err := os.Lstat(s.ProposalPath(name, id))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: %w", name, err)
+		}
+		sizes[id] = info.Size()
+	}
+	return sizes, nil
+}
+
 // Runs lists the recorded runs of a policy, sorted; none for a policy without state.
 func (s *Store) Runs(name string) ([]string, error) {
 	return s.listJSON(name, s.runsDir(name))

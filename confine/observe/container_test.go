@@ -77,7 +77,7 @@ func (c *container) makeImage() {
 	program, err := os.ReadFile(busybox)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(c.dir, "lower/bin/busybox"), program, 0o755))
-	for _, applet := range []string{"sh", "cat", "rm", "mv", "mkdir", "ln", "touch", "chmod", "ls", "rmdir", "true", "cp", "truncate", "mkfifo", "seq", "find"} {
+	for _, applet := range []string{"sh", "cat", "rm", "mv", "mkdir", "ln", "touch", "chmod", "ls", "rmdir", "true", "cp", "truncate", "mkfifo", "seq", "find", "sleep"} {
 		must(t, os.Symlink("busybox", filepath.Join(c.dir, "lower/bin", applet)))
 	}
 	must(t, os.WriteFile(filepath.Join(c.dir, "lower/bin/script"), []byte("#!/bin/sh\ncat /data/old\n"), 0o755))
@@ -166,6 +166,27 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// makeDevices makes devices and a FIFO on a container's /dev, and one in the
+// container's directory that is mounted there.
+func makeDevices(dir, dev string) error {
+	if err := os.Mkdir(dev+"/bus", 0o755); err != nil {
+		return err
+	}
+	null := int(unix.Mkdev(1, 3))
+	for _, d := range []struct {
+		name string
+		mode uint32
+	}{
+		{dev + "/null", unix.S_IFCHR}, {dev + "/bus/null", unix.S_IFCHR}, {dev + "/idle", unix.S_IFCHR}, {dev + "/held", unix.S_IFCHR}, {dev + "/fifo", unix.S_IFIFO},
+		{dir + "/device", unix.S_IFCHR}, {dev + "/mounted", unix.S_IFREG},
+	} {
+		if err := unix.Mknod(d.name, d.mode|0o666, null); err != nil {
+			return fmt.Errorf("mknod %s: %w", d.name, err)
+		}
+	}
+	return unix.Mount(dir+"/device", dev+"/mounted", "", unix.MS_BIND, "")
+}
+
 // runContainer sets up the container and executes what comes on standard input.
 func runContainer(dir string) error {
 	root := filepath.Join(dir, "root")
@@ -186,7 +207,7 @@ func runContainer(dir string) error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
-	if err := unix.Mknod(root+"/dev/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+	if err := makeDevices(dir, root+"/dev"); err != nil {
 		return err
 	}
 	if err := os.Chdir(root); err != nil {

@@ -20,6 +20,7 @@ type entries struct {
 	processes *processes
 	options   *Options
 	made      made
+	specials  *specials
 	volumes   map[string]*volume // by fsid
 	own       map[uint64]string  // by dev: where this process has a mount of the whole
 	batch     []event
@@ -73,13 +74,14 @@ func newEntries(o *Observer) (*entries, error) {
 		return nil, initError(err)
 	}
 	return &entries{
-		fd: fd, mounts: o.mounts, processes: o.processes, options: &o.options,
+		fd: fd, mounts: o.mounts, processes: o.processes, options: &o.options, specials: newSpecials(fd, o),
 		made: newMade(), volumes: map[string]*volume{}, links: map[handle][]entry{},
 	}, nil
 }
 
 func (s *entries) close() {
 	unix.Close(s.fd)
+	s.specials.close()
 	for _, v := range s.volumes {
 		unix.Close(v.fd)
 	}
@@ -239,6 +241,12 @@ func (s *entries) settle() {
 		s.settleEvent(e, from, to)
 	}
 	for _, e := range s.batch {
+		if a, ok := s.specials.take(e); ok {
+			s.found = append(s.found, a)
+		}
+		if e.mask&(entryMask&^unix.FAN_ONDIR) == 0 {
+			continue
+		}
 		from, fromGone := s.locate(e.from.dir, 0)
 		to, toGone := s.locate(e.to.dir, 0)
 		if fromGone || toGone {
@@ -314,8 +322,12 @@ func (s *entries) find(e event, dir place, name string, kinds Kind) {
 	if dir.at.private {
 		decide = s.processes.workload
 	}
-	if binary, ok := decide(e.pid); ok {
+	binary, ok := decide(e.pid)
+	if ok {
 		s.found = append(s.found, Access{Path: path, Kinds: kinds, PID: e.pid, Binary: binary})
+	}
+	if binary == "" && kinds&Create != 0 && e.mask&unix.FAN_ONDIR == 0 {
+		s.specials.created(path, dir.at.private)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,20 @@ func (h handle) fsid() string {
 
 func (h handle) file() unix.FileHandle {
 	return unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(h[fsidSize:]))), []byte(h[fsidSize+4:]))
+}
+
+// handleOf returns the handle of what a descriptor refers to, as events have it.
+func handleOf(fd int) (handle, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return "", os.NewSyscallError("fstatfs", err)
+	}
+	h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return "", os.NewSyscallError("name_to_handle_at", err)
+	}
+	b := binary.NativeEndian.AppendUint32([]byte(fsidOf(&fs)), uint32(h.Type()))
+	return handle(append(b, h.Bytes()...)), nil
 }
 
 // fsidOf returns a file system's id as events have it.

@@ -3,8 +3,9 @@
 // fanotify(7), and reports each access once, by its path in the container.
 //
 // It sees opened files (to read, write or execute) and directories, and files
-// and directories created, deleted and renamed. It does not see what Landlock
-// never restricts (stat, readlink, access, chmod, a path that is only walked)
+// and directories created, deleted and renamed, and the devices and FIFOs that are
+// on file systems in memory or mounted by themselves. It does not see those on
+// others, nor what Landlock never restricts (stat, readlink, access, chmod, a path that is only walked),
 // nor what failed: an open of a file that does not exist has no event, and needs
 // no rule, for it fails alike under Landlock.
 //
@@ -132,7 +133,7 @@ func Watch(pid int, options Options) (_ *Observer, err error) {
 		return nil, err
 	}
 	if o.entries, err = newEntries(o); err != nil {
-		o.lose("creations, deletions and renames: " + err.Error())
+		o.lose("creations, deletions, renames, devices and FIFOs: " + err.Error())
 	}
 	if o.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, os.NewSyscallError("eventfd", err)
@@ -209,6 +210,8 @@ func (o *Observer) mark(m *mount) {
 	if err := o.entries.mark(m); err != nil {
 		o.lose(fmt.Sprintf("creations, deletions and renames on the mount at %q: %v", m.point, err))
 	}
+	_, shared := o.entries.own[m.dev]
+	o.entries.specials.mark(m, !shared)
 }
 
 // loop is the one goroutine that reads. Its thread gets ahead of the workload's,
@@ -275,6 +278,9 @@ func (o *Observer) drain() (triggered bool) {
 		if o.opens.trigger {
 			o.opens.trigger, triggered = false, true
 			_ = o.rescan()
+			if o.entries != nil {
+				o.entries.specials.remark()
+			}
 			o.options.Triggered()
 		}
 		if n == 0 {

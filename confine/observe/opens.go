@@ -11,7 +11,7 @@ import (
 
 // opens are the opened files: a group whose events come with a descriptor, by
 // which the kernel itself tells the path. It works for every file system, but for
-// regular files and directories only.
+// regular files and directories only; specials are the rest.
 type opens struct {
 	fd        int // the group
 	self      int // /proc/self/fd, O_PATH

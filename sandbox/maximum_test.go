@@ -158,7 +158,9 @@ func TestNeverEndpoints(t *testing.T) {
 		t.Errorf("got %+v", never)
 	}
 	// A name that nothing may be sent to is not sent to any DNS server either.
-	for name, want := range map[string]bool{"secret.example": false, "db.example": true, "other.example": true} {
+	for name, want := range map[string]bool{
+		"secret.example": false, "_https._tcp.secret.example": false, "db.example": true, "other.example": true,
+	} {
 		if got := s.MayResolve(name); got != want {
 			t.Errorf("%s: may resolve %t", name, got)
 		}

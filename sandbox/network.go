@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
@@ -198,26 +197,15 @@ func parseServer(text string) (netip.AddrPort, error) {
 }
 
 // MayResolve implements names.Gate: in enforcing mode only names that a rule
-// knows are sent to a DNS server, since names carry data. A service of a host that a
-// rule knows (RFC 2782: _https._tcp.HOST) is such a name too, but no denial:
-// clients then ask for the host itself, and nobody could approve it.
+// knows are sent to a DNS server, since names carry data, and those of services
+// of hosts that a rule knows.
 func (s *Sandbox) MayResolve(name string) bool {
-	view := s.view()
-	if view.Engine.NameKnown(name) || view.Permissive && !view.Never.ContainHost(name) {
+	view, host := s.view(), names.ServiceHost(name)
+	if view.Engine.NameKnown(name) || view.Engine.NameKnown(host) || view.Permissive && !view.Never.ContainHost(host) {
 		return true
 	}
-	if host := serviceHost(name); host == name || !view.Engine.NameKnown(host) {
-		s.recordName(name)
-	}
+	s.recordName(name)
 	return false
-}
-
-// serviceHost is a name without the labels of a service.
-func serviceHost(name string) string {
-	for strings.HasPrefix(name, "_") {
-		_, name, _ = strings.Cut(name, ".")
-	}
-	return name
 }
 
 // reconsider closes what the view no longer allows.

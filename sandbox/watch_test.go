@@ -273,20 +273,24 @@ func TestPolicyFiles(t *testing.T) {
 	}
 }
 
-// A client that looks for a service of a host first goes on without: that it
-// may not is no denial. Names of services of other hosts are recorded.
+// A name of a service of a host may leave where the host's may. Other services'
+// names are recorded.
 func TestServiceOfKnownHost(t *testing.T) {
 	c := newNode(t)
 	writePolicy(t, c, "c1", ruleFor("api.example"))
 	r := request(t.TempDir(), "c1")
 	r.Policy = "c1"
 	s := start(t, c, r)
-	for _, name := range []string{"_https._tcp.api.example", "_https._tcp.other.example", "_leak.other.example"} {
-		if s.MayResolve(name) {
-			t.Errorf("%s goes to a name server", name)
+	for name, want := range map[string]bool{
+		"_https._tcp.api.example": true, "_dmarc.api.example": true,
+		"_https._tcp.other.example": false, "_leak.other.example": false, "leak._tcp.api.example": false,
+		"_https._tcp.metadata.google.internal": false,
+	} {
+		if got := s.MayResolve(name); got != want {
+			t.Errorf("%s: may leave %t", name, got)
 		}
 	}
-	eventually(t, "the others are on record", func() bool { return strings.Count(logOf(t, s), "DNS denied") >= 2 })
+	eventually(t, "the others are on record", func() bool { return strings.Count(logOf(t, s), "DNS denied") == 4 })
 	if log := logOf(t, s); strings.Contains(log, "_https._tcp.api.example") {
 		t.Errorf("the log: %s", log)
 	}

@@ -122,6 +122,36 @@ func TestNamesThatNoRuleAllowsDoNotLeave(t *testing.T) {
 	}
 }
 
+// A service is found where its host may be. The servers that the answer names
+// need rules of their own, which are learned as any.
+func TestServicesOfAllowedHosts(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, webOnly)
+	for _, c := range []*container{p.enforcing, p.permissive} {
+		r := c.client("dns", fakenet.ServiceName, "SRV")
+		if r.Rcode != "NOERROR" || !slices.Equal(r.Answers, []string{"0 0 80 " + fakenet.GitHubHost + "."}) {
+			t.Errorf("%+v", r)
+		}
+	}
+	p.net.Reset()
+	for _, name := range []string{"_http._tcp.exfil.example", "_mfzwizltoq.exfil.example", "mfzwizltoq._tcp." + fakenet.TextHost,
+		"_mf._zw._iz." + fakenet.TextHost, "_mfzwizltoqmfzwizltoq." + fakenet.TextHost} {
+		if r := p.enforcing.client("dns", name, "SRV"); r.Rcode != "NXDOMAIN" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if q := p.net.Queries(); len(q) > 0 {
+		t.Errorf("names left the sandbox: %+v", q)
+	}
+	if r := p.enforcing.client("get", "http://"+fakenet.GitHubHost+"/repos"); r.Status != http.StatusForbidden {
+		t.Errorf("enforcing: %+v", r)
+	}
+	worked(t, p.permissive.client("get", "http://"+fakenet.GitHubHost+"/repos"))
+	if proposal := p.proposalFor("lenient", fakenet.GitHubHost); !slices.Equal(allows(proposal), []string{"GET /repos"}) {
+		t.Errorf("proposal %+v", proposal.Rule)
+	}
+}
+
 func TestNamesThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, webOnly)

@@ -51,6 +51,8 @@ var zoneTests = []struct {
 	{IPv6OnlyHost, dns.TypeAAAA, dns.RcodeSuccess, []string{"2a0e:b107:45::a"}},
 	{TextHost, dns.TypeTXT, dns.RcodeSuccess, []string{`"hello from fakenet"`}},
 	{TextHost, dns.TypeA, dns.RcodeSuccess, nil},
+	{ServiceName, dns.TypeSRV, dns.RcodeSuccess, []string{"0 0 80 api.github.example."}},
+	{ServiceName, dns.TypeA, dns.RcodeSuccess, nil},
 	{ServfailHost, dns.TypeA, dns.RcodeServerFailure, nil},
 	{"nobody.example", dns.TypeA, dns.RcodeNameError, nil},
 	{"github.com", dns.TypeAAAA, dns.RcodeNameError, nil},

@@ -52,6 +52,7 @@ const (
 	IPv4OnlyHost = "ipv4only.example" // WeatherHost's, A only
 	IPv6OnlyHost = "ipv6only.example" // WeatherHost's, AAAA only
 	TextHost     = "text.example"     // TXT only: A and AAAA are NODATA
+	ServiceName  = "_http._tcp." + TextHost
 	BigHost      = "big.example"      // too many addresses for UDP: truncated, then TCP
 	ServfailHost = "servfail.example" // SERVFAIL
 	SilentHost   = "silent.example"   // never answered

@@ -47,6 +47,8 @@ func (z *zone) answer(q dns.Question) answer {
 		return answer{records: addressRecords(q, ttl, bigAddrs())}
 	case TextHost:
 		return answer{records: textRecords(q)}
+	case ServiceName:
+		return answer{records: serviceRecords(q)}
 	}
 	if target, ok := aliases[name]; ok {
 		alias := &dns.CNAME{Hdr: header(q.Name, dns.TypeCNAME, ttl), Target: target + "."}
@@ -131,6 +133,14 @@ func textRecords(q dns.Question) []dns.RR {
 		return nil
 	}
 	return []dns.RR{&dns.TXT{Hdr: header(q.Name, dns.TypeTXT, ttl), Txt: []string{"hello from fakenet"}}}
+}
+
+// serviceRecords tell that ServiceName is served by GitHubHost.
+func serviceRecords(q dns.Question) []dns.RR {
+	if q.Qtype != dns.TypeSRV {
+		return nil
+	}
+	return []dns.RR{&dns.SRV{Hdr: header(q.Name, dns.TypeSRV, ttl), Port: 80, Target: GitHubHost + "."}}
 }
 
 func header(name string, rrtype uint16, ttl uint32) dns.RR_Header {

@@ -39,8 +39,9 @@ const (
 // Seal turns a new namespace into a room without a door: the loopback device
 // is its only one and the whole address space is local to it (AnyIP), so that
 // every connection stays inside and can be taken by the interception rules.
-// own are addresses the workload is to see as its own. It reports whether IPv6
-// is available.
+// own are addresses the workload is to see as its own; sealing again with others
+// adds them, and Withdraw takes those away that are left over. It reports whether
+// IPv6 is available.
 func Seal(n *Namespace, own []netip.Addr) (ipv6 bool, err error) {
 	h, err := netlink.NewHandleAt(vnetns.NsHandle(n.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
@@ -93,8 +94,29 @@ func sealFamily(h *netlink.Handle, lo netlink.Link, own []netip.Addr, proxy, fal
 		Table:     unix.RT_TABLE_LOCAL,
 		Scope:     netlink.SCOPE_HOST,
 	}
-	if err := h.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := h.RouteReplace(route); err != nil {
 		return fmt.Errorf("route %s to lo: %w", everything, err)
+	}
+	return nil
+}
+
+// Withdraw takes addresses away that a sealed namespace was lent. It must have
+// been sealed again with those that stay: the kernel removes an IPv4 route with
+// its source address.
+func Withdraw(n *Namespace, addrs []netip.Addr) error {
+	h, err := handle(n)
+	if err != nil {
+		return fmt.Errorf("withdraw addresses: %w", err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("withdraw addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if err := h.AddrDel(lo, &netlink.Addr{IPNet: hostNet(a)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("take %s from lo: %w", a, err)
+		}
 	}
 	return nil
 }

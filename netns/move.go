@@ -43,17 +43,23 @@ func handle(n *Namespace) (*netlink.Handle, error) {
 // settings (/proc/sys/net/ipv[46]/conf), as the kernel takes all of that from a
 // device that changes its namespace. Devices that are down stay where they are
 // if upOnly is set; so do lo and those named as native, which the kernel puts
-// into every namespace. It returns the names of what it moved. Where it fails,
+// into every namespace. It returns what it moved. Where it fails,
 // devices may be in either namespace.
-func Move(from, to *Namespace, native []string, upOnly bool) ([]string, error) {
-	names, err := move(from, to, native, upOnly)
+func Move(from, to *Namespace, native []string, upOnly bool) ([]Device, error) {
+	moved, err := move(from, to, native, upOnly)
 	if err != nil {
-		return names, fmt.Errorf("move network devices: %w", err)
+		return moved, fmt.Errorf("move network devices: %w", err)
 	}
-	return names, nil
+	return moved, nil
 }
 
-func move(from, to *Namespace, native []string, upOnly bool) ([]string, error) {
+// Device is a device that was moved.
+type Device struct {
+	Name  string // where it came from
+	Index int    // where it is now
+}
+
+func move(from, to *Namespace, native []string, upOnly bool) ([]Device, error) {
 	source, err := handle(from)
 	if err != nil {
 		return nil, err
@@ -74,24 +80,24 @@ func move(from, to *Namespace, native []string, upOnly bool) ([]string, error) {
 	if err := loopbackUp(target); err != nil {
 		return nil, err
 	}
-	names, indices := make([]string, 0, len(network.devices)), map[int]int{}
+	moved, indices := make([]Device, 0, len(network.devices)), map[int]int{}
 	for _, d := range network.devices {
 		index, err := d.moveTo(to, source, target)
 		if err != nil {
-			return names, fmt.Errorf("%s: %w", d.link.Attrs().Name, err)
+			return moved, fmt.Errorf("%s: %w", d.link.Attrs().Name, err)
 		}
 		indices[d.link.Attrs().Index] = index
-		names = append(names, d.link.Attrs().Name)
+		moved = append(moved, Device{d.link.Attrs().Name, index})
 	}
 	if err := addRoutes(target, network.routes, indices); err != nil {
-		return names, err
+		return moved, err
 	}
 	for _, r := range network.rules {
 		if err := target.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
-			return names, fmt.Errorf("rule %s: %w", r, err)
+			return moved, fmt.Errorf("rule %s: %w", r, err)
 		}
 	}
-	return names, nil
+	return moved, nil
 }
 
 // network is what is known of some devices of a namespace.

@@ -140,9 +140,9 @@ func TestMoveTakesTheWholeNetworkAlong(t *testing.T) {
 	inner, host := plumbed(t)
 	outer := newNamespace(t)
 	want := described(t, inner)
-	names, err := Move(inner, outer, nil, false)
-	if err != nil || !slices.Equal(names, []string{"eth0"}) {
-		t.Fatalf("Move = %q, %v", names, err)
+	moved, err := Move(inner, outer, nil, false)
+	if err != nil || len(moved) != 1 || moved[0].Name != "eth0" {
+		t.Fatalf("Move = %v, %v", moved, err)
 	}
 	got := described(t, outer)
 	for _, line := range want {
@@ -162,7 +162,7 @@ func TestMoveTakesTheWholeNetworkAlong(t *testing.T) {
 		reaches(t, outer, host, netip.MustParseAddrPort(addr))
 	}
 	if again, err := Move(inner, outer, nil, false); err != nil || len(again) != 0 {
-		t.Errorf("a second Move = %q, %v", again, err)
+		t.Errorf("a second Move = %v, %v", again, err)
 	}
 }
 
@@ -203,9 +203,9 @@ func TestMoveLeavesWhatIsNotAskedFor(t *testing.T) {
 	h := open(t, inner)
 	must(t, h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "tunl0"}, PeerName: "unfinished"}))
 	must(t, h.LinkSetUp(linkOf(t, h, "tunl0")))
-	names, err := Move(inner, outer, []string{"tunl0"}, true)
-	if err != nil || !slices.Equal(names, []string{"eth0"}) {
-		t.Errorf("Move = %q, %v", names, err)
+	moved, err := Move(inner, outer, []string{"tunl0"}, true)
+	if err != nil || len(moved) != 1 || moved[0].Name != "eth0" {
+		t.Errorf("Move = %v, %v", moved, err)
 	}
 	left, err := Devices(inner)
 	slices.Sort(left)

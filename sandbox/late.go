@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"openshell.ai/openshell/config"
@@ -108,29 +110,49 @@ func (s *Sandbox) openLate() error {
 		outer.Close()
 		return err
 	}
-	s.outer, s.lent = outer, true
+	s.outer, s.lent, s.standIns = outer, true, netns.NewStandIns(s.inner, outer)
+	s.standIn(moved)
 	s.wg.Go(func() { s.takeOver(watcher) })
 	context.AfterFunc(s.ctx, func() { watcher.Close() })
 	return nil
+}
+
+// standIn leaves something for the engine in the place of its devices. Without,
+// there is a network all the same.
+func (s *Sandbox) standIn(moved []netns.Device) {
+	if err := s.standIns.Add(moved); err != nil {
+		s.recordError("what the engine does to the container's devices will not be followed", err)
+	}
 }
 
 // settled is how long a device is left alone after its last change, before it is
 // taken to be set up: engines do that in many steps.
 const settled = 200 * time.Millisecond
 
-// takeOver moves devices out that an engine adds while the workload runs.
+// takeOver does outside what an engine does inside while the workload runs.
 func (s *Sandbox) takeOver(w *netns.Watcher) {
 	for w.Changed(settled) == nil {
 		s.applying.Lock()
-		moved, err := netns.Move(s.inner, s.outer, s.native, true)
-		if err == nil && len(moved) > 0 {
-			err = s.renewAddresses()
-		}
+		err := s.follow()
 		s.applying.Unlock()
 		if err != nil && s.ctx.Err() == nil {
-			s.recordError("a network device that the engine added cannot be used", err)
+			s.recordError("the network that the engine has changed cannot be used", err)
 		}
 	}
+}
+
+// follow removes the devices that the engine has taken back, moves those out that
+// it has added, and takes over its gateway. What has been removed has made room,
+// and an error with one does not keep the others. s.applying must be held.
+func (s *Sandbox) follow() error {
+	removed, removeErr := s.standIns.Follow()
+	moved, moveErr := netns.Move(s.inner, s.outer, slices.Concat(s.native, s.standIns.Names()), true)
+	s.standIn(moved)
+	errs := []error{removeErr, moveErr, netns.FollowGateway(s.inner, s.outer)}
+	if (removed > 0 || len(moved) > 0) && s.ingress != nil { // without it the sandbox is ending
+		errs = append(errs, s.renewAddresses())
+	}
+	return errors.Join(errs...)
 }
 
 // renewAddresses lends the workload the addresses that its outer namespace has
@@ -141,6 +163,11 @@ func (s *Sandbox) renewAddresses() error {
 		return err
 	}
 	if _, err := netns.Seal(s.inner, own); err != nil {
+		return err
+	}
+	gone := slices.DeleteFunc(s.own, func(a netip.Addr) bool { return slices.Contains(own, a) })
+	s.own = own
+	if err := netns.Withdraw(s.inner, gone); err != nil {
 		return err
 	}
 	if err := netns.Intercept(s.inner, own); err != nil {
@@ -155,10 +182,7 @@ func (s *Sandbox) startIngress() error {
 	if !s.lent {
 		return nil
 	}
-	own, err := s.ownAddresses()
-	if err != nil {
-		return err
-	}
-	s.ingress, err = ingress.Start(s.ctx, s.outer, s.inner, own, s.config.Limits.Connections)
+	var err error
+	s.ingress, err = ingress.Start(s.ctx, s.outer, s.inner, s.own, s.config.Limits.Connections)
 	return err
 }

@@ -85,8 +85,8 @@ func TestLateDevicesAreMovedOutBeforeTheStart(t *testing.T) {
 		must(t, Admit(t.Context(), c, r.Container.Root, "c1", noResolver))
 	}
 	inner := openNamespace(t, s.Ready().Inner)
-	if left, err := netns.Devices(inner); err != nil || len(left) != 0 {
-		t.Errorf("the workload's namespace has %q, %v", left, err)
+	if left, err := netns.Devices(inner); err != nil || !slices.Equal(left, []string{"eth0"}) || isUp(t, inner, "eth0") {
+		t.Errorf("the workload's namespace has %q, %v, and not a stand-in", left, err)
 	}
 	if moved, err := netns.Devices(s.outer); err != nil || !slices.Equal(moved, []string{"eth0"}) {
 		t.Errorf("the outer namespace has %q, %v", moved, err)
@@ -97,19 +97,55 @@ func TestLateDevicesAreMovedOutBeforeTheStart(t *testing.T) {
 	if !startable(s) {
 		t.Error("nothing can be started")
 	}
-	// The engine connects another network.
-	plug(t, s.Ready().Inner, "eth1", "10.89.8.2/24")
-	eventually(t, "both cards are outside", func() bool {
-		moved, err := netns.Devices(s.outer)
-		return err == nil && len(moved) == 2
-	})
-	eventually(t, "the workload has the new address", func() bool {
-		l, err := inner.Listen(addrPort("10.89.8.2:8080"))
-		if err == nil {
-			l.Close()
+	// The engine connects another network, takes it back, and connects it again.
+	for range 2 {
+		host := plug(t, s.Ready().Inner, "eth1", "10.89.8.2/24")
+		eventually(t, "both cards are outside", func() bool {
+			moved, err := netns.Devices(s.outer)
+			return err == nil && len(moved) == 2
+		})
+		eventually(t, "the workload has the new address", func() bool { return has(inner, "10.89.8.2") })
+		if !has(inner, "10.89.7.2") {
+			t.Error("the workload has lost the address that it had")
 		}
-		return err == nil
-	})
+		unplug(t, inner, "eth1")
+		eventually(t, "the card has gone", func() bool {
+			left, err := netns.Devices(s.outer)
+			return err == nil && slices.Equal(left, []string{"eth0"})
+		})
+		if left, err := netns.Devices(host); err != nil || len(left) != 0 {
+			t.Errorf("at the other end: %q, %v", left, err)
+		}
+		eventually(t, "the workload has lost the address", func() bool { return !has(inner, "10.89.8.2") })
+	}
+}
+
+// has tells whether a namespace has an address of its own, which a program can
+// bind to.
+func has(n *netns.Namespace, addr string) bool {
+	own, err := netns.Addresses(n)
+	return err == nil && slices.Contains(own, netip.MustParseAddr(addr))
+}
+
+func isUp(t *testing.T, n *netns.Namespace, name string) bool {
+	t.Helper()
+	h, err := netlink.NewHandleAt(vnetns.NsHandle(n.Fd()), unix.NETLINK_ROUTE)
+	must(t, err)
+	defer h.Close()
+	link, err := h.LinkByName(name)
+	must(t, err)
+	return link.Attrs().Flags&net.FlagUp != 0
+}
+
+// unplug takes a card out of a namespace, as an engine does.
+func unplug(t *testing.T, n *netns.Namespace, name string) {
+	t.Helper()
+	h, err := netlink.NewHandleAt(vnetns.NsHandle(n.Fd()), unix.NETLINK_ROUTE)
+	must(t, err)
+	defer h.Close()
+	link, err := h.LinkByName(name)
+	must(t, err)
+	must(t, h.LinkDel(link))
 }
 
 func TestLateWithoutDevices(t *testing.T) {

@@ -53,11 +53,11 @@ func (s *Sandbox) ownAddresses() ([]netip.Addr, error) {
 // rules come last: until then nothing listens that they could lead to. What
 // arrives in a namespace that the engine prepared is brought in.
 func (s *Sandbox) serveNetwork() error {
-	own, err := s.ownAddresses()
-	if err != nil {
+	var err error
+	if s.own, err = s.ownAddresses(); err != nil {
 		return err
 	}
-	ipv6, err := netns.Seal(s.inner, own)
+	ipv6, err := netns.Seal(s.inner, s.own)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (s *Sandbox) serveNetwork() error {
 	}
 	s.wg.Go(func() { s.proxy.Serve(s.ctx, l.transparent, l.datagrams); finder.Close(); tracked.Close() })
 	s.wg.Go(func() { server.Serve(s.ctx, l.packets, l.resolvers) })
-	if err := netns.Intercept(s.inner, own); err != nil {
+	if err := netns.Intercept(s.inner, s.own); err != nil {
 		return err
 	}
 	if err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.config.Limits.Connections); err != nil {

@@ -138,7 +138,9 @@ type Sandbox struct {
 
 	inner, outer *netns.Namespace // outer is nil until a late network is complete
 	lent         bool             // outer has the engine's addresses, which are the workload's
+	own          []netip.Addr     // those addresses; applying guards what follows late changes
 	native       []string         // devices that the kernel made in inner
+	standIns     *netns.StandIns  // in inner, for the engine's devices; nil where the network is not late
 	proxy        *proxy.Proxy
 	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
@@ -431,6 +433,9 @@ func (s *Sandbox) Stop() {
 			if ns != nil {
 				ns.Close()
 			}
+		}
+		if s.standIns != nil {
+			s.standIns.Close()
 		}
 		for _, m := range s.members {
 			if !m.running() {

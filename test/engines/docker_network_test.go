@@ -19,6 +19,14 @@ network_policies:
       - {host: ` + fakenet.WebHost + `, port: 80}
 `
 
+const addressPolicy = `version: 1
+network_policies:
+  addresses:
+    endpoints:
+      - {port: 80, allowed_ips: ["172.16.0.0/12"]}
+      - {host: ` + fakenet.WebHost + `, port: 80}
+`
+
 // lab is a node with docker, and a network of its user's with a container that
 // runc runs.
 func lab(t *testing.T) (*node, *docker) {
@@ -62,17 +70,71 @@ func TestDockerConnectsARunningContainer(t *testing.T) {
 	t.Parallel()
 	n, d := lab(t)
 	before := n.snap(t)
-	name := n.serve(t, options{annotations: policyOf("lab")}, clientPath, "listen", "0.0.0.0:9000")
-	n.mustRun(t, d.cli(n, "network", "connect", "lab", name))
-	address := strings.TrimSpace(n.mustRun(t, d.cli(n, "inspect", "--format",
-		`{{with index .NetworkSettings.Networks "lab"}}{{.IPAddress}}{{end}}`, name)))
-	eventually(t, "the container answers in its new network", func() bool {
+	must(t, os.WriteFile(filepath.Join(n.policyDir, "addresses.yaml"), []byte(addressPolicy), 0o600))
+	name := n.serve(t, options{annotations: policyOf("addresses")}, clientPath, "listen", "0.0.0.0:9000")
+	alone := n.snap(t)
+	addressOf := func(name string) string {
+		return strings.TrimSpace(n.mustRun(t, d.cli(n, "inspect", "--format",
+			`{{with index .NetworkSettings.Networks "lab"}}{{.IPAddress}}{{end}}`, name)))
+	}
+	peer := addressOf("peer")
+	answers := func(address string) bool {
 		return n.run(t, d.cli(n, "exec", "peer", clientPath, "tcp", "-t", "2s", address+":9000", "hello")).status == 0
-	})
-	// docker finds no device to take away: the container leaves when it ends.
-	n.mustRun(t, d.cli(n, "network", "disconnect", "lab", name))
+	}
+	fetches := func(host string) bool {
+		return strings.Contains(n.run(t, d.cli(n, "exec", name, clientPath, "get", "http://"+host+"/")).stdout, `"status":200`)
+	}
+	for range 2 {
+		n.mustRun(t, d.cli(n, "network", "connect", "lab", name))
+		address := addressOf(name)
+		eventually(t, "the container answers in its new network", func() bool { return answers(address) })
+		eventually(t, "the container reaches its new network", func() bool { return fetches(peer) })
+		n.mustRun(t, d.cli(n, "network", "disconnect", "lab", name))
+		n.nothingLeft(t, alone)
+		if answers(address) {
+			t.Error("the container still answers in a network that it has left")
+		}
+	}
+	// docker now has it leave by another gateway.
+	n.mustRun(t, d.cli(n, "network", "connect", "lab", name))
+	n.mustRun(t, d.cli(n, "network", "disconnect", "bridge", name))
+	eventually(t, "the container reaches the network that is left", func() bool { return fetches(peer) })
+	eventually(t, "the container reaches what is outside", func() bool { return fetches(fakenet.WebHost) })
 	n.remove(t, name)
 	n.nothingLeft(t, before)
+}
+
+// What docker does to a container while it runs is as without a sandbox.
+func TestDockerCommands(t *testing.T) {
+	t.Parallel()
+	n, d := lab(t)
+	name := n.serve(t, options{annotations: policyOf("lab")}, clientPath, "listen", "0.0.0.0:9000")
+	there, back := filepath.Join(n.dir, "there"), filepath.Join(n.dir, "back")
+	must(t, os.WriteFile(there, []byte("content\n"), 0o600))
+	for _, c := range []struct{ command, want string }{
+		{"stats --no-stream --format {{.PIDs}} NAME", "4"},
+		{"top NAME -o pid,args", clientPath + " listen 0.0.0.0:9000"},
+		{"exec --user 1000:1001 NAME /bin/busybox id -u", "1000"},
+		{"update --memory 256m --memory-swap 256m NAME", name},
+		{"stats --no-stream --format {{.MemUsage}} NAME", "/ 256MiB"},
+		{"pause NAME", name},
+		{"inspect --format {{.State.Status}} NAME", "paused"},
+		{"unpause NAME", name},
+		{"exec NAME /bin/busybox echo awake", "awake"},
+		{"cp " + there + " NAME:/tmp/copy", ""},
+		{"exec NAME /bin/busybox cat /tmp/copy", "content"},
+		{"cp NAME:/tmp/copy " + back, ""},
+		{"diff NAME", "A /tmp/copy"},
+	} {
+		args := strings.Fields(strings.ReplaceAll(c.command, "NAME", name))
+		if got := n.mustRun(t, d.cli(n, args...)); !strings.Contains(got, c.want) {
+			t.Errorf("docker %s: %q, without %q", c.command, got, c.want)
+		}
+	}
+	if text, err := os.ReadFile(back); err != nil || string(text) != "content\n" {
+		t.Errorf("copied back: %q, %v", text, err)
+	}
+	n.remove(t, name)
 }
 
 // A container that is stopped and started again is plumbed anew.

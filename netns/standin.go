@@ -1,0 +1,133 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// StandIns take the places of devices that were moved out of a namespace. An
+// engine looks for its devices there, by their names: docker to count what has
+// passed (docker stats), and to take a device back (docker network disconnect).
+// A stand-in is down, without an address, and leads nowhere: its other end is in a
+// namespace of its own, with nothing else.
+type StandIns struct {
+	at, outer *Namespace
+	nowhere   *Namespace // nil until the first
+	list      []standIn
+	count     int // of all there were
+}
+
+// standIn is known by its index, which no later device of the namespace has.
+type standIn struct {
+	index  int
+	device Device // in the outer namespace
+}
+
+// NewStandIns returns those in one namespace for devices in another. There are
+// none yet.
+func NewStandIns(at, outer *Namespace) *StandIns { return &StandIns{at: at, outer: outer} }
+
+// Add leaves a stand-in for each of the devices that Move has moved, with its
+// name, hardware address and MTU.
+func (s *StandIns) Add(moved []Device) (err error) {
+	if len(moved) == 0 {
+		return nil
+	}
+	if s.nowhere == nil {
+		if s.nowhere, err = New(); err != nil {
+			return err
+		}
+	}
+	at, err := handle(s.at)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	outer, err := handle(s.outer)
+	if err != nil {
+		return err
+	}
+	defer outer.Close()
+	for _, d := range moved {
+		index, err := s.make(d, at, outer)
+		if err != nil {
+			return fmt.Errorf("leave a stand-in for %s: %w", d.Name, err)
+		}
+		s.list = append(s.list, standIn{index, d})
+	}
+	return nil
+}
+
+func (s *StandIns) make(d Device, at, outer *netlink.Handle) (index int, err error) {
+	device, err := outer.LinkByIndex(d.Index)
+	if err != nil {
+		return 0, err
+	}
+	s.count++
+	err = at.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: d.Name, MTU: device.Attrs().MTU, HardwareAddr: device.Attrs().HardwareAddr},
+		PeerName:  fmt.Sprintf("end%d", s.count), PeerNamespace: netlink.NsFd(s.nowhere.Fd()),
+	})
+	if err != nil {
+		return 0, err
+	}
+	made, err := at.LinkByName(d.Name)
+	if err != nil {
+		return 0, err
+	}
+	return made.Attrs().Index, nil
+}
+
+// Names returns the stand-ins' names.
+func (s *StandIns) Names() []string {
+	var names []string
+	for _, i := range s.list {
+		names = append(names, i.device.Name)
+	}
+	return names
+}
+
+// Follow removes the devices whose stand-ins somebody has taken away or deleted,
+// and returns how many they were.
+func (s *StandIns) Follow() (removed int, err error) {
+	at, err := handle(s.at)
+	if err != nil {
+		return 0, err
+	}
+	defer at.Close()
+	outer, err := handle(s.outer)
+	if err != nil {
+		return 0, err
+	}
+	defer outer.Close()
+	var errs []error
+	s.list = slices.DeleteFunc(s.list, func(i standIn) bool {
+		if _, err := at.LinkByIndex(i.index); !isNoLink(err) {
+			return false
+		}
+		removed++
+		err := outer.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: i.device.Index}})
+		if err != nil && !errors.Is(err, unix.ENODEV) { // the other end may have gone first
+			errs = append(errs, fmt.Errorf("remove %s: %w", i.device.Name, err))
+		}
+		return true
+	})
+	return removed, errors.Join(errs...)
+}
+
+func isNoLink(err error) bool {
+	var none netlink.LinkNotFoundError
+	return errors.As(err, &none) || errors.Is(err, unix.ENODEV)
+}
+
+// Close removes the stand-ins.
+func (s *StandIns) Close() error {
+	if s.nowhere == nil {
+		return nil
+	}
+	return s.nowhere.Close()
+}

@@ -52,12 +52,16 @@ func FuzzFirstBytes(f *testing.F) {
 	})
 }
 
+// brief is how long a fuzzed client waits. Fuzzing has no time to be patient.
+const brief = 30 * time.Millisecond
+
 // stage is a proxy without namespaces.
 type stage struct {
 	proxy *Proxy
-	// How long a client waits for an answer, and for it to go on, before it
-	// ends its side. Fuzzing has no time to be patient.
-	patience, settle time.Duration
+	// whole tells a client that it has its answer, and may end its side. Without
+	// it, as in fuzzing, where there may be none, the client does so when nothing
+	// came for brief.
+	whole func(answer []byte) bool
 
 	mu       sync.Mutex
 	plays    int
@@ -66,10 +70,7 @@ type stage struct {
 
 func newStage(t testing.TB, rules string) *stage {
 	t.Helper()
-	s := &stage{recorded: map[int][]Record{}, patience: time.Second, settle: 100 * time.Millisecond}
-	if _, fuzzing := t.(*testing.F); fuzzing {
-		s.patience, s.settle = 30*time.Millisecond, 30*time.Millisecond
-	}
+	s := &stage{recorded: map[int][]Record{}}
 	home, err := netns.Home()
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func newStage(t testing.TB, rules string) *stage {
 		Resolve:        func(context.Context, string) ([]netip.Addr, error) { return nil, io.EOF },
 		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		Record:         s.record,
-		MaxConnections: 1000, IdleTimeout: time.Second, HeaderBytes: 16 << 10,
+		MaxConnections: 1000, IdleTimeout: 10 * time.Second, HeaderBytes: 16 << 10,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -139,7 +140,7 @@ func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 		// would drop a request that is just being read.
 		l.Close()
 		<-served
-		p.tee.awaitEnd(2 * time.Second)
+		p.tee.awaitEnd(patience)
 		if err := origin.Shutdown(t.Context()); err != nil { // its last request included
 			t.Fatal(err)
 		}
@@ -157,22 +158,24 @@ func (s *stage) say(t *testing.T, text []byte, number int, start func(*flow)) (a
 	f.proc.PID = number
 	s.proxy.track(f)
 	go start(f)
-	client.SetDeadline(time.Now().Add(2 * time.Second))
+	client.SetDeadline(time.Now().Add(patience))
 	client.Write(text)
 	buf := make([]byte, 16<<10)
 	// A client that ends its side too soon is one that has left.
-	for wait, ended := s.patience, false; ; {
+	wait := brief
+	if s.whole != nil {
+		wait = patience
+	}
+	for ended := false; ; {
 		client.SetReadDeadline(time.Now().Add(wait))
 		n, err := client.Read(buf)
 		answer = append(answer, buf[:n]...)
 		switch {
-		case err == nil && !ended:
-			wait = s.settle
-		case err == nil:
-		case !ended && errors.Is(err, os.ErrDeadlineExceeded):
+		case ended && err == nil:
+		case !ended && (errors.Is(err, os.ErrDeadlineExceeded) || err == nil && s.whole != nil && s.whole(answer)):
 			client.CloseWrite()
 			wait, ended = 2*time.Second, true
-		default:
+		case err != nil:
 			f.abort()
 			return answer
 		}
@@ -201,14 +204,11 @@ func (s *stage) speak(t *testing.T, text []byte, start func(netip.AddrPort) func
 	s.say(t, text, p.number, start(p.addr))
 	end()
 	p.checkBytes(t, text)
-	for range 100 { // a record may come a moment after what it is about
+	// A record may come a moment after what it is about.
+	for late, done := time.Now().Add(patience), false; !done && time.Now().Before(late); time.Sleep(time.Millisecond) {
 		p.mu.Lock()
-		done := len(p.saw) <= len(s.recordsOf(p.number))
+		done = len(p.saw) <= len(s.recordsOf(p.number))
 		p.mu.Unlock()
-		if done {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -125,7 +125,7 @@ func TestHostMismatchIsMisdirected(t *testing.T) {
 			if n := len(internet.Requests()); n != 0 {
 				t.Errorf("%q reached the origin", request)
 			}
-			rec := r.records()[1]
+			rec := r.nth(1)
 			if rec.Outcome != Denied || rec.Layer != LayerAuthority || rec.Evidence || rec.Status != 421 {
 				t.Errorf("record %s", line(rec))
 			}
@@ -232,6 +232,7 @@ func TestKeptConnectionOutlivesTheOrigins(t *testing.T) {
 	r := newRoom(t, permissive(""))
 	c := r.client(false)
 	r.get(c, "http://web.example/1").echo(t)
+	r.await(2) // the origin's connection is idle by then
 	r.proxy.mu.Lock()
 	for f := range r.proxy.flows {
 		f.transport.CloseIdleConnections()

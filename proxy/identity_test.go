@@ -67,13 +67,14 @@ func TestProcessIsIdentifiedByTheKernel(t *testing.T) {
 	if err != nil || string(out) != "200\n" {
 		t.Fatalf("helper said %q, %v", out, err)
 	}
-	for _, rec := range r.records() {
+	records := r.await(2)
+	for _, rec := range records {
 		if rec.Process.Path != self || len(rec.Process.SHA256) != 64 || rec.Process.PID == 0 {
 			t.Errorf("record of %+v, want %s", rec.Process, self)
 		}
 	}
-	if len(r.records()) != 2 {
-		t.Errorf("%d records", len(r.records()))
+	if len(records) != 2 {
+		t.Errorf("%d records", len(records))
 	}
 }
 

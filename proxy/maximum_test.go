@@ -24,7 +24,7 @@ func TestMaximumDeniesConnectionsInBothModes(t *testing.T) {
 			t.Errorf("answer %d %s", resp.StatusCode, resp.text)
 		}
 		r.get(r.client(false), "https://"+weather+"/x")
-		rec := r.records()[0]
+		rec := r.nth(0)
 		if rec.Outcome != Denied || rec.Evidence || rec.Reason != beyond+"endpoint web.example:80 is not allowed by any policy" {
 			t.Errorf("record %s", line(rec))
 		}
@@ -59,7 +59,7 @@ func TestMaximumKeepsWhatIsNotHTTPOut(t *testing.T) {
 		conn := r.mustDial("echo.example:7")
 		io.WriteString(conn, "\x00")
 		ended(t, "a raw connection", conn)
-		rec := r.records()[1]
+		rec := r.nth(1)
 		if rec.Kind != Raw || rec.Outcome != Denied || rec.Evidence || v.Permissive && !strings.HasPrefix(rec.Reason, beyond) {
 			t.Errorf("record %s", line(rec))
 		}
@@ -101,7 +101,7 @@ func TestReconsiderHonoursTheMaximum(t *testing.T) {
 		if err == nil {
 			t.Error("the stream ended as if it were complete")
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Error("the stream is still open")
 	}
 }

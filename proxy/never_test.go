@@ -30,7 +30,7 @@ func TestNeverEndpointsStayDenied(t *testing.T) {
 	}
 	r.get(r.client(false), "https://"+weather+"/ok").echo(t)
 	denied, allowed := 0, 0
-	for _, rec := range r.records() {
+	for _, rec := range r.await(3) {
 		switch {
 		case rec.Host == "web.example" && rec.Outcome == Denied && !rec.Evidence && strings.HasPrefix(rec.Reason, neverPermissive):
 			denied++

@@ -19,7 +19,7 @@ func (r *room) change(v View) {
 func ended(t *testing.T, what string, conn io.Reader) {
 	t.Helper()
 	if c, ok := conn.(net.Conn); ok {
-		c.SetReadDeadline(time.Now().Add(3 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 	}
 	_, err := conn.Read(make([]byte, 1))
 	if err == nil || strings.Contains(err.Error(), "timeout") {
@@ -97,7 +97,7 @@ func TestEndOfPermissiveMode(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s ended as if it were complete", what)
 			}
-		case <-time.After(3 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("%s is still open", what)
 		}
 	}

@@ -30,6 +30,10 @@ import (
 	"openshell.ai/openshell/test/fakenet"
 )
 
+// patience is how long a test waits for what must come, on a machine that is
+// busy with other things.
+const patience = 30 * time.Second
+
 // internet is one fake internet for all tests, which run one after the other.
 var internet *fakenet.Net
 
@@ -237,7 +241,7 @@ func (r *room) lookup(ctx context.Context, host string) (netip.Addr, error) {
 	if r.v6 {
 		qtype = dns.TypeAAAA
 	}
-	client := dns.Client{Timeout: 10 * time.Second}
+	client := dns.Client{Timeout: patience}
 	answer, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(dns.Fqdn(host), qtype), &dns.Conn{Conn: conn})
 	if err != nil {
 		return netip.Addr{}, err
@@ -259,7 +263,7 @@ func (r *room) mustDial(address string) net.Conn {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	r.t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -277,7 +281,7 @@ func (r *room) dialToBeReset(address string) net.Conn {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	r.t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -310,7 +314,7 @@ func (r *room) client(http2 bool) *http.Client {
 	r.t.Cleanup(t.CloseIdleConnections)
 	return &http.Client{
 		Transport:     t,
-		Timeout:       20 * time.Second,
+		Timeout:       patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -424,14 +428,23 @@ func line(rec Record) string {
 	return strings.Join(words, " ")
 }
 
-// await waits until there are n records.
-func (r *room) await(n int) {
-	for range 300 {
-		if len(r.records()) >= n {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+// await waits until there are n records, and returns what there is: one may come
+// a moment after what it is about.
+func (r *room) await(n int) []Record {
+	for late := time.Now().Add(patience); len(r.records()) < n && time.Now().Before(late); {
+		time.Sleep(5 * time.Millisecond)
 	}
+	return r.records()
+}
+
+// nth waits for the record at an index.
+func (r *room) nth(i int) Record {
+	r.t.Helper()
+	all := r.await(i + 1)
+	if len(all) <= i {
+		r.t.Fatalf("%d records", len(all))
+	}
+	return all[i]
 }
 
 // want waits until the records are the given ones, and checks that no others

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -53,7 +55,7 @@ func (o *recordingOrigin) serve(conn net.Conn) {
 	for {
 		wait := time.Minute
 		if heard && !answered {
-			wait = 10 * time.Millisecond
+			wait = 100 * time.Millisecond
 		}
 		conn.SetReadDeadline(time.Now().Add(wait))
 		n, err := conn.Read(buf)
@@ -87,6 +89,13 @@ func TestSmuggling(t *testing.T) {
 	const get, post = "GET /ok/1 HTTP/1.1\r\nHost: web.example\r\n", "POST /post HTTP/1.1\r\nHost: web.example\r\n"
 	const chunked = "Transfer-Encoding: chunked\r\n"
 	s := newStage(t, fuzzRules)
+	s.whole = func(answer []byte) bool {
+		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		return err == nil
+	}
 	var plays atomic.Int32
 	refused := func(status string) []string { return []string{status} }
 	// The second and later strings are what the origin sees of request line,
@@ -202,7 +211,23 @@ func TestSmuggling(t *testing.T) {
 // section 8).
 func TestSmugglingInHTTP2(t *testing.T) {
 	s := newStage(t, fuzzRules)
-	s.settle = 300 * time.Millisecond // the server speaks first
+	s.whole = func(answer []byte) bool { // the one stream has ended, or the connection
+		framer := http2.NewFramer(io.Discard, bytes.NewReader(answer))
+		for {
+			f, err := framer.ReadFrame()
+			if err != nil {
+				return false
+			}
+			switch f.(type) {
+			case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+				return true
+			case *http2.HeadersFrame, *http2.DataFrame:
+				if f.Header().Flags.Has(http2.FlagDataEndStream) { // which is FlagHeadersEndStream
+					return true
+				}
+			}
+		}
+	}
 	fields := func(more ...string) []string {
 		return append([]string{":method", "POST", ":scheme", "http", ":authority", "web.example", ":path", "/post"}, more...)
 	}

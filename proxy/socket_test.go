@@ -36,7 +36,7 @@ func newWire(t testing.TB) *wire {
 	w.socket = newSocket(far, w.decide)
 	w.socket.held = newHeld()
 	for _, c := range []net.Conn{client, origin} {
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 	}
 	ended := make(chan error, 2)
 	go func() { _, err := w.socket.ReadFrom(near); ended <- err }()
@@ -261,11 +261,11 @@ func TestSocketEndsThoughNobodyReads(t *testing.T) {
 	}
 	start := time.Now()
 	w.socket.close(statusServiceRestart, "changed")
-	w.client.SetReadDeadline(time.Now().Add(3 * closeWait))
+	w.client.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.Copy(io.Discard, w.client); err != nil && strings.Contains(err.Error(), "timeout") {
 		t.Error("it is still open")
 	}
-	if took := time.Since(start); took > 2*closeWait {
+	if took := time.Since(start); took > 5*closeWait { // and some for a slow machine
 		t.Errorf("it took %v", took)
 	}
 }

@@ -49,13 +49,14 @@ func TestGuardHoldsInBothModes(t *testing.T) {
 		if seen := internet.Requests(); len(seen) != 0 {
 			t.Errorf("reached %v", seen)
 		}
-		for _, rec := range r.records() {
+		records := r.await(len(hosts))
+		for _, rec := range records {
 			if rec.Outcome != Denied || rec.Layer != LayerSSRF || rec.Evidence {
 				t.Errorf("record %s", line(rec))
 			}
 		}
-		if len(r.records()) != len(hosts) {
-			t.Errorf("%d records of %d refusals", len(r.records()), len(hosts))
+		if len(records) != len(hosts) {
+			t.Errorf("%d records of %d refusals", len(records), len(hosts))
 		}
 	}
 }

@@ -68,8 +68,9 @@ func TestUpstreamCertificatesAreVerifiedInEveryMode(t *testing.T) {
 	for _, host := range []string{fakenet.ExpiredHost, fakenet.UntrustedHost, fakenet.MisnamedHost} {
 		for _, v := range []View{permissive(""), enforcing("{host: " + host + ", port: 443, protocol: rest, access: full}")} {
 			r := newRoom(t, v)
-			for _, http2 := range []bool{false, true} {
+			for i, http2 := range []bool{false, true} {
 				resp := r.get(r.client(http2), "https://"+host+"/x")
+				r.await(2 * (i + 1))
 				if resp.StatusCode != 502 || !strings.HasPrefix(resp.text, `{"error":"upstream_tls_failed","detail":"TLS connection to `+host+`:443 failed: tls: failed to verify`) {
 					t.Errorf("%s: answer %d %s", host, resp.StatusCode, resp.text)
 				}
@@ -102,9 +103,11 @@ func TestPinningClientIsSplicedNextTimeInPermissiveMode(t *testing.T) {
 	second := r.mustDialTLS(weather+":443", r.distrusting(weather))
 	r.say(second, "GET /x HTTP/1.1\r\nHost: "+weather+"\r\nConnection: close\r\n\r\n").echo(t)
 	second.Close()
+	r.await(5)
 	// Another port of the host is another service.
 	plain := r.mustDial(weather + ":80")
 	r.say(plain, "GET /x HTTP/1.1\r\nHost: "+weather+"\r\nConnection: close\r\n\r\n").echo(t)
+	r.await(7)
 	fronting := tls.Client(r.mustDial(weather+":443"), r.distrusting(fakenet.FrontedHost))
 	if err := fronting.Handshake(); err == nil {
 		t.Error("a pinned client reached another server")
@@ -277,7 +280,7 @@ func TestMalformedTLSIsRefused(t *testing.T) {
 			t.Errorf("read %x", b)
 		}
 		r.await(2)
-		if rec := r.records()[1]; len(r.records()) != 2 || rec.Outcome != Denied || rec.Layer != LayerTLS || rec.Evidence {
+		if rec := r.nth(1); len(r.records()) != 2 || rec.Outcome != Denied || rec.Layer != LayerTLS || rec.Evidence {
 			t.Errorf("record %s", line(rec))
 		}
 	}
@@ -286,7 +289,7 @@ func TestMalformedTLSIsRefused(t *testing.T) {
 func TestSlowClientHelloInPieces(t *testing.T) {
 	for _, v := range []View{permissive(""), enforcing(l4Only)} {
 		r := newRoom(t, v)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		config := r.trust(weather)
 		config.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}

@@ -30,7 +30,7 @@ func (r *room) datagrams(host string, port uint16) net.Conn {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	r.t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -152,7 +152,7 @@ func TestReconsiderEndsUDP(t *testing.T) {
 // awaitRefusal sends datagrams until the workload is told that nobody is there.
 func awaitRefusal(t *testing.T, conn net.Conn) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 		_, err := exchangeDatagram(conn, "two")

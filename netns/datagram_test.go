@@ -27,8 +27,8 @@ func TestDatagramsKeepTheirDestination(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close()
-			client.SetDeadline(time.Now().Add(5 * time.Second))
-			l.SetDeadline(time.Now().Add(5 * time.Second))
+			client.SetDeadline(time.Now().Add(patience))
+			l.SetDeadline(time.Now().Add(patience))
 			if _, err := client.Write([]byte("first")); err != nil {
 				t.Fatal(err)
 			}
@@ -47,7 +47,7 @@ func TestDatagramsKeepTheirDestination(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer between.Close()
-			between.SetDeadline(time.Now().Add(5 * time.Second))
+			between.SetDeadline(time.Now().Add(patience))
 			if _, err := client.Write([]byte("second")); err != nil {
 				t.Fatal(err)
 			}
@@ -76,13 +76,13 @@ func TestUnreachableIsSeenAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		l.SetDeadline(time.Now().Add(5 * time.Second))
+		l.SetDeadline(time.Now().Add(patience))
 		client, err := n.Dial(t.Context(), "udp", netip.MustParseAddrPort(tt.dst))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer client.Close()
-		client.SetDeadline(time.Now().Add(5 * time.Second))
+		client.SetDeadline(time.Now().Add(patience))
 		for range 3 { // whatever the kernel's rate limit for its own messages is
 			if _, err := client.Write([]byte("hello")); err != nil {
 				t.Fatal(err)
@@ -119,7 +119,7 @@ func TestLocalDatagramsStay(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.Write([]byte("hello"))
-		server.SetDeadline(time.Now().Add(5 * time.Second))
+		server.SetDeadline(time.Now().Add(patience))
 		if _, _, err := server.ReadFrom(make([]byte, 8)); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}

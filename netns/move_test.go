@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// patience is how long a test waits for what must come, on a machine that is
+// busy with other things: namespaces are taken down one after the other.
+const patience = time.Minute
+
 // plumbed returns a namespace as an engine leaves it, with a card, and the
 // namespace at the other end of the wire.
 func plumbed(t *testing.T) (container, host *Namespace) {
@@ -171,7 +175,7 @@ func reaches(t *testing.T, from, to *Namespace, addr netip.AddrPort) {
 	l, err := to.Listen(addr)
 	must(t, err)
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	client, err := from.Dial(ctx, "tcp", addr)
 	if err != nil {
@@ -221,7 +225,7 @@ func TestDevicesEndWithTheOuterNamespace(t *testing.T) {
 	_, err = Move(inner, outer, nil, false)
 	must(t, err)
 	outer.Close()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		left, err := Devices(host)
 		must(t, err)
@@ -250,7 +254,7 @@ func TestWatchTellsOfALateDevice(t *testing.T) {
 	select {
 	case err := <-changed:
 		must(t, err)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("a new device goes unnoticed")
 	}
 	go func() { changed <- w.Changed(time.Hour) }()
@@ -261,7 +265,7 @@ func TestWatchTellsOfALateDevice(t *testing.T) {
 		if err == nil || err == io.EOF {
 			t.Errorf("Changed after Close returns %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Close does not end the watch")
 	}
 }

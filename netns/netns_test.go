@@ -114,7 +114,7 @@ func TestDNSGoesToTheSandboxServer(t *testing.T) {
 		if _, err := l.WriteToUDPAddrPort([]byte("a"), from); err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		if n, err := c.Read(buf); err != nil || string(buf[:n]) != "a" {
 			t.Errorf("%s: answer %q, %v", resolver, buf[:n], err)
 		}
@@ -132,7 +132,7 @@ func TestOtherUDPIsRefusedAtOnce(t *testing.T) {
 		if _, err := c.Write([]byte("quic")); err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%s: %v, want connection refused", dst, err)
 		}

@@ -80,7 +80,7 @@ func TestEngineResolverIsOnlyForTheSupervisor(t *testing.T) {
 		c, err := dial(t.Context(), "udp", tt.addr)
 		must(t, err)
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		_, err = c.Write([]byte("q"))
 		buf := make([]byte, 64)
 		var k int

@@ -223,7 +223,7 @@ func (n node) bundle(t *testing.T, annotations string) string {
 func (n node) await(t *testing.T) {
 	t.Helper()
 	dir := filepath.Join(n.dir, "run/sandboxes")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		entries, _ := os.ReadDir(dir)
 		if len(entries) == 0 {
 			return

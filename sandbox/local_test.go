@@ -67,7 +67,7 @@ func TestProposalIsApprovedAndInForce(t *testing.T) {
 	if got.err != nil || got.status.Status != learn.StatusApproved || !got.status.Loaded || !got.allowed || got.status.CurrentHash != got.status.CandidateHash {
 		t.Errorf("after: %+v", got)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > loadWait {
 		t.Errorf("it took %s to be told", took)
 	}
 	eventually(t, "the log tells of the proposal", func() bool {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/confine"
 )
 
@@ -60,6 +61,17 @@ func (h *handClock) pass(elapsed, wall time.Duration) {
 	h.waits = left
 }
 
+// startAt is start by a clock that the test moves.
+func startAt(t *testing.T, h *handClock, c *config.Config, r Request) *Sandbox {
+	t.Helper()
+	s, err := startBy(h.clock(), c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
 func (h *handClock) waiting() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -105,12 +117,7 @@ func TestPermissiveTimeByBothClocks(t *testing.T) {
 func TestClockSetForwardEndsPermissiveMode(t *testing.T) {
 	c := newNode(t)
 	hand := newHandClock()
-	r := permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce)
-	s, err := startBy(hand.clock(), c, r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	s := startAt(t, hand, c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
 	eventually(t, "the timer waits", hand.waiting)
 	hand.pass(0, 2*time.Hour)
 	if s.view().Permissive {
@@ -127,11 +134,7 @@ func TestClockSetForwardEndsPermissiveMode(t *testing.T) {
 func TestPermissiveSandboxReminds(t *testing.T) {
 	c := newNode(t)
 	hand := newHandClock()
-	s, err := startBy(hand.clock(), c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	s := startAt(t, hand, c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
 	for range 50 {
 		eventually(t, "the timer waits", hand.waiting)
 		hand.pass(clockCheck, clockCheck)

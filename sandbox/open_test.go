@@ -126,6 +126,8 @@ func TestConcurrentJoinsMakeOneSandbox(t *testing.T) {
 func TestJoinsOfAnEndingSandbox(t *testing.T) {
 	c := newNode(t)
 	root, outer := t.TempDir(), namespaceFile(t)
+	var closing sync.WaitGroup
+	defer closing.Wait()
 	for i := range 15 {
 		r := request(root, fmt.Sprintf("c%d", i))
 		r.Outer = Outer{Kind: OuterPath, Path: outer}
@@ -136,7 +138,7 @@ func TestJoinsOfAnEndingSandbox(t *testing.T) {
 		if _, err := os.Stat(ready.Inner); err != nil {
 			t.Fatalf("container %d: %v", i, err)
 		}
-		go func() { _ = Close(t.Context(), c, root, r.Container.ID) }()
+		closing.Go(func() { _ = Close(t.Context(), c, root, r.Container.ID) })
 		time.Sleep(time.Duration(i%5) * time.Millisecond)
 	}
 }

@@ -157,9 +157,10 @@ func permissive(root, id string, ttl time.Duration, onExpiry string) Request {
 
 func TestPermissiveModeEnds(t *testing.T) {
 	c := newNode(t)
-	s := start(t, c, permissive(t.TempDir(), "c1", 2*time.Second, annotations.OnExpiryEnforce))
+	hand := newHandClock()
+	s := startAt(t, hand, c, permissive(t.TempDir(), "c1", clockCheck, annotations.OnExpiryEnforce))
 	info, err := Find(c.RunDir, "c1")
-	if err != nil || info.Mode != confine.ModePermissive || info.TTL != "2s" || info.Deadline.IsZero() {
+	if err != nil || info.Mode != confine.ModePermissive || info.TTL != clockCheck.String() || info.Deadline.IsZero() {
 		t.Errorf("got %+v, %v", info, err)
 	}
 	if !s.view().Permissive || confinementMode(t, s) != confine.ModePermissive {
@@ -175,6 +176,8 @@ func TestPermissiveModeEnds(t *testing.T) {
 			}
 		})
 	}
+	eventually(t, "the timer waits", hand.waiting)
+	hand.pass(clockCheck, clockCheck)
 	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
 	time.Sleep(50 * time.Millisecond)
 	cancel()
@@ -192,8 +195,11 @@ func TestPermissiveModeEnds(t *testing.T) {
 // is enforced.
 func TestExpiryWithABadPolicy(t *testing.T) {
 	c := newNode(t)
-	s := start(t, c, permissive(t.TempDir(), "c1", 200*time.Millisecond, annotations.OnExpiryEnforce))
+	hand := newHandClock()
+	s := startAt(t, hand, c, permissive(t.TempDir(), "c1", clockCheck, annotations.OnExpiryEnforce))
 	writePolicy(t, c, "c1", "not a policy")
+	eventually(t, "the timer waits", hand.waiting)
+	hand.pass(clockCheck, clockCheck)
 	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
 	eventually(t, "execs are confined", func() bool { return confinementMode(t, s) == confine.ModeEnforcing })
 }
@@ -202,7 +208,8 @@ func TestExpiryWithABadPolicy(t *testing.T) {
 // enforces all the same, and nothing more is executed.
 func TestExpiryFailsClosed(t *testing.T) {
 	c := newNode(t)
-	s := start(t, c, permissive(t.TempDir(), "c1", 300*time.Millisecond, annotations.OnExpiryEnforce))
+	hand := newHandClock()
+	s := startAt(t, hand, c, permissive(t.TempDir(), "c1", clockCheck, annotations.OnExpiryEnforce))
 	config := filepath.Join(s.confineDir(), confine.ConfigName)
 	// A directory in its place cannot be replaced by a file.
 	if err := os.Remove(config); err != nil {
@@ -211,6 +218,8 @@ func TestExpiryFailsClosed(t *testing.T) {
 	if err := os.Mkdir(config, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the timer waits", hand.waiting)
+	hand.pass(clockCheck, clockCheck)
 	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
 	eventually(t, "execs are refused", missing(config))
 	if err := s.Reload(); err != nil || confinementMode(t, s) != confine.ModeEnforcing {

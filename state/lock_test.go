@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -110,7 +112,7 @@ func TestLockExcludesProcesses(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not locked though the holder is gone")
 	}
 }
@@ -131,7 +133,7 @@ func TestLockAfterRemoval(t *testing.T) {
 		}
 		second <- unlock
 	}()
-	time.Sleep(20 * time.Millisecond)
+	awaitWaiter(t, filepath.Join(s.PolicyDir("p"), "lock"))
 	if err := os.RemoveAll(s.PolicyDir("p")); err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +147,28 @@ func TestLockAfterRemoval(t *testing.T) {
 		t.Fatalf("the lock that is held has no file: %v", err)
 	}
 	f.Close()
+}
+
+// awaitWaiter waits until somebody waits for a file's lock (proc_locks(5)).
+func awaitWaiter(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := fmt.Sprintf(`-> FLOCK .*:%d `, info.Sys().(*syscall.Stat_t).Ino)
+	for late := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(waiting).Match(locks) {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("nobody waits for %s:\n%s", path, locks)
+		}
+	}
 }
 
 // A reader sees whole files only, while a writer is at work and after it was killed.

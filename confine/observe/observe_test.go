@@ -45,6 +45,13 @@ func (w *watched) busy(f func()) {
 	f()
 }
 
+// soFar is kinds while the observer is at work.
+func (w *watched) soFar(path string) Kind {
+	w.hold.Lock()
+	defer w.hold.Unlock()
+	return w.kinds(path)
+}
+
 func (w *watched) kinds(path string) (kinds Kind) {
 	for _, a := range w.accesses {
 		if a.Path == path {
@@ -176,8 +183,12 @@ func TestLaterMounts(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(c.dir, "later"), 0o755))
 	must(t, os.WriteFile(filepath.Join(c.dir, "later/file"), nil, 0o644))
 	c.mountInto(filepath.Join(c.dir, "later"), "/data")
-	time.Sleep(100 * time.Millisecond)
-	c.run("cat /data/file && echo x > /data/new")
+	// The kernel tells of the mount a moment after it is there.
+	for late := time.Now().Add(time.Minute); w.soFar("/data/file") == 0 && time.Now().Before(late); {
+		c.run("cat /data/file")
+		time.Sleep(10 * time.Millisecond)
+	}
+	c.run("echo x > /data/new")
 	w.Stop()
 	if got := w.kinds("/data/file"); got != Read {
 		t.Errorf("a read is observed as %q", got)

@@ -42,7 +42,7 @@ func TestRawEchoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			if test.network == "tls" {
 				conn = tls.Client(conn, &tls.Config{RootCAs: n.ca.pool(), ServerName: TLSHost})
 			}
@@ -67,7 +67,7 @@ func TestMailSpeaksFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	lines := bufio.NewReader(conn)
 	for _, step := range []struct{ say, hear string }{
 		{"", MailBanner}, {"EHLO x", "250 ok"}, {"SPAM", "502 command not implemented"}, {"QUIT", "221 bye"},
@@ -84,7 +84,7 @@ func TestMailSpeaksFirst(t *testing.T) {
 func TestEveryBlockedAddressIsReallyReachable(t *testing.T) {
 	n := newNet(t)
 	client := n.Client()
-	client.Timeout = 5 * time.Second
+	client.Timeout = time.Minute
 	for i, addr := range BlockedAddrs() {
 		for scheme, port := range map[string]uint16{"http": 80, "https": 443} {
 			n.Reset()

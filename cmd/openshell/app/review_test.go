@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,14 +128,13 @@ func TestReviewOnATerminal(t *testing.T) {
 			if err := terminal.Resize(console.WinSize{Width: width, Height: 24}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(200 * time.Millisecond)
-			text := ansi.Strip(seen.raw()[before:])
-			for _, part := range parts {
-				if !strings.Contains(text, part) {
-					return false
+			for late := time.Now().Add(2 * time.Second); time.Now().Before(late); time.Sleep(20 * time.Millisecond) {
+				text := ansi.Strip(seen.raw()[before:])
+				if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) }) {
+					return true
 				}
 			}
-			return true
+			return false
 		}
 	}
 	proposal := func(host string) (found learn.Proposal) {

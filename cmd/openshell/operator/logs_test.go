@@ -128,7 +128,7 @@ func TestLogsFollow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it goes on after the sandbox has ended")
 	}
 	var want []string

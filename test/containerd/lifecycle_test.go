@@ -2,10 +2,14 @@ package containerd_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func testLifecycle(t *testing.T, n *node) {
@@ -27,6 +31,7 @@ func testLifecycle(t *testing.T, n *node) {
 	n.awaitStatus(t, id, "PAUSED")
 	n.mustCtr(t, "task", "resume", id)
 	n.awaitStatus(t, id, "RUNNING")
+	n.awaitHandler(t, n.sandboxOf(t, id).Containers[0].PID, filepath.Base(patientPath), unix.SIGTERM)
 	n.mustCtr(t, "task", "kill", "--signal", "TERM", id)
 	n.awaitStatus(t, id, "STOPPED")
 	n.deletedWith(t, id, 9)
@@ -37,6 +42,25 @@ func testLifecycle(t *testing.T, n *node) {
 	n.mustCtr(t, "task", "kill", "--signal", "KILL", id)
 	n.awaitStatus(t, id, "STOPPED")
 	n.deletedWith(t, id, 137)
+}
+
+// awaitHandler waits until a process has become a program and catches a signal
+// (proc_pid_status(5)), which the first one of a PID namespace does not receive
+// before.
+func (n *node) awaitHandler(t *testing.T, pid int, program string, signal unix.Signal) {
+	t.Helper()
+	eventually(t, fmt.Sprint("a handler for ", signal), func() bool {
+		text, err := os.ReadFile(n.Path("proc", strconv.Itoa(pid), "status"))
+		must(t, err)
+		if !strings.HasPrefix(string(text), "Name:\t"+program+"\n") {
+			return false
+		}
+		_, caught, _ := strings.Cut(string(text), "\nSigCgt:\t")
+		caught, _, _ = strings.Cut(caught, "\n")
+		mask, err := strconv.ParseUint(caught, 16, 64)
+		must(t, err)
+		return mask>>(signal-1)&1 == 1
+	})
 }
 
 // deletedWith deletes a task that has ended, of which ctr tells the exit status.
@@ -145,9 +169,20 @@ func testInput(t *testing.T, n *node) {
 	}
 }
 
+// events prints what happens. It is known to listen when it tells of what was
+// done for it.
+func (n *node) events(t *testing.T) (output func() string) {
+	t.Helper()
+	output = n.background(t, n.ctr("events"))
+	eventually(t, "ctr events listens", func() bool {
+		n.mustCtr(t, "namespaces", "label", n.namespace, "events="+n.name("heard"))
+		return strings.Contains(output(), "/namespaces/update ")
+	})
+	return output
+}
+
 func testEvents(t *testing.T, n *node) {
-	events := n.background(t, n.ctr("events"))
-	time.Sleep(300 * time.Millisecond) // there is no telling when it listens
+	events := n.events(t)
 	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
 	n.exec(t, id, "/bin/true")
 	n.mustCtr(t, "task", "pause", id)
@@ -166,8 +201,7 @@ func testEvents(t *testing.T, n *node) {
 }
 
 func testOutOfMemory(t *testing.T, n *node) {
-	events := n.background(t, n.ctr("events"))
-	time.Sleep(300 * time.Millisecond)
+	events := n.events(t)
 	o := n.foreground(t, append([]string{"--memory-limit", "33554432"}, runFlags()...), "/bin/tail", "/dev/zero")
 	if o.status != 137 {
 		t.Errorf("a program that takes all memory: %s", o)

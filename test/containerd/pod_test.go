@@ -29,7 +29,9 @@ func (n *node) webPod(t *testing.T, annotations ...string) (p *pod, web, side st
 	t.Helper()
 	p = n.newPod(t, annotations...)
 	must(t, p.run(t))
-	return p, p.mustContainer(t, "web", serving...), p.mustContainer(t, "side", "/bin/sleep", "1000")
+	web, side = p.mustContainer(t, "web", serving...), p.mustContainer(t, "side", "/bin/sleep", "1000")
+	eventually(t, "the web server answers", func() bool { return p.client(t, side, "get", "-t", "5s", "http://127.0.0.1:8080/").OK })
+	return p, web, side
 }
 
 func testPod(t *testing.T, n *node) {

@@ -42,7 +42,7 @@ func (w *world) proposalsOf(kind, policy string) []learn.Proposal {
 func (w *world) proposalFor(policy, host string) learn.Proposal {
 	w.t.Helper()
 	var found learn.Proposal
-	eventually(w.t, 2*time.Second, "a proposal for "+host, func() bool {
+	eventually(w.t, patience, "a proposal for "+host, func() bool {
 		i := slices.IndexFunc(w.proposals(policy), func(p learn.Proposal) bool { return hostOf(p) == host })
 		if i >= 0 {
 			found = w.proposals(policy)[i]

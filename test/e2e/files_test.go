@@ -109,7 +109,7 @@ func TestMissingFileIsMissingUnderLandlock(t *testing.T) {
 func TestFilesAfterPermissiveTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := w.container(policy("files"), permissive, annotate(annotations.KeyPermissiveTTL, "6s"),
+	c := w.container(policy("files"), permissive, annotate(annotations.KeyPermissiveTTL, "15s"),
 		script("cat /srv/early; until [ -e /tmp/go ]; do sleep 0.1; done; cat /srv/late; touch /tmp/done; sleep 1000"))
 	for _, name := range []string{"early", "late"} {
 		must(t, os.WriteFile(filepath.Join(c.rootfs(), "srv", name), nil, 0o644))

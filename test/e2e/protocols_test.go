@@ -219,7 +219,7 @@ func TestUDPIsLearnedAndAllowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.policy("udp", noNetwork)
-	ask := []string{"udp", "-t", "5s", fakenet.EchoHost + ":7", "hello"}
+	ask := []string{"udp", "-t", "30s", fakenet.EchoHost + ":7", "hello"}
 	first := w.container(policy("udp"), permissive).start()
 	if r := first.client(ask...); r.Body != "hello" {
 		t.Errorf("permissive: %+v", r)
@@ -230,7 +230,7 @@ func TestUDPIsLearnedAndAllowed(t *testing.T) {
 	}
 	first.delete()
 	second := w.container(policy("udp")).start()
-	if r := second.client(ask...); r.OK || r.Millis > 2000 {
+	if r := second.client(ask...); r.OK || !strings.Contains(r.Error, "connection refused") {
 		t.Errorf("enforcing: %+v", r)
 	}
 	w.operate("approve", "udp", p.ID)

@@ -85,7 +85,7 @@ func TestTryPublishes(t *testing.T) {
 		{"UDP", "udp", "127.0.0.1:15353:53/udp", "127.0.0.1:15353", "0.0.0.0:53", "-udp"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			args := []string{"try", "--policy", "tried", "--bind", "--publish", tt.publish, "--", client, "listen", "-t", "30s"}
+			args := []string{"try", "--policy", "tried", "--bind", "--publish", tt.publish, "--", client, "listen", "-t", "2m"}
 			if tt.udp != "" {
 				// It ends with the second: what is under way at a sandbox's end is lost.
 				args = append(args, tt.udp, "-n", "2")
@@ -95,7 +95,7 @@ func TestTryPublishes(t *testing.T) {
 			server := w.command(append(args, tt.listen)...)
 			server.Dir = w.tryDir()
 			w.launch(server)
-			eventually(t, 20*time.Second, "the server listens", func() bool { return strings.Contains(textOf(server.Stdout), "listening") })
+			eventually(t, patience, "the server listens", func() bool { return strings.Contains(textOf(server.Stdout), "listening") })
 
 			again := w.try("--policy", "tried", "--publish", tt.publish, "--", "/bin/true")
 			if again.status == 0 || strings.Count(strings.TrimSpace(again.stderr), "\n") > 0 || !strings.Contains(again.stderr, "is in use by another program") {
@@ -108,7 +108,7 @@ func TestTryPublishes(t *testing.T) {
 				return err
 			}))
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(patience))
 			_, err := c.Write([]byte("knock"))
 			must(t, err)
 			answer := make([]byte, 5)

@@ -20,7 +20,7 @@ import (
 
 // patience is how long a test waits for what should happen at once on an idle
 // machine.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // world is one test's node: a fake internet, a node configuration with its own
 // directories, and the containers on it.
@@ -190,7 +190,7 @@ func (w *world) launch(cmd *exec.Cmd) {
 // finish waits for a command and reads what it wrote.
 func (w *world) finish(cmd *exec.Cmd) outcome {
 	w.t.Helper()
-	timer := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
 	if !timer.Stop() {
 		w.t.Errorf("%s did not end", strings.Join(cmd.Args, " "))

@@ -193,7 +193,7 @@ func (n *node) client(t *testing.T, o options, commands ...string) []result {
 	return list[:want]
 }
 
-// serve starts a container that goes on, and waits until it listens.
+// serve starts a container that goes on. Its program may not be ready yet.
 func (n *node) serve(t *testing.T, o options, argv ...string) (name string) {
 	t.Helper()
 	n.count++

@@ -96,8 +96,8 @@ func setTransparent(fd int, v4 bool) error {
 
 // Datagram is one that rules have brought to another socket than its destination's.
 type Datagram struct {
-	Source, Destination netip.AddrPort
-	Payload             []byte
+	Ends
+	Payload []byte
 }
 
 // ReadDatagram reads the next datagram into b, which its payload is part of.
@@ -119,9 +119,9 @@ func ReadDatagram(conn *net.UDPConn, b []byte) (Datagram, error) {
 		}
 		switch sa := sa.(type) {
 		case *unix.SockaddrInet4:
-			return Datagram{unmap(src), netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), b[:n]}, nil
+			return Datagram{Ends{unmap(src), netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))}, b[:n]}, nil
 		case *unix.SockaddrInet6:
-			return Datagram{unmap(src), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), b[:n]}, nil
+			return Datagram{Ends{unmap(src), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))}, b[:n]}, nil
 		}
 	}
 	return Datagram{}, fmt.Errorf("original destination: not told by the kernel")

@@ -82,7 +82,7 @@ type Proxy struct {
 	sessions    tls.ClientSessionCache // with origins
 	ticketKey   [32]byte               // of sessions with the workload
 	pinned      pinned
-	datagrams   datagrams
+	datagrams   netns.Associations[*association]
 	held        held
 
 	handlers sync.WaitGroup
@@ -100,7 +100,6 @@ func New(c Config) *Proxy {
 		toProxy:   newHandover(),
 		sessions:  tls.NewLRUClientSessionCache(512),
 		flows:     make(map[*flow]struct{}),
-		datagrams: datagrams{open: make(map[ends]*association)},
 		held:      newHeld(),
 	}
 	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
@@ -140,7 +139,7 @@ const shutdownWait = 5 * time.Second
 func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener, packets []*net.UDPConn) {
 	var serving sync.WaitGroup
 	for _, c := range packets {
-		serving.Go(func() { p.serveDatagrams(ctx, c) })
+		serving.Go(func() { netns.TakeDatagrams(c, func(d netns.Datagram) { p.takeDatagram(ctx, d) }) })
 	}
 	for _, l := range listeners {
 		serving.Go(func() { p.accept(ctx, l) })

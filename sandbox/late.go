@@ -182,7 +182,11 @@ func (s *Sandbox) startIngress() error {
 	if !s.lent {
 		return nil
 	}
-	var err error
-	s.ingress, err = ingress.Start(s.ctx, s.outer, s.inner, s.own, s.config.Limits.Connections)
-	return err
+	r, err := ingress.Start(s.ctx, s.outer, s.inner, s.own, s.config.Limits.Connections)
+	if err != nil {
+		return err
+	}
+	s.ingress = r
+	s.wg.Go(r.Wait)
+	return nil
 }

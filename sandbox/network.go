@@ -107,7 +107,11 @@ func (s *Sandbox) serveNetwork() error {
 	if err := netns.Intercept(s.inner, s.own); err != nil {
 		return err
 	}
-	if err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.config.Limits.Connections); err != nil {
+	published, err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.config.Limits.Connections)
+	for _, r := range published {
+		s.wg.Go(r.Wait)
+	}
+	if err != nil {
 		return err
 	}
 	return s.startIngress()

@@ -30,10 +30,10 @@ func (r *Relay) accept(ctx context.Context, l *net.TCPListener, lead leader) {
 		}
 		select {
 		case r.slots <- struct{}{}:
-			go func() {
+			r.running.Go(func() {
 				defer func() { <-r.slots }()
 				r.carry(ctx, conn, lead)
-			}()
+			})
 		default:
 			refuse(conn)
 		}

@@ -58,7 +58,7 @@ func dialUDP(t *testing.T, n *netns.Namespace, to string) net.Conn {
 func TestInboundDatagramsReachTheWorkload(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7"), netip.MustParseAddr("fd00:88::7")}
 	outer, peer, inner := plumbed(t, own...)
-	r, err := Start(t.Context(), outer, inner, own, 16)
+	r, err := started(t, outer, inner, own, 16)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestInboundDatagramsReachTheWorkload(t *testing.T) {
 func TestAnswersToTheOuterNamespaceStayThere(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7")}
 	outer, peer, inner := plumbed(t, own...)
-	if _, err := Start(t.Context(), outer, inner, own, 16); err != nil {
+	if _, err := started(t, outer, inner, own, 16); err != nil {
 		t.Fatal(err)
 	}
 	echo(t, peer, "10.88.0.8:5000")
@@ -138,7 +138,7 @@ func TestAnswersToTheOuterNamespaceStayThere(t *testing.T) {
 func TestTheWorkloadAnswersOnlyWhoAsked(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7")}
 	outer, peer, inner := plumbed(t, own...)
-	if _, err := Start(t.Context(), outer, inner, own, 16); err != nil {
+	if _, err := started(t, outer, inner, own, 16); err != nil {
 		t.Fatal(err)
 	}
 	server := echo(t, inner, "10.88.0.7:5000")
@@ -174,7 +174,7 @@ func TestTheWorkloadAnswersOnlyWhoAsked(t *testing.T) {
 func TestAssociationsAreBounded(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7")}
 	outer, peer, inner := plumbed(t, own...)
-	r, err := Start(t.Context(), outer, inner, own, 2)
+	r, err := started(t, outer, inner, own, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,9 +190,9 @@ func TestAssociationsAreBounded(t *testing.T) {
 	if n, err := c.Read(make([]byte, 16)); err == nil {
 		t.Errorf("a third of two got %d bytes", n)
 	}
-	r.datagrams.mu.Lock()
-	defer r.datagrams.mu.Unlock()
-	if n := len(r.datagrams.open); n != 2 {
+	n := 0
+	r.datagrams.Each(func(*association) { n++ })
+	if n != 2 {
 		t.Errorf("%d associations", n)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 
 	"openshell.ai/openshell/netns"
@@ -24,7 +25,9 @@ type Relay struct {
 	listeners    []*net.TCPListener
 	sockets      []*net.UDPConn
 	slots        chan struct{} // one for each connection that may be open
-	datagrams    datagrams
+	running      sync.WaitGroup
+	datagrams    netns.Associations[*association]
+	maxDatagrams int // of associations
 }
 
 // newRelay makes one that carries at most limit connections at once.
@@ -34,7 +37,7 @@ func newRelay(outer, inner *netns.Namespace, limit int) (*Relay, error) {
 		return nil, err
 	}
 	return &Relay{outer: outer, inner: inner, diag: diag, slots: make(chan struct{}, limit),
-		datagrams: newDatagrams(min(limit, maxAssociations))}, nil
+		maxDatagrams: min(limit, maxAssociations)}, nil
 }
 
 // Start takes over what arrives in the outer namespace for its own addresses,
@@ -65,7 +68,9 @@ func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr,
 
 // Renew takes over what arrives for the addresses that the outer namespace has
 // now.
-func (r *Relay) Renew(own []netip.Addr) error { return netns.Ingress(r.outer, own, r.ports) }
+func (r *Relay) Renew(own []netip.Addr) error {
+	return netns.Ingress(r.outer, own, r.ports)
+}
 
 // Remove takes the rules out of the outer namespace, which is not this
 // sandbox's and may outlive it.
@@ -104,13 +109,16 @@ func (r *Relay) listenTCP(addr netip.AddrPort) (*net.TCPListener, error) {
 // serve carries what the listeners get, until ctx ends.
 func (r *Relay) serve(ctx context.Context, lead leader) {
 	for _, l := range r.listeners {
-		go r.accept(ctx, l, lead)
+		r.running.Go(func() { r.accept(ctx, l, lead) })
 	}
 	for _, u := range r.sockets {
-		go r.take(ctx, u, lead)
+		r.running.Go(func() { r.take(ctx, u, lead) })
 	}
 	context.AfterFunc(ctx, r.close)
 }
+
+// Wait waits until the context has ended, and with it all that uses the namespaces.
+func (r *Relay) Wait() { r.running.Wait() }
 
 func (r *Relay) close() {
 	for _, l := range r.listeners {

@@ -51,6 +51,15 @@ func plumbed(t *testing.T, own ...netip.Addr) (outer, peer, inner *netns.Namespa
 	return outer, peer, inner
 }
 
+// started starts a relay that ends before its namespaces are closed.
+func started(t *testing.T, outer, inner *netns.Namespace, own []netip.Addr, limit int) (*Relay, error) {
+	r, err := Start(t.Context(), outer, inner, own, limit)
+	if err == nil {
+		t.Cleanup(r.Wait)
+	}
+	return r, err
+}
+
 func up(t *testing.T, n *netns.Namespace, name, addr string) {
 	t.Helper()
 	h, err := netlink.NewHandleAt(vnetns.NsHandle(n.Fd()))
@@ -102,7 +111,7 @@ func greet(t *testing.T, inner *netns.Namespace, addr string) {
 func TestInboundConnectionsReachTheWorkload(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7"), netip.MustParseAddr("fd00:88::7")}
 	outer, peer, inner := plumbed(t, own...)
-	r, err := Start(t.Context(), outer, inner, own, 16)
+	r, err := started(t, outer, inner, own, 16)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,29 +74,29 @@ func (p Publication) String() string {
 // Publish listens in the outer namespace and carries what comes to the
 // workload's loopback, until ctx ends. It listens on all ports or none. At most
 // limit connections are open at once for each.
-func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publication, limit int) (err error) {
-	var relays []*Relay
+func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publication, limit int) (relays []*Relay, err error) {
 	defer func() {
 		if err != nil {
 			for _, r := range relays {
 				r.close()
 			}
+			relays = nil
 		}
 	}()
 	for _, p := range list {
 		r, err := newRelay(outer, inner, limit)
 		if err != nil {
-			return err
+			return relays, err
 		}
 		relays = append(relays, r)
 		if err := r.publish(p); err != nil {
-			return err
+			return relays, err
 		}
 	}
 	for i, r := range relays {
 		r.serve(ctx, list[i].lead)
 	}
-	return nil
+	return relays, nil
 }
 
 func (r *Relay) publish(p Publication) (err error) {

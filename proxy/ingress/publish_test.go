@@ -48,8 +48,12 @@ func TestPublishedPorts(t *testing.T) {
 		}
 		list = append(list, p)
 	}
-	if err := Publish(t.Context(), outer, inner, list, 16); err != nil {
+	relays, err := Publish(t.Context(), outer, inner, list, 16)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, r := range relays {
+		t.Cleanup(r.Wait)
 	}
 	for _, tt := range []struct {
 		from     *netns.Namespace
@@ -79,7 +83,7 @@ func TestPublishedPorts(t *testing.T) {
 		t.Error("a port on loopback answers others")
 	}
 	for _, taken := range []Publication{list[0], list[2]} {
-		err := Publish(t.Context(), outer, inner, []Publication{{Listen: netip.MustParseAddrPort("127.0.0.1:9999"), Port: 1}, taken}, 16)
+		_, err := Publish(t.Context(), outer, inner, []Publication{{Listen: netip.MustParseAddrPort("127.0.0.1:9999"), Port: 1}, taken}, 16)
 		if err == nil || !strings.HasSuffix(err.Error(), "is in use by another program") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("a port in use: %v", err)
 		}

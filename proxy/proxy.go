@@ -38,7 +38,7 @@ type View struct {
 	Never *policy.Endpoints
 }
 
-// Config is what a sandbox's proxy works with. All fields but Local and Reticent are required.
+// Config is what a sandbox's proxy works with. All fields but Answer, Local and Reticent are required.
 type Config struct {
 	Inner   *netns.Namespace // where the workload is
 	Outer   *netns.Namespace // where upstream connections start
@@ -53,6 +53,8 @@ type Config struct {
 	Identify func(local, remote netip.AddrPort) (identity.Process, error)
 	// IdentifyDatagram is Identify for UDP.
 	IdentifyDatagram func(local, remote netip.AddrPort) (identity.Process, error)
+	// Answer takes a datagram that answers one which came in from outside.
+	Answer func(netns.Datagram) bool
 
 	CA     *CA
 	Roots  func() *x509.CertPool // upstream certificates must chain to one of these

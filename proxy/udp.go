@@ -41,8 +41,12 @@ type association struct {
 	identified time.Time // when it was last asked whose proc is; the sending goroutine's
 }
 
-// takeDatagram gives a datagram to its association, or begins one.
+// takeDatagram gives a datagram to its association, or begins one, unless it
+// answers what came in.
 func (p *Proxy) takeDatagram(ctx context.Context, d netns.Datagram) {
+	if p.Answer != nil && p.Answer(d) {
+		return
+	}
 	a, ok := p.datagrams.Get(d.Ends, func(int) (*association, bool) {
 		if p.open.Add(1) > int64(p.MaxConnections) {
 			p.open.Add(-1)

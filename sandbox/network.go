@@ -61,6 +61,9 @@ func (s *Sandbox) serveNetwork() error {
 	if err != nil {
 		return err
 	}
+	if err := s.startIngress(); err != nil {
+		return err
+	}
 	finder, err := identity.NewFinder(s.inner)
 	if err != nil {
 		return err
@@ -78,7 +81,7 @@ func (s *Sandbox) serveNetwork() error {
 	}
 	hosts := names.ParseHosts(s.request.DNS.Hosts)
 	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers, hosts)
-	s.proxy = proxy.New(proxy.Config{
+	config := proxy.Config{
 		Inner:            s.inner,
 		Outer:            s.outer,
 		View:             s.view,
@@ -96,7 +99,11 @@ func (s *Sandbox) serveNetwork() error {
 		MaxConnections:   s.config.Limits.Connections,
 		IdleTimeout:      s.config.Limits.IdleTimeout,
 		HeaderBytes:      s.config.Limits.HeaderBytes,
-	})
+	}
+	if s.ingress != nil {
+		config.Answer = s.ingress.Answer
+	}
+	s.proxy = proxy.New(config)
 	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6, Local: true}
 	if s.request.DNS.Embedded {
 		upstream.UseEmbedded(s.inner)
@@ -111,10 +118,7 @@ func (s *Sandbox) serveNetwork() error {
 	for _, r := range published {
 		s.wg.Go(r.Wait)
 	}
-	if err != nil {
-		return err
-	}
-	return s.startIngress()
+	return err
 }
 
 // listeners are the sockets in the inner namespace that its rules lead to.

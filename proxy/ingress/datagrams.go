@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
+	"sync/atomic"
 
 	"openshell.ai/openshell/netns"
 )
@@ -16,7 +18,8 @@ const maxAssociations = 1024
 // that it sends to.
 type association struct {
 	*netns.Association
-	r *Relay
+	r       *Relay
+	outside atomic.Pointer[net.UDPConn] // to the client
 }
 
 // take takes the datagrams of one socket until it is closed. Where there are too
@@ -55,11 +58,35 @@ func (a *association) run(ctx context.Context, legs []leg) {
 		slog.Warn("answer inbound datagrams", "error", err)
 		return
 	}
+	a.outside.Store(outside)
 	a.Write(inside, first)
 	a.Relay(ctx, outside, inside)
 	if a.Refused.Load() {
 		a.unreachable(first)
 	}
+}
+
+// Answer passes on what the workload sends to a client who has asked the same port
+// of another of the workload's own addresses, and reports whether that is so. A
+// program that listens on any address answers from the one that the kernel chooses,
+// and the client expects the one that it has asked.
+func (r *Relay) Answer(d netns.Datagram) bool {
+	own := r.own.Load()
+	if own == nil {
+		return false
+	}
+	for _, addr := range *own {
+		asked := netns.Ends{Source: d.Destination, Destination: netip.AddrPortFrom(addr, d.Source.Port())}
+		a, ok := r.datagrams.Find(asked)
+		if !ok {
+			continue
+		}
+		if outside := a.outside.Load(); outside != nil {
+			a.Write(outside, d.Payload)
+		}
+		return true
+	}
+	return false
 }
 
 // enter opens a socket to a program inside that has one for the leg's

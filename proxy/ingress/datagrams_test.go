@@ -171,6 +171,62 @@ func TestTheWorkloadAnswersOnlyWhoAsked(t *testing.T) {
 	}
 }
 
+// A program that listens on any address answers from the first of its own. The
+// client gets the answer from the one that it has asked.
+func TestAnswersComeFromTheAddressThatWasAsked(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("10.88.0.7"), netip.MustParseAddr("10.99.0.7"),
+		netip.MustParseAddr("fd01::7"), netip.MustParseAddr("fd02::7")}
+	outer, peer, inner := plumbed(t, own...)
+	r, err := started(t, outer, inner, own, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strayed := make(chan netns.Ends, 16) // what the proxy would have to decide
+	for _, a := range []netip.Addr{netns.ProxyAddr4, netns.ProxyAddr6} {
+		u, err := inner.ListenDatagrams(netip.AddrPortFrom(a, netns.DatagramPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { u.Close() })
+		go netns.TakeDatagrams(u, func(d netns.Datagram) {
+			if !r.Answer(d) {
+				strayed <- d.Ends
+			}
+		})
+	}
+	echo(t, inner, "0.0.0.0:7000")
+	server := echo(t, inner, "[::]:7001")
+	for to, want := range map[string]string{
+		"10.88.0.7:7000": "0.0.0.0:7000 heard 10.88.0.8 say ",
+		"10.99.0.7:7000": "0.0.0.0:7000 heard 10.99.0.8 say ",
+		"[fd01::7]:7001": "[::]:7001 heard fd01::8 say ",
+		"[fd02::7]:7001": "[::]:7001 heard fd02::8 say ",
+		"10.99.0.7:7001": "[::]:7001 heard 10.99.0.8 say ",
+	} {
+		c := dialUDP(t, peer, to)
+		for _, say := range []string{"one", "two"} {
+			if got, err := ask(t, c, say); err != nil || got != want+say {
+				t.Fatalf("%s: answer %q, %v; want %q", to, got, err, want+say)
+			}
+		}
+	}
+	if len(strayed) > 0 {
+		t.Errorf("an answer was not taken for one: %v", <-strayed)
+	}
+	stranger := netip.MustParseAddrPort("10.99.0.8:9")
+	if _, err := server.WriteToUDPAddrPort([]byte("hi"), stranger); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-strayed:
+		if e.Destination != stranger {
+			t.Errorf("%v", e)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("what nobody has asked for was taken for an answer")
+	}
+}
+
 func TestAssociationsAreBounded(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7")}
 	outer, peer, inner := plumbed(t, own...)

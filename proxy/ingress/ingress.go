@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"openshell.ai/openshell/netns"
@@ -27,7 +28,8 @@ type Relay struct {
 	slots        chan struct{} // one for each connection that may be open
 	running      sync.WaitGroup
 	datagrams    netns.Associations[*association]
-	maxDatagrams int // of associations
+	maxDatagrams int                          // of associations
+	own          atomic.Pointer[[]netip.Addr] // what the rules bring here; nil for published ports
 }
 
 // newRelay makes one that carries at most limit connections at once.
@@ -69,6 +71,7 @@ func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr,
 // Renew takes over what arrives for the addresses that the outer namespace has
 // now.
 func (r *Relay) Renew(own []netip.Addr) error {
+	r.own.Store(&own)
 	return netns.Ingress(r.outer, own, r.ports)
 }
 

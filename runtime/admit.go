@@ -33,7 +33,7 @@ func outerOf(spec *specs.Spec, files tree, command string) sandbox.Outer {
 		fallback = sandbox.OuterEmpty
 	}
 	if command == "create" || command == "run" && hooked(spec.Hooks) {
-		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback}
+		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback, StandIns: !plumbsInHook(spec.Hooks)}
 	}
 	return sandbox.Outer{Kind: fallback}
 }
@@ -43,6 +43,11 @@ func hooked(h *specs.Hooks) bool {
 	//lint:ignore SA1019 engines still write prestart hooks
 	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0)
 }
+
+// plumbsInHook tells an engine that calls CNI plugins in a hook, as nerdctl does:
+// then it does not look for the devices. docker does, and has none of these hooks;
+// its prestart hooks, and those of CDI (createContainer), are for other things.
+func plumbsInHook(h *specs.Hooks) bool { return h != nil && len(h.CreateRuntime) > 0 }
 
 // keepsFiles tells an engine that manages its containers' networks by the files
 // that it keeps for each: where docker or podman put no device into a namespace,

@@ -104,8 +104,9 @@ func TestOuterOfNewNamespace(t *testing.T) {
 		{Destination: "/etc/hosts", Type: "bind", Source: "/engine/hosts"}}
 	host, empty := sandbox.Outer{Kind: sandbox.OuterHost}, sandbox.Outer{Kind: sandbox.OuterEmpty}
 	late := func(fallback sandbox.OuterKind) sandbox.Outer {
-		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback}
+		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback, StandIns: true}
 	}
+	inHook := sandbox.Outer{Kind: sandbox.OuterLate, Fallback: sandbox.OuterEmpty}
 	for name, tt := range map[string]struct {
 		command string
 		hooks   *specs.Hooks
@@ -115,9 +116,9 @@ func TestOuterOfNewNamespace(t *testing.T) {
 		"plain":              {"create", nil, nil, late(sandbox.OuterHost)},
 		"plain in one go":    {"run", nil, nil, host},
 		"restored":           {"restore", nil, nil, host},
-		"createRuntime":      {"create", &specs.Hooks{CreateRuntime: hook}, nil, late(sandbox.OuterEmpty)},
+		"createRuntime":      {"create", &specs.Hooks{CreateRuntime: hook}, nil, inHook},
 		"createContainer":    {"create", &specs.Hooks{CreateContainer: hook}, nil, late(sandbox.OuterEmpty)},
-		"hooks in one go":    {"run", &specs.Hooks{CreateRuntime: hook}, nil, late(sandbox.OuterEmpty)},
+		"hooks in one go":    {"run", &specs.Hooks{CreateRuntime: hook}, nil, inHook},
 		"hooks and restored": {"restore", &specs.Hooks{CreateRuntime: hook}, nil, empty},
 		"poststop":           {"create", &specs.Hooks{Poststop: hook}, nil, late(sandbox.OuterHost)},
 		"an engine's files":  {"create", nil, files, late(sandbox.OuterEmpty)},

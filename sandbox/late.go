@@ -110,16 +110,20 @@ func (s *Sandbox) openLate() error {
 		outer.Close()
 		return err
 	}
-	s.outer, s.lent, s.standIns = outer, true, netns.NewStandIns(s.inner, outer)
+	s.outer, s.lent = outer, true
+	s.standIns = netns.NewStandIns(s.inner, outer)
 	s.standIn(moved)
 	s.wg.Go(func() { s.takeOver(watcher) })
 	context.AfterFunc(s.ctx, func() { watcher.Close() })
 	return nil
 }
 
-// standIn leaves something for the engine in the place of its devices. Without,
-// there is a network all the same.
+// standIn leaves something in the place of an engine's devices, if it will look for
+// them. Without, there is a network all the same.
 func (s *Sandbox) standIn(moved []netns.Device) {
+	if !s.request.Outer.StandIns {
+		return
+	}
 	if err := s.standIns.Add(moved); err != nil {
 		s.recordError("what the engine does to the container's devices will not be followed", err)
 	}

@@ -58,7 +58,7 @@ func must(t *testing.T, err error) {
 
 func lateRequest(t *testing.T, fallback OuterKind) Request {
 	r := request(t.TempDir(), "c1")
-	r.Outer = Outer{Kind: OuterLate, Fallback: fallback}
+	r.Outer = Outer{Kind: OuterLate, Fallback: fallback, StandIns: true}
 	return r
 }
 
@@ -146,6 +146,18 @@ func unplug(t *testing.T, n *netns.Namespace, name string) {
 	link, err := h.LinkByName(name)
 	must(t, err)
 	must(t, h.LinkDel(link))
+}
+
+func TestLateDevicesOfAnEngineThatForgetsThem(t *testing.T) {
+	c := newNode(t)
+	r := lateRequest(t, OuterEmpty)
+	r.Outer.StandIns = false
+	s := start(t, c, r)
+	plug(t, s.Ready().Inner, "eth0", "10.89.7.2/24")
+	must(t, Admit(t.Context(), c, r.Container.Root, "c1", noResolver))
+	if left, err := netns.Devices(openNamespace(t, s.Ready().Inner)); err != nil || len(left) != 0 {
+		t.Errorf("the workload's namespace has %q, %v", left, err)
+	}
 }
 
 func TestLateWithoutDevices(t *testing.T) {

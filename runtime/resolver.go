@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/sandbox"
 )
@@ -32,7 +33,7 @@ func resolverOf(t tree) sandbox.Resolver {
 		r.Servers, r.Embedded = nil, false
 	}
 	if p, err := t.host(hostsFile); err == nil && t.isMount(hostsFile) {
-		r.Hosts = readText(p)
+		r.Hosts, r.HostsFile = readText(p), identityOf(p)
 	}
 	for _, p := range []string{hostResolvConf, resolvUpstream} {
 		if len(r.Servers) > 0 {
@@ -54,6 +55,15 @@ func readText(path string) string {
 		return ""
 	}
 	return string(data)
+}
+
+// identityOf returns a file's identity, none where it cannot be told.
+func identityOf(path string) sandbox.FileID {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return sandbox.FileID{}
+	}
+	return sandbox.FileID{Dev: st.Dev, Ino: st.Ino}
 }
 
 // parseResolvConf reads resolv.conf(5).

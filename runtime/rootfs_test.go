@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/sandbox"
 )
 
 // image makes a bundle with a root file system: "path" is a program, "path=text"
@@ -169,6 +170,22 @@ func TestResolverOf(t *testing.T) {
 	got = resolverOf(treeOf(image(t, "engine=nameserver 192.0.2.1", "rootfs/etc/resolv.conf -> ../run/x/stub.conf"), bindMount("engine", "/etc/resolv.conf")))
 	if !slices.Equal(got.Servers, []string{"192.0.2.1"}) {
 		t.Errorf("mounted over a link: %+v", got)
+	}
+}
+
+// Containers that have the same hosts file are told from those with their own.
+func TestHostsFileOf(t *testing.T) {
+	bundle := image(t, "engine=192.0.2.7 db\n", "other=192.0.2.8 db\n", "rootfs/etc/hosts=203.0.113.9 db\n")
+	of := func(mounts ...specs.Mount) sandbox.Resolver { return resolverOf(treeOf(bundle, mounts...)) }
+	one, again, two := of(bindMount("engine", "/etc/hosts")), of(bindMount("engine", "/etc/hosts")), of(bindMount("other", "/etc/hosts"))
+	if one.Hosts != "192.0.2.7 db\n" || two.Hosts != "192.0.2.8 db\n" {
+		t.Errorf("%q and %q", one.Hosts, two.Hosts)
+	}
+	if one.HostsFile != again.HostsFile || one.HostsFile == two.HostsFile || one.HostsFile == (sandbox.FileID{}) {
+		t.Errorf("%v, %v and %v", one.HostsFile, again.HostsFile, two.HostsFile)
+	}
+	if images := of(); images.Hosts != "" || images.HostsFile != (sandbox.FileID{}) {
+		t.Errorf("the image's own: %+v", images)
 	}
 }
 

@@ -27,6 +27,7 @@ const (
 type joinRequest struct {
 	Container Container `json:"container"`
 	Creator   int       `json:"creator"`
+	DNS       Resolver  `json:"dns"` // of which only the hosts file counts
 }
 
 // leaveRequest tells a sandbox that a container was deleted.
@@ -42,7 +43,10 @@ func (s *Sandbox) serveControl() error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /attach", handle(func(r joinRequest) (Ready, error) {
-		return s.Ready(), s.Attach(r.Container, r.Creator)
+		if err := s.Attach(r.Container, r.Creator); err != nil {
+			return Ready{}, err
+		}
+		return s.Ready(), s.addHosts(r.Container.ID, r.DNS)
 	}))
 	mux.HandleFunc("POST /detach", handle(func(r leaveRequest) (struct{}, error) {
 		s.Detach(r.Root, r.ID)

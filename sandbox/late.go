@@ -64,7 +64,7 @@ func (s *Sandbox) admit(a admission) error {
 }
 
 func (s *Sandbox) completeNetwork(a admission) error {
-	s.request.DNS = a.DNS
+	s.request.DNS, s.hosts = a.DNS, newHosts(a.DNS)
 	servers, err := s.readNameservers()
 	if err != nil {
 		return err

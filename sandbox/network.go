@@ -51,7 +51,8 @@ func (s *Sandbox) ownAddresses() ([]netip.Addr, error) {
 
 // serveNetwork seals the inner namespace and starts the servers in it. The
 // rules come last: until then nothing listens that they could lead to. What
-// arrives in a namespace that the engine prepared is brought in.
+// arrives in a namespace that the engine prepared is brought in, which the proxy
+// takes answers to.
 func (s *Sandbox) serveNetwork() error {
 	var err error
 	if s.own, err = s.ownAddresses(); err != nil {
@@ -79,31 +80,8 @@ func (s *Sandbox) serveNetwork() error {
 		tracked.Close()
 		return err
 	}
-	hosts := names.ParseHosts(s.request.DNS.Hosts)
-	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers, hosts)
-	config := proxy.Config{
-		Inner:            s.inner,
-		Outer:            s.outer,
-		View:             s.view,
-		Names:            table,
-		Hosts:            hosts,
-		Resolve:          upstream.Resolve,
-		Original:         tracked.Original,
-		Identify:         finder.Identify,
-		IdentifyDatagram: finder.IdentifyDatagram,
-		CA:               s.authority,
-		Roots:            s.upstreamCAs,
-		Record:           s.observe,
-		Local:            s.localHandler(),
-		Reticent:         !s.config.PolicyLocal.Enabled,
-		MaxConnections:   s.config.Limits.Connections,
-		IdleTimeout:      s.config.Limits.IdleTimeout,
-		HeaderBytes:      s.config.Limits.HeaderBytes,
-	}
-	if s.ingress != nil {
-		config.Answer = s.ingress.Answer
-	}
-	s.proxy = proxy.New(config)
+	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers, s.hosts.Hosts)
+	s.proxy = proxy.New(s.proxyConfig(table, upstream, finder, tracked))
 	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6, Local: true}
 	if s.request.DNS.Embedded {
 		upstream.UseEmbedded(s.inner)
@@ -119,6 +97,32 @@ func (s *Sandbox) serveNetwork() error {
 		s.wg.Go(r.Wait)
 	}
 	return err
+}
+
+func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, finder *identity.Finder, tracked *netns.Conntrack) proxy.Config {
+	c := proxy.Config{
+		Inner:            s.inner,
+		Outer:            s.outer,
+		View:             s.view,
+		Names:            table,
+		Hosts:            s.hosts.Hosts,
+		Resolve:          upstream.Resolve,
+		Original:         tracked.Original,
+		Identify:         finder.Identify,
+		IdentifyDatagram: finder.IdentifyDatagram,
+		CA:               s.authority,
+		Roots:            s.upstreamCAs,
+		Record:           s.observe,
+		Local:            s.localHandler(),
+		Reticent:         !s.config.PolicyLocal.Enabled,
+		MaxConnections:   s.config.Limits.Connections,
+		IdleTimeout:      s.config.Limits.IdleTimeout,
+		HeaderBytes:      s.config.Limits.HeaderBytes,
+	}
+	if s.ingress != nil {
+		c.Answer = s.ingress.Answer
+	}
+	return c
 }
 
 // listeners are the sockets in the inner namespace that its rules lead to.

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"slices"
 
@@ -11,7 +10,6 @@ import (
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
-	"openshell.ai/openshell/proxy/names"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
@@ -47,15 +45,6 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	}
 	s.rules.Store(r)
 	return nil
-}
-
-// hostAliases are the engine's names for the host in the container's hosts file.
-func (s *Sandbox) hostAliases() map[string][]netip.Addr {
-	hosts, aliases := names.ParseHosts(s.request.DNS.Hosts), map[string][]netip.Addr{}
-	for _, name := range policy.HostAliases() {
-		aliases[name] = hosts.Addresses(name)
-	}
-	return aliases
 }
 
 // resolveBinary follows the symbolic links of a path in the first container's

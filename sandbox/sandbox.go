@@ -112,9 +112,18 @@ type Resolver struct {
 	Servers []string `json:"servers"`
 	Search  []string `json:"search"`
 	Hosts   string   `json:"hosts,omitempty"`
+	// HostsFile is the file of Hosts: what a running container has mounted its
+	// workload may have written to.
+	HostsFile FileID `json:"hosts_file,omitzero"`
 	// Embedded is true where docker's resolver is named, which answers inside the
 	// container's own namespace.
 	Embedded bool `json:"embedded,omitzero"`
+}
+
+// FileID is a file's identity on this host.
+type FileID struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
 }
 
 // Ready is what a container's bundle needs to know of its sandbox.
@@ -148,6 +157,7 @@ type Sandbox struct {
 	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
 	nameservers  []netip.AddrPort
+	hosts        hosts
 	upstreamCAs  func() *x509.CertPool
 	roots        []byte    // of the workload, in PEM
 	trusted      sync.Once // the trust store for Java is written
@@ -196,6 +206,7 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
 		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID), seen: seen, mode: mode{clock: t},
+		hosts: newHosts(r.DNS),
 	}
 	if err := s.readSettings(); err != nil {
 		return nil, err

@@ -146,7 +146,7 @@ func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, e
 		return Ready{}, err
 	}
 	var ready Ready
-	err := call(ctx, c.RunDir, info.ID, "attach", joinRequest{r.Container, r.Creator}, &ready)
+	err := call(ctx, c.RunDir, info.ID, "attach", joinRequest{r.Container, r.Creator, r.DNS}, &ready)
 	return ready, err
 }
 

@@ -166,7 +166,7 @@ func TestInboundConnectionsReachTheWorkload(t *testing.T) {
 func TestResetsArePassedOn(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.88.0.7")}
 	outer, peer, inner := plumbed(t, own...)
-	if _, err := Start(t.Context(), outer, inner, own, 16); err != nil {
+	if _, err := started(t, outer, inner, own, 16); err != nil {
 		t.Fatal(err)
 	}
 	l, err := inner.Listen(netip.MustParseAddrPort("10.88.0.7:8080"))

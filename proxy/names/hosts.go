@@ -3,27 +3,60 @@ package names
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 )
 
-// maxHosts bounds the names of a hosts file; Docker's and Podman's have one for
+// maxHosts bounds the names of hosts files; Docker's and Podman's have one for
 // each --add-host and a few besides.
 const maxHosts = 4096
 
-// Hosts is a container's hosts(5), as it was before the workload could write to
-// it. The nil value has no names.
+// Hosts are the names in the hosts(5) files of a sandbox's containers, as they were
+// before a workload could write to them. The nil value has no names. It is safe for
+// concurrent use.
 type Hosts struct {
+	mu    sync.RWMutex
 	addrs map[string][]netip.Addr
 	names map[netip.Addr][]string
 }
 
-// ParseHosts reads the text of a hosts file. Lines that cannot be read, names
-// that no DNS query could have, and loopback addresses, which never leave the
-// container, are left out.
+// ParseHosts returns what the text of a hosts file says.
 func ParseHosts(text string) *Hosts {
 	h := &Hosts{addrs: map[string][]netip.Addr{}, names: map[netip.Addr][]string{}}
+	h.Add(text)
+	return h
+}
+
+// Add takes in the text of another container's hosts file, and returns the names
+// that it gives other addresses than an earlier file does: for those the earlier
+// holds. Lines that cannot be read, names that no DNS query could have, and loopback
+// addresses, which never leave the container, are left out.
+func (h *Hosts) Add(text string) (contradicted []string) {
+	order, addrs := parseHosts(text)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range order {
+		known := h.addrs[name]
+		switch {
+		case len(known) > 0 && !sameAddrs(known, addrs[name]):
+			contradicted = append(contradicted, name)
+		case len(known) == 0 && len(h.addrs) < maxHosts:
+			h.addrs[name] = addrs[name]
+			for _, a := range addrs[name] {
+				h.names[a] = append(h.names[a], name)
+			}
+		}
+	}
+	return contradicted
+}
+
+// parseHosts returns the names of a hosts file, at most maxHosts, in its order, with
+// the addresses of each.
+func parseHosts(text string) (order []string, addrs map[string][]netip.Addr) {
+	addrs = map[string][]netip.Addr{}
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		fields := strings.Fields(line)
@@ -36,18 +69,24 @@ func ParseHosts(text string) *Hosts {
 		}
 		a = a.Unmap().WithZone("")
 		for _, name := range fields[1:] {
-			h.add(strings.ToLower(strings.TrimSuffix(name, ".")), a)
+			name = strings.ToLower(strings.TrimSuffix(name, "."))
+			if _, ok := dns.IsDomainName(name); !ok || slices.Contains(addrs[name], a) {
+				continue
+			}
+			if len(addrs[name]) == 0 {
+				if len(order) == maxHosts {
+					continue
+				}
+				order = append(order, name)
+			}
+			addrs[name] = append(addrs[name], a)
 		}
 	}
-	return h
+	return order, addrs
 }
 
-func (h *Hosts) add(name string, a netip.Addr) {
-	if _, ok := dns.IsDomainName(name); !ok || len(h.addrs) >= maxHosts {
-		return
-	}
-	h.addrs[name] = append(h.addrs[name], a)
-	h.names[a] = append(h.names[a], name)
+func sameAddrs(a, b []netip.Addr) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(x netip.Addr) bool { return !slices.Contains(b, x) })
 }
 
 // Addresses returns a name's addresses, in the file's order. The name is in
@@ -56,15 +95,19 @@ func (h *Hosts) Addresses(name string) []netip.Addr {
 	if h == nil {
 		return nil
 	}
-	return h.addrs[name]
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Clip(h.addrs[name])
 }
 
-// Names returns the names of an address, in the file's order.
+// Names returns the names of an address, in the files' order.
 func (h *Hosts) Names(a netip.Addr) []string {
 	if h == nil {
 		return nil
 	}
-	return h.names[a.Unmap().WithZone("")]
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Clip(h.names[a.Unmap().WithZone("")])
 }
 
 // answer returns the reply to a question for an address of a name in the file,

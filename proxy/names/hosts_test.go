@@ -2,6 +2,7 @@ package names
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,12 +52,37 @@ func TestParseHosts(t *testing.T) {
 	}
 }
 
+// Containers of a pod have files of their own.
+func TestHostsOfSeveralFiles(t *testing.T) {
+	h := ParseHosts("10.1.2.3 db cache\n10.1.2.4 db\n10.1.2.9 a\n")
+	if got := h.Add("10.1.2.4 db\n10.1.2.3 db\n10.1.2.3 queue\n10.6.6.6 a A\n"); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("contradicted: %q", got)
+	}
+	for _, tt := range []struct{ name, want string }{
+		{"db", "[10.1.2.3 10.1.2.4]"}, {"queue", "[10.1.2.3]"}, {"a", "[10.1.2.9]"},
+	} {
+		if got := fmt.Sprint(h.Addresses(tt.name)); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	if got := h.Names(netip.MustParseAddr("10.1.2.3")); !slices.Equal(got, []string{"db", "cache", "queue"}) {
+		t.Errorf("names of 10.1.2.3: %q", got)
+	}
+	if got := h.Names(netip.MustParseAddr("10.6.6.6")); len(got) > 0 {
+		t.Errorf("names of 10.6.6.6: %q", got)
+	}
+}
+
 func TestParseHostsIsBounded(t *testing.T) {
 	var b strings.Builder
 	for i := range 3 * maxHosts {
 		b.WriteString("10.0.0.1 h" + strings.Repeat("x", i%50) + string(rune('a'+i%26)) + dns.Fqdn("n") + strings.Repeat("y", i/26%60) + "\n")
 	}
-	if n := len(ParseHosts(b.String()).addrs); n > maxHosts {
+	h := ParseHosts(b.String())
+	for i := range 3 * maxHosts {
+		h.Add(fmt.Sprintf("10.0.0.2 more%d", i))
+	}
+	if n := len(h.addrs); n > maxHosts {
 		t.Errorf("%d names", n)
 	}
 }

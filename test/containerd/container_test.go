@@ -36,7 +36,7 @@ func runFlags(annotations ...string) []string {
 }
 
 // foreground runs a container to its end.
-func (n *node) foreground(t *testing.T, flags []string, argv ...string) outcome {
+func (n *node) foreground(t *testing.T, flags []string, argv ...string) machine.Outcome {
 	t.Helper()
 	return n.run(t, n.ctr(runArgs(append([]string{"--rm"}, flags...), n.name("fg"), argv)...))
 }
@@ -52,7 +52,7 @@ func (n *node) detached(t *testing.T, flags []string, argv ...string) (id string
 	id = n.name("bg")
 	t.Cleanup(func() { n.remove(t, id) })
 	cmd := n.ctr(runArgs(append([]string{"--detach"}, flags...), id, argv)...)
-	if o := n.run(t, cmd); o.status != 0 {
+	if o := n.run(t, cmd); o.Status != 0 {
 		t.Fatalf("run %s: %s\n%s", id, o, n.daemonTail())
 	}
 	return id
@@ -66,7 +66,7 @@ func (n *node) remove(t *testing.T, id string) {
 }
 
 // exec runs a program in a container.
-func (n *node) exec(t *testing.T, id string, argv ...string) outcome {
+func (n *node) exec(t *testing.T, id string, argv ...string) machine.Outcome {
 	t.Helper()
 	return n.run(t, n.ctr(append([]string{"task", "exec", "--exec-id", n.name("exec"), id}, argv...)...))
 }
@@ -128,10 +128,10 @@ func results(t *testing.T, text string) (list []result) {
 func (n *node) client(t *testing.T, id string, argv ...string) result {
 	t.Helper()
 	o := n.exec(t, id, append([]string{clientPath}, argv...)...)
-	if o.stdout == "" {
+	if o.Stdout == "" {
 		t.Fatal(o)
 	}
-	return results(t, o.stdout)[0]
+	return results(t, o.Stdout)[0]
 }
 
 // worked fails unless the origin itself answered with 200.

@@ -16,7 +16,7 @@ var knocking = []string{"/bin/sh", "-c", "while :; do client get -t 2s https://"
 func (n *node) awaitKnock(t *testing.T) {
 	t.Helper()
 	n.net.Reset()
-	eventually(t, "a request gets through", func() bool { return len(n.saw(fakenet.WeatherHost)) > 0 })
+	eventually(t, "a request gets through", func() bool { return len(n.net.Saw(fakenet.WeatherHost)) > 0 })
 }
 
 func testKilledShim(t *testing.T, n *node) {
@@ -60,8 +60,8 @@ func testDaemonRestart(t *testing.T, n *node) {
 
 // testCheckpoint compares with runc's own shim.
 func testCheckpoint(t *testing.T, n *node) {
-	if o := n.run(t, n.on("criu", "check")); o.status != 0 {
-		t.Skipf("this kernel has no vDSO, or else, that criu understands: %s", firstLine(o.stderr))
+	if o := n.run(t, n.on("criu", "check")); o.Status != 0 {
+		t.Skipf("this kernel has no vDSO, or else, that criu understands: %s", firstLine(o.Stderr))
 	}
 	for _, runtime := range []string{stockRuntime, runtimeName} {
 		id := n.detached(t, []string{"--runtime", runtime}, "/bin/sleep", "1000")

@@ -29,11 +29,11 @@ func testDiscovery(t *testing.T, n *node) {
 	n.remove(t, id)
 
 	o := n.foreground(t, runFlags("policy="+policy), clientPath, "get", wanted)
-	worked(t, results(t, o.stdout)[0])
+	worked(t, results(t, o.Stdout)[0])
 	n.net.Reset()
 	o = n.foreground(t, runFlags("policy="+policy), clientPath, "get", unlisted)
-	refused(t, results(t, o.stdout)[0], fakenet.GitHubHost)
-	if seen := n.saw(fakenet.GitHubHost); len(seen) > 0 {
+	refused(t, results(t, o.Stdout)[0], fakenet.GitHubHost)
+	if seen := n.net.Saw(fakenet.GitHubHost); len(seen) > 0 {
 		t.Errorf("an unlisted host was reached: %q", seen)
 	}
 }
@@ -50,9 +50,9 @@ network_policies:
 	probe := []string{clientPath, "seq", "status", ",", "env", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", ",",
 		"write", "/outside/file", ",", "write", "/tmp/file", ",", "links", ",", "get", wanted, ",", "get", unlisted}
 	flags := append([]string{"--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_NET_ADMIN"}, runFlags("policy="+policy)...)
-	first := results(t, n.foreground(t, flags, probe...).stdout)
+	first := results(t, n.foreground(t, flags, probe...).Stdout)
 	id := n.detached(t, flags, "/bin/sleep", "1000")
-	later := results(t, n.exec(t, id, probe...).stdout)
+	later := results(t, n.exec(t, id, probe...).Stdout)
 
 	for which, list := range map[string][]result{"first process": first, "exec": later} {
 		if len(list) != 8 {
@@ -96,7 +96,7 @@ func testBadInput(t *testing.T, n *node) {
 	} {
 		id := n.name("bad")
 		o := n.run(t, n.ctr(runArgs(append([]string{"--rm"}, runFlags(annotations...)...), id, []string{"/bin/true"})...))
-		if o.status == 0 || !strings.Contains(o.stderr, want) || strings.Count(strings.TrimSpace(o.stderr), "\n") > 0 {
+		if o.Status == 0 || !strings.Contains(o.Stderr, want) || strings.Count(strings.TrimSpace(o.Stderr), "\n") > 0 {
 			t.Errorf("%q: want %q in one line: %s", annotations, want, o)
 		}
 		if text := n.mustCtr(t, "container", "ls", "-q"); strings.Contains(text, id) {
@@ -104,7 +104,7 @@ func testBadInput(t *testing.T, n *node) {
 		}
 	}
 	o := n.foreground(t, append([]string{"--mount", "type=bind,src=" + n.stateDir + ",dst=/mnt,options=rbind:ro"}, runFlags()...), "/bin/true")
-	if o.status == 0 || !strings.Contains(o.stderr, "holds openshell's state") {
+	if o.Status == 0 || !strings.Contains(o.Stderr, "holds openshell's state") {
 		t.Errorf("a mount of the state directory: %s", o)
 	}
 }
@@ -123,17 +123,17 @@ func testRuntimeOptions(t *testing.T, n *node) {
 	if got := glob(t, filepath.Join(n.dir, "other-run/sandboxes", id+"-*")); len(got) != 1 {
 		t.Errorf("sandboxes of the other configuration: %q", got)
 	}
-	if o := n.exec(t, id, "/bin/true"); o.status != 0 {
+	if o := n.exec(t, id, "/bin/true"); o.Status != 0 {
 		t.Errorf("exec: %s", o)
 	}
 	o := n.foreground(t, append(flags, "--annotation", "openshell.ai/permissive=true"), "/bin/true")
-	if o.status == 0 || !strings.Contains(o.stderr, "permissive") {
+	if o.Status == 0 || !strings.Contains(o.Stderr, "permissive") {
 		t.Errorf("permissive where the node forbids it: %s", o)
 	}
 	n.remove(t, id)
 	eventually(t, "the sandbox's end", func() bool { return len(glob(t, filepath.Join(n.dir, "other-run/sandboxes/*"))) == 0 })
 	missing := append([]string{"--runtime-config-path", filepath.Join(n.dir, "no.yaml")}, runFlags()...)
-	if o := n.foreground(t, missing, "/bin/true"); o.status == 0 || !strings.Contains(o.stderr, "no.yaml") {
+	if o := n.foreground(t, missing, "/bin/true"); o.Status == 0 || !strings.Contains(o.Stderr, "no.yaml") {
 		t.Errorf("a configuration that is not there: %s", o)
 	}
 }

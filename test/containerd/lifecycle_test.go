@@ -67,7 +67,7 @@ func (n *node) awaitHandler(t *testing.T, pid int, program string, signal unix.S
 func (n *node) deletedWith(t *testing.T, id string, status int) {
 	t.Helper()
 	o := n.run(t, n.ctr("task", "delete", id))
-	if !strings.Contains(o.stderr, fmt.Sprintf("exit code %d\"", status)) {
+	if !strings.Contains(o.Stderr, fmt.Sprintf("exit code %d\"", status)) {
 		t.Errorf("task %s is deleted, want its exit status %d: %s", id, status, o)
 	}
 }
@@ -81,35 +81,35 @@ func testExitStatus(t *testing.T, n *node) {
 		{[]string{"/bin/sh", "-c", "exit 7"}, 7},
 		{[]string{"/bin/sh", "-c", "sh -c 'kill -KILL $$'; exit $?"}, 137},
 	} {
-		if o := n.foreground(t, runFlags(), c.argv...); o.status != c.status {
+		if o := n.foreground(t, runFlags(), c.argv...); o.Status != c.status {
 			t.Errorf("%q: want %d: %s", c.argv, c.status, o)
 		}
 	}
 	o := n.foreground(t, runFlags(), "/bin/sh", "-c", "echo out; echo err >&2")
-	if o.stdout != "out\n" || o.stderr != "err\n" {
+	if o.Stdout != "out\n" || o.Stderr != "err\n" {
 		t.Errorf("output: %s", o)
 	}
 	o = n.foreground(t, runFlags(), "/no/such/program")
-	if o.status == 0 || !strings.Contains(o.stderr, "no such file or directory") || !strings.Contains(o.stderr, "/no/such/program") {
+	if o.Status == 0 || !strings.Contains(o.Stderr, "no such file or directory") || !strings.Contains(o.Stderr, "/no/such/program") {
 		t.Errorf("a program that is not there: %s", o)
 	}
 }
 
 func testExec(t *testing.T, n *node) {
 	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
-	if o := n.exec(t, id, "/bin/sh", "-c", "echo out; echo err >&2; exit 5"); o.status != 5 || o.stdout != "out\n" || o.stderr != "err\n" {
+	if o := n.exec(t, id, "/bin/sh", "-c", "echo out; echo err >&2; exit 5"); o.Status != 5 || o.Stdout != "out\n" || o.Stderr != "err\n" {
 		t.Errorf("exec: %s", o)
 	}
 	for program, want := range map[string]string{"/no/such": "no such file or directory", "nothing": "executable file not found in $PATH"} {
-		if o := n.exec(t, id, program); o.status == 0 || !strings.Contains(o.stderr, want) || !strings.Contains(o.stderr, program) {
+		if o := n.exec(t, id, program); o.Status == 0 || !strings.Contains(o.Stderr, want) || !strings.Contains(o.Stderr, program) {
 			t.Errorf("exec of a program that is not there: want %q: %s", want, o)
 		}
 	}
-	if o := n.run(t, n.ctr("task", "exec", "--exec-id", "as", "--user", "1000", id, "/bin/id", "-u")); o.stdout != "1000\n" {
+	if o := n.run(t, n.ctr("task", "exec", "--exec-id", "as", "--user", "1000", id, "/bin/id", "-u")); o.Stdout != "1000\n" {
 		t.Errorf("exec as a user: %s", o)
 	}
 	o := n.run(t, n.ctr("task", "exec", "--exec-id", "in", "--cwd", "/tmp", id, "/bin/pwd"))
-	if o.stdout != "/tmp\n" {
+	if o.Stdout != "/tmp\n" {
 		t.Errorf("exec in a directory: %s", o)
 	}
 	n.mustCtr(t, "task", "exec", "--detach", "--exec-id", "sleeper", id, "/bin/sleep", "1000")
@@ -163,7 +163,7 @@ func testInput(t *testing.T, n *node) {
 	} {
 		cmd := n.ctr(args...)
 		cmd.Stdin = strings.NewReader(strings.Repeat("x", size))
-		if o := n.run(t, cmd); strings.TrimSpace(o.stdout) != fmt.Sprint(size) {
+		if o := n.run(t, cmd); strings.TrimSpace(o.Stdout) != fmt.Sprint(size) {
 			t.Errorf("%s: %s", name, o)
 		}
 	}
@@ -203,7 +203,7 @@ func testEvents(t *testing.T, n *node) {
 func testOutOfMemory(t *testing.T, n *node) {
 	events := n.events(t)
 	o := n.foreground(t, append([]string{"--memory-limit", "33554432"}, runFlags()...), "/bin/tail", "/dev/zero")
-	if o.status != 137 {
+	if o.Status != 137 {
 		t.Errorf("a program that takes all memory: %s", o)
 	}
 	eventually(t, "event oom", func() bool { return strings.Contains(events(), "/tasks/oom ") })

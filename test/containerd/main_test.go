@@ -11,13 +11,14 @@ import (
 	"flag"
 	"fmt"
 	"iter"
-	"openshell.ai/openshell/test/machine"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.ai/openshell/test/machine"
+	"openshell.ai/openshell/test/programs"
 )
 
 // patience is how long a test waits for what should happen at once on an idle
@@ -76,52 +77,22 @@ func prepare(dir string) error {
 		return err
 	}
 	built.tag = filepath.Base(dir)
-	tools := exec.Command("../../hack/tools")
-	tools.Stderr = os.Stderr
-	out, err := tools.Output()
-	if err != nil {
-		return fmt.Errorf("build the engines: %w", err)
+	var err error
+	if built.tools, err = programs.Engines(); err != nil {
+		return err
 	}
-	built.tools = strings.TrimSpace(string(out))
-	if built.bin, err = programs(dir); err != nil {
+	if built.bin, err = programs.UnderTest(dir, "openshell", "openshell-init", "containerd-shim-openshell-v1"); err != nil {
 		return err
 	}
 	client, pause := filepath.Join(dir, "client"), filepath.Join(dir, "pause")
-	if err := build(client, "../client"); err != nil {
+	if err := programs.Build(client, "../client"); err != nil {
 		return err
 	}
-	if err := build(pause, "./pause"); err != nil {
+	if err := programs.Build(pause, "./pause"); err != nil {
 		return err
 	}
 	built.images = filepath.Join(dir, "images.tar")
 	return writeImages(built.images, client, pause)
-}
-
-// programs returns the directory with the programs under test: the one that
-// OPENSHELL_BIN names, or one with new ones.
-func programs(dir string) (string, error) {
-	if bin := os.Getenv("OPENSHELL_BIN"); bin != "" {
-		return filepath.Abs(bin)
-	}
-	bin := filepath.Join(dir, "bin")
-	for _, name := range []string{"openshell", "openshell-init", "containerd-shim-openshell-v1"} {
-		if err := build(filepath.Join(bin, name), "../../cmd/"+name); err != nil {
-			return "", err
-		}
-	}
-	return bin, nil
-}
-
-// build compiles a program. Those for containers must be static.
-func build(out, dir string) error {
-	cmd := exec.Command("go", "build", "-o", out, dir)
-	if filepath.Base(out) != "openshell" && filepath.Base(out) != "containerd-shim-openshell-v1" {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", dir, err, text)
-	}
-	return nil
 }
 
 // eventually waits until something holds.

@@ -2,8 +2,6 @@ package containerd_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -211,36 +209,13 @@ func removeGroups(dir string) {
 	_ = os.Remove(dir)
 }
 
-// outcome is what a command that ended left.
-type outcome struct {
-	stdout, stderr string
-	status         int // -1 for a signal
-}
-
-func (o outcome) String() string {
-	return fmt.Sprintf("exit status %d\nstdout: %s\nstderr: %s", o.status, o.stdout, o.stderr)
-}
-
 // run runs a command to its end.
-func (n *node) run(t *testing.T, cmd *exec.Cmd) outcome {
+func (n *node) run(t *testing.T, cmd *exec.Cmd) machine.Outcome {
 	t.Helper()
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = time.Second // for what keeps its output open
-	must(t, cmd.Start())
-	late := time.AfterFunc(60*time.Second, func() {
-		if pid, err := machine.Child(cmd); err == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	})
-	err := cmd.Wait()
-	if !late.Stop() {
-		t.Errorf("%s did not end", strings.Join(cmd.Args, " "))
-	}
-	if status := new(exec.ExitError); err != nil && !errors.As(err, &status) && !errors.Is(err, exec.ErrWaitDelay) {
-		t.Fatal(err)
-	}
-	return outcome{stdout.String(), undeprecated(stderr.String()), cmd.ProcessState.ExitCode()}
+	o, err := machine.Run(cmd, 2*time.Minute)
+	must(t, err)
+	o.Stderr = undeprecated(o.Stderr)
+	return o
 }
 
 // undeprecated takes out what ctr has to say of the machine.
@@ -257,10 +232,10 @@ func undeprecated(text string) string {
 func (n *node) mustRun(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	o := n.run(t, cmd)
-	if o.status != 0 {
+	if o.Status != 0 {
 		t.Fatalf("%s: %s", strings.Join(cmd.Args[6:], " "), o)
 	}
-	return o.stdout
+	return o.Stdout
 }
 
 // ctr is containerd's own command line.
@@ -281,14 +256,4 @@ func (n *node) openshell(t *testing.T, args ...string) string {
 func (n *node) policy(t *testing.T, name, text string) {
 	t.Helper()
 	must(t, os.WriteFile(filepath.Join(n.policyDir, name+".yaml"), []byte(text), 0o600))
-}
-
-// saw lists what the origin of a host was asked for.
-func (n *node) saw(origin string) (targets []string) {
-	for _, r := range n.net.Requests() {
-		if r.Origin == origin {
-			targets = append(targets, r.Method+" "+r.Target)
-		}
-	}
-	return targets
 }

@@ -60,7 +60,7 @@ func testPod(t *testing.T, n *node) {
 	worked(t, p.client(t, side, "get", wanted))
 	n.net.Reset()
 	refused(t, p.client(t, side, "get", unlisted), fakenet.GitHubHost)
-	if seen := n.saw(fakenet.GitHubHost); len(seen) > 0 {
+	if seen := n.net.Saw(fakenet.GitHubHost); len(seen) > 0 {
 		t.Errorf("an unlisted host was reached: %q", seen)
 	}
 	n.probe(t, p.address(t)+":8080")

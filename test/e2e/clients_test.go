@@ -103,7 +103,7 @@ network_policies:
 	if o.status == 0 || !strings.Contains(o.stderr, "403") {
 		t.Errorf("a push by a reader: %s", o)
 	}
-	if seen := w.saw(fakenet.GitHost); len(seen) == 0 || slices.ContainsFunc(seen, func(s string) bool { return strings.Contains(s, "receive-pack") }) {
+	if seen := w.net.Saw(fakenet.GitHost); len(seen) == 0 || slices.ContainsFunc(seen, func(s string) bool { return strings.Contains(s, "receive-pack") }) {
 		t.Errorf("the origin saw %q", seen)
 	}
 }

@@ -134,23 +134,6 @@ func (w *world) denied(c *container) []event {
 	return slices.DeleteFunc(w.events(c), func(e event) bool { return e.Action != "Denied" })
 }
 
-// saw lists what an origin saw: "METHOD target" of requests, the protocol's name
-// for raw connections.
-func (w *world) saw(origin string) []string {
-	var out []string
-	for _, r := range w.net.Requests() {
-		if r.Origin != origin {
-			continue
-		}
-		if r.Method == "" {
-			out = append(out, r.Proto)
-		} else {
-			out = append(out, r.Method+" "+r.Target)
-		}
-	}
-	return out
-}
-
 // asked tells whether the name server was asked for a name, or one below it.
 func (w *world) asked(name string) bool {
 	return slices.ContainsFunc(w.net.Queries(), func(q fakenet.Query) bool {

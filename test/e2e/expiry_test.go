@@ -23,7 +23,7 @@ func (c *container) beginExec(argv ...string) *exec.Cmd {
 func (c *container) stream(host, bytes string) *exec.Cmd {
 	c.w.t.Helper()
 	cmd := c.beginExec(clientPath, "get", "-t", "2m", "http://"+host+"/drip/"+bytes)
-	eventually(c.w.t, patience, "a stream from "+host, func() bool { return len(c.w.saw(host)) > 0 })
+	eventually(c.w.t, patience, "a stream from "+host, func() bool { return len(c.w.net.Saw(host)) > 0 })
 	return cmd
 }
 

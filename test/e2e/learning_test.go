@@ -115,7 +115,7 @@ func TestRunningSandboxTakesUpADecision(t *testing.T) {
 	}
 	w.operate("undo", "live", p.ID)
 	refused(t, c.client(get...), http.StatusForbidden)
-	if seen := w.saw(fakenet.StreamHost); len(seen) != 1 {
+	if seen := w.net.Saw(fakenet.StreamHost); len(seen) != 1 {
 		t.Errorf("the origin saw %q, want what was asked between approval and undo", seen)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"openshell.ai/openshell/test/programs"
 )
 
 // binaries are the programs under test, built once or taken from the directory
@@ -63,40 +65,17 @@ func prepare(dir string) error {
 	if err := findHeld(); err != nil {
 		return err
 	}
-	bin := os.Getenv("OPENSHELL_BIN")
-	if bin == "" {
-		bin = filepath.Join(dir, "bin")
-		for _, program := range []struct{ name, dir string }{
-			{"openshell", "../../cmd/openshell"}, {"openshell-init", "../../cmd/openshell-init"},
-		} {
-			if err := build(filepath.Join(bin, program.name), program.dir); err != nil {
-				return err
-			}
-		}
-	}
-	bin, err := filepath.Abs(bin)
+	bin, err := programs.UnderTest(dir, "openshell", "openshell-init")
 	if err != nil {
 		return err
 	}
 	binaries.openshell = filepath.Join(bin, "openshell")
 	binaries.client = filepath.Join(dir, "client")
-	if err := build(binaries.client, "../client"); err != nil {
+	if err := programs.Build(binaries.client, "../client"); err != nil {
 		return err
 	}
 	binaries.template = filepath.Join(dir, "template")
 	return makeTemplate(binaries.template)
-}
-
-// build compiles a program; all but openshell itself must be static.
-func build(out, dir string) error {
-	cmd := exec.Command("go", "build", "-o", out, dir)
-	if filepath.Base(out) != "openshell" {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", dir, err, text)
-	}
-	return nil
 }
 
 const busybox = "/bin/busybox"

@@ -30,7 +30,7 @@ network_policies:
 		}
 		p.unseen(fakenet.WebHost)
 		worked(t, p.permissive.client("get", "http://"+target+"/x"))
-		if seen := p.saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /x"}) {
+		if seen := p.net.Saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /x"}) {
 			t.Errorf("%s: the origin saw %q", target, seen)
 		}
 		if proposal := p.proposalFor("lenient", a.String()); !slices.Equal(allows(proposal), []string{"GET /x"}) {

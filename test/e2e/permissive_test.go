@@ -89,7 +89,7 @@ func worked(t *testing.T, r result) {
 
 func (w *world) unseen(origin string) {
 	w.t.Helper()
-	if seen := w.saw(origin); len(seen) > 0 {
+	if seen := w.net.Saw(origin); len(seen) > 0 {
 		w.t.Errorf("%s was reached: %q", origin, seen)
 	}
 }
@@ -121,7 +121,7 @@ func TestUnlistedHostBesideAListedOne(t *testing.T) {
 
 	worked(t, p.permissive.client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/tunnel"))
 	worked(t, p.permissive.client("get", "https://"+fakenet.GitHubHost+"/transparent"))
-	if seen := p.saw(fakenet.GitHubHost); !slices.Equal(seen, []string{"GET /tunnel", "GET /transparent"}) {
+	if seen := p.net.Saw(fakenet.GitHubHost); !slices.Equal(seen, []string{"GET /tunnel", "GET /transparent"}) {
 		t.Errorf("the unlisted host saw %q", seen)
 	}
 
@@ -215,7 +215,7 @@ func TestProposalForAnUnlistedHost(t *testing.T) {
 	if r := p.enforcing.client("tcp", "-t", "5s", fakenet.EchoHost+":7", "hello"); r.OK {
 		t.Fatalf("enforcing: %+v", r)
 	}
-	if seen := p.saw(fakenet.EchoHost); len(seen) != 1 {
+	if seen := p.net.Saw(fakenet.EchoHost); len(seen) != 1 {
 		t.Errorf("the host saw %q, want one permissive connection", seen)
 	}
 	if strict := p.proposalFor("strict", fakenet.EchoHost); strict.Provenance.Mode != learn.ModeEnforcing {
@@ -236,7 +236,7 @@ func TestForwardProxy(t *testing.T) {
 	p := newPair(t, weatherOnly)
 	r := p.permissive.client("forward-proxy", explicitProxy, "http://"+fakenet.WebHost+"/get")
 	worked(t, r)
-	if seen := p.saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /get"}) {
+	if seen := p.net.Saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /get"}) {
 		t.Errorf("the origin saw %q", seen)
 	}
 	r = p.enforcing.client("forward-proxy", explicitProxy, "http://"+fakenet.WebHost+"/get")
@@ -244,7 +244,7 @@ func TestForwardProxy(t *testing.T) {
 		body.Detail != "GET web.example:80/get not permitted by policy" {
 		t.Errorf("refused forward request: %s", r.Body)
 	}
-	if seen := p.saw(fakenet.WebHost); len(seen) != 1 {
+	if seen := p.net.Saw(fakenet.WebHost); len(seen) != 1 {
 		t.Errorf("the origin saw %q", seen)
 	}
 }
@@ -254,7 +254,7 @@ func TestPostToAReadOnlyEndpoint(t *testing.T) {
 	p := newPair(t, readOnlyAPI)
 	post := []string{"get", "-X", "POST", "-d", "{}", "https://" + fakenet.WeatherHost + "/v1/messages"}
 	worked(t, p.permissive.client(post...))
-	if seen := p.saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages"}) {
+	if seen := p.net.Saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages"}) {
 		t.Fatalf("the origin saw %q", seen)
 	}
 	proposal := p.proposalFor("lenient", fakenet.WeatherHost)
@@ -279,7 +279,7 @@ func TestPostToAReadOnlyEndpoint(t *testing.T) {
 		t.Errorf("rule_missing: %s", r.Body)
 	}
 	worked(t, p.enforcing.client("get", "https://"+fakenet.WeatherHost+"/v1/messages"))
-	if seen := p.saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages", "GET /v1/messages"}) {
+	if seen := p.net.Saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages", "GET /v1/messages"}) {
 		t.Errorf("the origin saw %q", seen)
 	}
 }

@@ -79,10 +79,10 @@ func TestDockerConnectsARunningContainer(t *testing.T) {
 	}
 	peer := addressOf("peer")
 	answers := func(address string) bool {
-		return n.run(t, d.cli(n, "exec", "peer", clientPath, "tcp", "-t", "2s", address+":9000", "hello")).status == 0
+		return n.run(t, d.cli(n, "exec", "peer", clientPath, "tcp", "-t", "2s", address+":9000", "hello")).Status == 0
 	}
 	fetches := func(host string) bool {
-		return strings.Contains(n.run(t, d.cli(n, "exec", name, clientPath, "get", "http://"+host+"/")).stdout, `"status":200`)
+		return strings.Contains(n.run(t, d.cli(n, "exec", name, clientPath, "get", "http://"+host+"/")).Stdout, `"status":200`)
 	}
 	for range 2 {
 		n.mustRun(t, d.cli(n, "network", "connect", "lab", name))

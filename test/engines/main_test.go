@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/test/machine"
+	"openshell.ai/openshell/test/programs"
 )
 
 // patience is how long a test waits for what should happen at once on an idle
@@ -64,49 +64,19 @@ func prepare(dir string) error {
 		return err
 	}
 	built.tag = filepath.Base(dir)
-	tools := exec.Command("../../hack/tools")
-	tools.Stderr = os.Stderr
-	out, err := tools.Output()
-	if err != nil {
-		return fmt.Errorf("build the engines: %w", err)
+	var err error
+	if built.tools, err = programs.Engines(); err != nil {
+		return err
 	}
-	built.tools = strings.TrimSpace(string(out))
-	if built.bin, err = programs(dir); err != nil {
+	if built.bin, err = programs.UnderTest(dir, "openshell", "openshell-init", "containerd-shim-openshell-v1"); err != nil {
 		return err
 	}
 	built.client = filepath.Join(dir, "client")
-	if err := build(built.client, "../client"); err != nil {
+	if err := programs.Build(built.client, "../client"); err != nil {
 		return err
 	}
 	built.image = filepath.Join(dir, "image.tar")
 	return writeImage(built.image, built.client)
-}
-
-// programs returns the directory with the programs under test: the one that
-// OPENSHELL_BIN names, or one with new ones.
-func programs(dir string) (string, error) {
-	if bin := os.Getenv("OPENSHELL_BIN"); bin != "" {
-		return filepath.Abs(bin)
-	}
-	bin := filepath.Join(dir, "bin")
-	for _, name := range []string{"openshell", "openshell-init", "containerd-shim-openshell-v1"} {
-		if err := build(filepath.Join(bin, name), "../../cmd/"+name); err != nil {
-			return "", err
-		}
-	}
-	return bin, nil
-}
-
-// build compiles a program. Those for containers must be static.
-func build(out, dir string) error {
-	cmd := exec.Command("go", "build", "-o", out, dir)
-	if filepath.Base(out) != "openshell" {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", dir, err, text)
-	}
-	return nil
 }
 
 const (

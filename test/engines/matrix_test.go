@@ -68,10 +68,10 @@ func learnAndEnforce(t *testing.T, n *node) {
 	if r[0].Status != http.StatusOK || r[1].Status != http.StatusForbidden {
 		t.Errorf("enforcing: %+v", r)
 	}
-	if got := n.saw(fakenet.WebHost); len(got) != 2 {
+	if got := n.net.Saw(fakenet.WebHost); len(got) != 2 {
 		t.Errorf("the origin saw %q", got)
 	}
-	if got := n.saw(fakenet.GitHubHost); len(got) != 0 {
+	if got := n.net.Saw(fakenet.GitHubHost); len(got) != 0 {
 		t.Errorf("an origin that is not allowed saw %q", got)
 	}
 }

@@ -2,14 +2,12 @@ package engines_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -102,45 +100,21 @@ func (n *node) on(argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// outcome is what a command that ended left.
-type outcome struct {
-	stdout, stderr string
-	status         int // -1 for a signal
-}
-
-func (o outcome) String() string {
-	return fmt.Sprintf("exit status %d\nstdout: %s\nstderr: %s", o.status, o.stdout, o.stderr)
-}
-
 // run runs a command to its end.
-func (n *node) run(t *testing.T, cmd *exec.Cmd) outcome {
+func (n *node) run(t *testing.T, cmd *exec.Cmd) machine.Outcome {
 	t.Helper()
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = time.Second // for what keeps its output open
-	must(t, cmd.Start())
-	late := time.AfterFunc(2*time.Minute, func() {
-		if pid, err := machine.Child(cmd); err == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	})
-	err := cmd.Wait()
-	if !late.Stop() {
-		t.Errorf("%s did not end", strings.Join(cmd.Args, " "))
-	}
-	if status := new(exec.ExitError); err != nil && !errors.As(err, &status) && !errors.Is(err, exec.ErrWaitDelay) {
-		t.Fatal(err)
-	}
-	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	o, err := machine.Run(cmd, 2*time.Minute)
+	must(t, err)
+	return o
 }
 
 func (n *node) mustRun(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	o := n.run(t, cmd)
-	if o.status != 0 {
+	if o.Status != 0 {
 		t.Fatalf("%s: %s", strings.Join(cmd.Args, " "), o)
 	}
-	return o.stdout
+	return o.Stdout
 }
 
 // openshell runs an operator's command that must succeed.
@@ -178,7 +152,7 @@ func (n *node) client(t *testing.T, o options, commands ...string) []result {
 	o.name = fmt.Sprintf("%s-%d", built.tag, n.count)
 	out := n.run(t, n.engine.command(n, o, append([]string{clientPath, "seq"}, commands...)...))
 	var list []result
-	for line := range linesOf(out.stdout) {
+	for line := range linesOf(out.Stdout) {
 		if !strings.HasPrefix(line, "{") {
 			continue
 		}
@@ -228,14 +202,4 @@ func (n *node) outside(network, addr string) (string, error) {
 	buf := make([]byte, 64)
 	k, err := conn.Read(buf)
 	return string(buf[:k]), err
-}
-
-// saw lists what the origin of a host was asked for.
-func (n *node) saw(origin string) (targets []string) {
-	for _, r := range n.net.Requests() {
-		if r.Origin == origin {
-			targets = append(targets, r.Method+" "+r.Target)
-		}
-	}
-	return targets
 }

@@ -154,6 +154,21 @@ func (n *Net) DNS6() netip.AddrPort { return netip.AddrPortFrom(dns6, 53) }
 // Requests returns what the origins saw since the last [Net.Reset], oldest first.
 func (n *Net) Requests() []Request { return n.journal.requests.snapshot() }
 
+// Saw lists what an origin ([Request.Origin]) saw since the last [Net.Reset]:
+// "METHOD target" of requests, the protocol's name of raw connections.
+func (n *Net) Saw(origin string) (seen []string) {
+	for _, r := range n.Requests() {
+		switch {
+		case r.Origin != origin:
+		case r.Method == "":
+			seen = append(seen, r.Proto)
+		default:
+			seen = append(seen, r.Method+" "+r.Target)
+		}
+	}
+	return seen
+}
+
 // Queries returns what the name server was asked since the last [Net.Reset],
 // oldest first.
 func (n *Net) Queries() []Query { return n.journal.queries.snapshot() }

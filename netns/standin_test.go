@@ -89,7 +89,7 @@ func TestDeviceThatHasGoneBeforeItsStandIn(t *testing.T) {
 func TestStandInsEndWithTheSandbox(t *testing.T) {
 	inner, _, _, s := moved(t)
 	must(t, s.Close())
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		left, err := Devices(inner)
 		must(t, err)

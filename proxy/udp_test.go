@@ -194,9 +194,9 @@ func TestUDPPortOfAnotherProgram(t *testing.T) {
 	}
 	taken.Store(true)
 	awaitRefusal(t, conn)
-	last := r.records()[len(r.records())-1]
-	if last.Outcome != Denied || last.Process.Path != "/usr/bin/other" || len(r.records()) != 2 {
-		t.Errorf("records %v", r.records())
+	records := r.await(2)
+	if last := records[len(records)-1]; last.Outcome != Denied || last.Process.Path != "/usr/bin/other" || len(records) != 2 {
+		t.Errorf("records %v", records)
 	}
 }
 

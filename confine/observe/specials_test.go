@@ -54,7 +54,7 @@ func TestSpecialFiles(t *testing.T) {
 // await waits until an access was reported.
 func (w *watched) await(path string, kinds Kind) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		w.hold.Lock()
 		got := w.kinds(path)
 		w.hold.Unlock()

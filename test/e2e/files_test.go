@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/learn"
@@ -85,6 +87,54 @@ func TestFilesAreLearned(t *testing.T) {
 	}
 	w.operate("approve", "files", "--all")
 	finished(t, w.fileContainer().run())
+}
+
+// deviceWork writes to one device and asks it what only a terminal can tell, and
+// reads from another. It is not told EACCES, which is Landlock's.
+const deviceWork = `set -e
+echo x > /dev/written
+stty -F /dev/written 2> /tmp/answer && exit 1
+grep -q 'Inappropriate ioctl' /tmp/answer
+cat /dev/only-read
+echo finished
+`
+
+// deviceContainer has devices that are not in the baseline: the null device by
+// other names.
+func (w *world) deviceContainer(work string, edits ...edit) *container {
+	return w.container(append([]edit{policy("devices"), script(work), func(s *specs.Spec) {
+		mode := os.FileMode(0o666)
+		for _, name := range []string{"written", "only-read", "another"} {
+			s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{
+				Path: "/dev/" + name, Type: "c", Major: 1, Minor: 3, FileMode: &mode,
+			})
+		}
+	}}, edits...)...)
+}
+
+func TestFilesThatAreDevices(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.deviceContainer(deviceWork, permissive)
+	finished(t, c.run())
+	c.awaitEnd()
+	if got, want := w.granted("devices"), []string{"r /dev/only-read", "w /dev/written"}; !slices.Equal(got, want) {
+		t.Errorf("proposed %q, want %q", got, want)
+	}
+	if log := w.auditLog(c); strings.Contains(log, "UNOBSERVED") {
+		t.Errorf("something was not observed:\n%s", log)
+	}
+	if o := w.deviceContainer(deviceWork).run(); strings.Contains(o.stdout, "finished") {
+		t.Error("the workload passes without what was proposed")
+	}
+	w.operate("approve", "devices", "--all")
+	finished(t, w.deviceContainer(deviceWork).run())
+
+	for _, refused := range []string{"cat /dev/another", "echo x > /dev/only-read", "stty -F /dev/only-read"} {
+		if o := w.deviceContainer(refused).run(); o.status == 0 || !strings.Contains(o.stderr+o.stdout, "Permission denied") {
+			t.Errorf("%s is not refused: %s", refused, o)
+		}
+	}
 }
 
 // What a workload does in an enforcing run must fail as it did when it was

@@ -39,6 +39,7 @@ func BenchmarkOverhead(b *testing.B) {
 		"opens":   {"mkdir /tmp/f; for i in $(seq 2000); do echo $i > /tmp/f/$i; done", "for i in 1 2 3 4 5; do cat /tmp/f/* > /dev/null; done"},
 		"cold":    {"true", "find /usr/include /usr/lib/gcc -type f -exec cat {} + > /dev/null"},
 		"create":  {"true", "mkdir /tmp/c; for i in $(seq 3000); do echo $i > /tmp/c/$i; done; rm -r /tmp/c"},
+		"devices": {"true", "for i in $(seq 20000); do echo $i > /dev/null; done"},
 	} {
 		b.Run(name, func(b *testing.B) {
 			c := newHostContainer(b)

@@ -326,7 +326,8 @@ func (s *entries) find(e event, dir place, name string, kinds Kind) {
 	if ok {
 		s.found = append(s.found, Access{Path: path, Kinds: kinds, PID: e.pid, Binary: binary})
 	}
-	if binary == "" && kinds&Create != 0 && e.mask&unix.FAN_ONDIR == 0 {
+	// What is made in an overlay's upper directory is another file than the overlay's.
+	if binary == "" && kinds&Create != 0 && e.mask&unix.FAN_ONDIR == 0 && !dir.at.upper {
 		s.specials.created(path, dir.at.private)
 	}
 }

@@ -32,9 +32,8 @@ type specials struct {
 
 // special is one of them.
 type special struct {
-	path     string // in the container: one of its paths, for Landlock knows it by its inode
-	flags    uint   // of its mark
-	dev, ino uint64
+	path  string // in the container: one of its paths, for Landlock knows it by its inode
+	flags uint   // of its mark
 	// private says that whoever opens it is the container's.
 	private bool
 }
@@ -189,7 +188,6 @@ func (s *specials) add(fd int, sp special) error {
 	if err := unix.FanotifyMark(s.fd, unix.FAN_MARK_ADD|sp.flags, specialMask, unix.AT_FDCWD, linkTo(fd)); err != nil {
 		return os.NewSyscallError("fanotify_mark", err)
 	}
-	sp.dev, sp.ino = st.Dev, st.Ino
 	s.known[h] = sp
 	return nil
 }
@@ -212,7 +210,7 @@ func (s *specials) take(e event) (a Access, ok bool) {
 		return a, false
 	}
 	kinds := kindsOf(e.mask)
-	if kinds&Write == 0 && hasWritable(e.pid, sp) {
+	if kinds&Write == 0 && hasWritable(e.pid, sp.path) {
 		kinds |= Write
 	}
 	s.silence(e.child, sp, kinds)
@@ -222,10 +220,11 @@ func (s *specials) take(e event) (a Access, ok bool) {
 // maxDescriptors is how many of a process are looked at.
 const maxDescriptors = 1024
 
-// hasWritable tells whether a process has one open for writing: its mode has no
+// hasWritable tells whether a process has a file open for writing: its mode has no
 // event, and a device that is used by ioctl(2) alone has none of a write either
-// until it is closed.
-func hasWritable(pid int, sp special) bool {
+// until it is closed. It only reads links, for a stat of what else the process has
+// may wait for a file server.
+func hasWritable(pid int, file string) bool {
 	dir, err := os.Open(procPath(pid, "fd"))
 	if err != nil {
 		return false // it has ended, and closed what it had
@@ -233,8 +232,7 @@ func hasWritable(pid int, sp special) bool {
 	defer dir.Close()
 	names, _ := dir.Readdirnames(maxDescriptors)
 	for _, name := range names {
-		var st unix.Stat_t
-		if unix.Stat(path.Join(dir.Name(), name), &st) != nil || st.Dev != sp.dev || st.Ino != sp.ino {
+		if link, err := os.Readlink(path.Join(dir.Name(), name)); err != nil || link != file {
 			continue
 		}
 		info, err := os.ReadFile(procPath(pid, "fdinfo/"+name))

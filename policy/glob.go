@@ -13,7 +13,7 @@ import (
 // glob is a compiled pattern in the dialect that OpenShell's matcher has (the
 // globset crate with a literal separator): `*` and `?` stay within a
 // component, `**` as a whole component crosses, `[a-z]` and `[!a-z]` are
-// classes, `{a,b}` alternatives, `\` escapes.
+// classes, `{a,b}` alternatives, of which empty ones do not count, `\` escapes.
 //
 // It runs on the regexp package, whose time is linear in the input whatever
 // the pattern: the text it is matched against is the workload's.
@@ -57,7 +57,7 @@ func compileGlob(pattern string, separator byte) (glob, error) {
 	if err := t.translate(); err != nil {
 		return glob{}, fmt.Errorf("glob %q: %w", pattern, err)
 	}
-	expr, err := regexp.Compile(`(?s)\A(?:` + t.out.String() + `)\z`)
+	expr, err := regexp.Compile(`(?s)\A(?:` + string(t.out) + `)\z`)
 	if err != nil {
 		// Classes are the only text taken over from the pattern.
 		var cause *syntax.Error
@@ -102,10 +102,45 @@ func (g glob) match(s string) bool {
 type globTranslator struct {
 	rest      string
 	separator byte
-	out       strings.Builder
-	depth     int  // open braces
-	component bool // something stands in the current component already
+	out       []byte
+	braces    []alternatives // those that are open
+	component bool           // something stands in the current component already
 }
+
+// alternatives are those of an open brace so far.
+type alternatives struct {
+	start int  // of the current one in the output
+	some  bool // an earlier one is not empty
+}
+
+// group starts the expression of a brace.
+const group = "(?:"
+
+// endAlternative ends the current one, which counts unless it is empty.
+func (t *globTranslator) endAlternative() {
+	last := &t.braces[len(t.braces)-1]
+	if len(t.out) == last.start {
+		return
+	}
+	if last.some {
+		t.out = slices.Insert(t.out, last.start, '|')
+	}
+	last.start, last.some = len(t.out), true
+}
+
+// endBrace ends a brace, of which nothing is left if all in it is empty.
+func (t *globTranslator) endBrace() {
+	t.endAlternative()
+	last := len(t.braces) - 1
+	if t.braces[last].some {
+		t.write(")")
+	} else {
+		t.out = t.out[:len(t.out)-len(group)]
+	}
+	t.braces = t.braces[:last]
+}
+
+func (t *globTranslator) write(expr string) { t.out = append(t.out, expr...) }
 
 func (t *globTranslator) translate() error {
 	within := `[^` + regexp.QuoteMeta(string(t.separator)) + `]`
@@ -115,26 +150,29 @@ func (t *globTranslator) translate() error {
 			t.star(within)
 			continue
 		case '?':
-			t.out.WriteString(within)
+			t.write(within)
 		case '[':
 			if err := t.class(); err != nil {
 				return err
 			}
 			continue
 		case '{':
-			t.depth++
-			t.out.WriteString("(?:")
+			t.write(group)
+			t.braces = append(t.braces, alternatives{start: len(t.out)})
+			t.rest, t.component = t.rest[1:], false
+			continue
 		case '}':
-			if t.depth--; t.depth < 0 {
+			if len(t.braces) == 0 {
 				return errors.New("unopened '}'")
 			}
-			t.out.WriteByte(')')
+			t.endBrace()
 		case ',':
-			if t.depth > 0 {
-				t.out.WriteByte('|')
-			} else {
-				t.out.WriteByte(',')
+			if len(t.braces) > 0 {
+				t.endAlternative()
+				t.rest, t.component = t.rest[1:], false
+				continue
 			}
+			t.write(",")
 		case '\\':
 			if t.rest = t.rest[1:]; t.rest == "" {
 				return errors.New("dangling '\\'")
@@ -148,7 +186,7 @@ func (t *globTranslator) translate() error {
 		t.component = true
 		t.rest = t.rest[1:]
 	}
-	if t.depth > 0 {
+	if len(t.braces) > 0 {
 		return errors.New("unclosed '{'")
 	}
 	return nil
@@ -157,7 +195,7 @@ func (t *globTranslator) translate() error {
 // literal takes over one character.
 func (t *globTranslator) literal() {
 	_, size := utf8.DecodeRuneInString(t.rest)
-	t.out.WriteString(regexp.QuoteMeta(t.rest[:size]))
+	t.write(regexp.QuoteMeta(t.rest[:size]))
 	t.component = t.rest[0] != t.separator
 	t.rest = t.rest[size:]
 }
@@ -168,23 +206,32 @@ func (t *globTranslator) star(within string) {
 	stars := len(t.rest) - len(strings.TrimLeft(t.rest, "*"))
 	after := t.rest[stars:]
 	sep := regexp.QuoteMeta(string(t.separator))
-	whole := stars == 2 && !t.component && (after == "" || after[0] == t.separator)
+	whole := stars == 2 && !t.component && (after == "" || after[0] == t.separator || t.endsAlternative(after))
 	t.rest = after
 	switch {
 	case !whole:
-		t.out.WriteString(within + "*")
+		t.write(within + "*")
 		t.component = true
-	case after == "":
-		t.out.WriteString(".*")
+	case after == "" || after[0] != t.separator:
+		t.write(".*")
 	case t.separator == '/':
 		// "/**/" and a leading "**/" also stand for no component at all.
-		t.out.WriteString("(?:.*" + sep + ")?")
+		t.write("(?:.*" + sep + ")?")
 		t.rest = after[1:]
 	default:
 		// With another delimiter, OpenShell wants at least one component.
-		t.out.WriteString(".+" + sep)
+		t.write(".+" + sep)
 		t.rest = after[1:]
 	}
+}
+
+// endsAlternative reports whether a component ends with an alternative that has
+// more in it than this.
+func (t *globTranslator) endsAlternative(after string) bool {
+	if len(t.braces) == 0 || after[0] != ',' && after[0] != '}' {
+		return false
+	}
+	return len(t.out) > t.braces[len(t.braces)-1].start
 }
 
 // class translates "[...]". A class never matches the separator.
@@ -216,13 +263,13 @@ func (t *globTranslator) class() error {
 		}
 	}
 	if negated {
-		t.out.WriteString("[^" + quoted.String() + regexp.QuoteMeta(string(t.separator)) + "]")
+		t.write("[^" + quoted.String() + regexp.QuoteMeta(string(t.separator)) + "]")
 		return nil
 	}
 	if spansSeparator(members, rune(t.separator)) {
 		return fmt.Errorf("a class cannot hold %q", t.separator)
 	}
-	t.out.WriteString("[" + quoted.String() + "]")
+	t.write("[" + quoted.String() + "]")
 	return nil
 }
 

@@ -44,7 +44,7 @@ func TestExplain(t *testing.T) {
 		{"not resolved", EvalRequest{Binary: "/usr/bin/git", Host: "git.example.com", Port: 22}, false, "l4 allow, ssrf skip", "", "", ""},
 		{"other path", EvalRequest{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/users/*?q=1")}, false, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", `path: /users/\*`, ""},
 		{"other path, permissive", EvalRequest{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/users")}, true, "l4 allow, ssrf skip, l7 audit", "api 1, git 5, watch 5", "path: /users", ""},
-		{"audit", EvalRequest{Binary: "/usr/bin/curl", Host: "watch.example.com", Port: 443, HTTP: &EvalHTTP{"post", "/x"}}, false, "l4 allow, ssrf skip, l7 audit", "watch 1, api 5, git 5", "method: post", ""},
+		{"audit", EvalRequest{Binary: "/usr/bin/curl", Host: "watch.example.com", Port: 443, HTTP: &EvalHTTP{"post", "/x"}}, false, "l4 allow, ssrf skip, l7 audit", "watch 1, api 5, git 5", "method: POST", ""},
 		{"deny rule", EvalRequest{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/repos/secret")}, false, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", "", "blocked by deny rule"},
 		{"malformed", EvalRequest{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/../x")}, true, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", "", "no rule allows such a request"},
 		{"other binary", EvalRequest{Binary: "/bin/wget", Host: "git.example.com", Port: 22}, false, "l4 deny", "git 2, api 5, watch 5", "path: /bin/wget", ""},

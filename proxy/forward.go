@@ -24,6 +24,9 @@ const (
 	// maxResponseHeader bounds what an origin may make the proxy hold.
 	maxResponseHeader = 1 << 20
 	copyBuffer        = 64 << 10
+	// streamBuffer is how much of an answer in HTTP/2 may come before the client
+	// takes it; net/http's own choice, four times that, is a client's.
+	streamBuffer = 1 << 20
 	// flushInterval is how long part of an answer of known length may wait for
 	// the rest: enough for a short one to leave in one piece, header and all.
 	// ReverseProxy does not let answers of unknown length, such as streams, wait.
@@ -55,6 +58,7 @@ func (f *flow) newTransport() *http.Transport {
 		MaxResponseHeaderBytes: maxResponseHeader,
 		WriteBufferSize:        16 << 10,
 		ReadBufferSize:         16 << 10,
+		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer},
 	}
 	if f.http2 && f.scheme == "http" {
 		t.Protocols = new(http.Protocols)

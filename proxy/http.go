@@ -51,6 +51,11 @@ func serveIntercepted(w http.ResponseWriter, r *http.Request) {
 // serve decides a request and passes it on. Every request is decided anew,
 // under the policy of its own moment.
 func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
+	defer f.p.requests.Add(-1)
+	if f.p.requests.Add(1) > int64(f.p.MaxConnections) {
+		f.refuse(w, r, refusedRequests(f.p.MaxConnections))
+		return
+	}
 	if no := ambiguous(r); no != nil {
 		f.refuse(w, r, no)
 		return

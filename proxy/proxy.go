@@ -66,7 +66,7 @@ type Config struct {
 	// Reticent: refusals do not say what can be asked of Local.
 	Reticent bool
 
-	MaxConnections int           // at once; more are refused
+	MaxConnections int           // at once, and requests at once; more are refused
 	IdleTimeout    time.Duration // of kept-alive HTTP connections
 	HeaderBytes    int           // of an HTTP request's header
 }
@@ -89,6 +89,7 @@ type Proxy struct {
 
 	handlers sync.WaitGroup
 	open     atomic.Int64 // connections of the workload
+	requests atomic.Int64 // under way, on whatever connections
 	mu       sync.Mutex
 	flows    map[*flow]struct{}
 }

@@ -149,6 +149,14 @@ func refusedBusy() *refusal {
 	return no
 }
 
+// refusedRequests refuses a request where streams of HTTP/2 are as many as
+// connections may be.
+func refusedRequests(limit int) *refusal {
+	no := refusedBody(http.StatusServiceUnavailable, "busy", fmt.Sprintf("the sandbox has %d requests under way (limits.connections)", limit))
+	no.layer = LayerLimit
+	return no
+}
+
 // refusedRequest explains a request that its endpoint's rules deny.
 func (f *flow) refusedRequest(decided ruling, method, path string) *refusal {
 	r := &refusal{

@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -381,6 +382,76 @@ func TestConnectionLimit(t *testing.T) {
 	}
 	r.want("connect allowed l4 echo.example:7 policy=p", "connect allowed l4 echo.example:7 policy=p",
 		"connect denied limit (the sandbox has 2 connections open (limits.connections))")
+}
+
+// TestStreamsCountAsConnections has one connection carry what many may not.
+func TestStreamsCountAsConnections(t *testing.T) {
+	r := newRoom(t, permissive(""), func(_ *room, c *Config) { c.MaxConnections = 3 })
+	c := r.client(true)
+	statuses, bodies := map[int]int{}, []io.Reader{}
+	for range 5 {
+		resp, err := c.Get("https://" + stream + "/drip/100000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		statuses[resp.StatusCode]++
+		if resp.StatusCode == 200 {
+			bodies = append(bodies, resp.Body)
+		}
+	}
+	for _, body := range bodies { // the refusals have ended none
+		if _, err := io.ReadFull(body, make([]byte, 10)); err != nil {
+			t.Error(err)
+		}
+	}
+	if statuses[200] != 3 || statuses[503] != 2 {
+		t.Errorf("answers %v", statuses)
+	}
+	c.CloseIdleConnections()
+	refused := 0
+	for _, rec := range r.records() {
+		if rec.Layer == LayerLimit && rec.Outcome == Denied && !rec.Evidence {
+			refused++
+		}
+	}
+	if refused != 2 {
+		t.Errorf("records %v", r.records())
+	}
+}
+
+// TestAnswersAreNotHeld is TestBodiesAreNotHeld for HTTP/2, whose streams the
+// client gives no room.
+func TestAnswersAreNotHeld(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	c := r.client(true)
+	c.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
+	const streams, size = 16, 8 << 20
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before := heap()
+	for range streams {
+		resp, err := c.Get(fmt.Sprintf("https://%s/chunked/%d", stream, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+	}
+	held, last := 0, -1
+	for range 100 { // until no more comes
+		time.Sleep(200 * time.Millisecond)
+		if held = heap() - before; held-last < 1<<20 {
+			break
+		}
+		last = held
+	}
+	if most := streams * (streamBuffer + 512<<10); held > most {
+		t.Errorf("%d MiB are held for %d streams, want at most %d", held>>20, streams, most>>20)
+	}
 }
 
 // TestPlacesAreGivenBack opens and ends connections of each kind one after the

@@ -54,14 +54,15 @@ type flow struct {
 	ended     bool
 	tls       string
 	transport *http.Transport
-	exchanges map[*exchange]struct{} // under way
-	socket    *socket                // what it has become, where messages are decided
+	origins   map[*net.TCPConn]struct{} // the transport's connections
+	exchanges map[*exchange]struct{}    // under way
+	socket    *socket                   // what it has become, where messages are decided
 
 	end sync.Once
 }
 
 func (p *Proxy) newFlow(ctx context.Context) *flow {
-	f := &flow{p: p}
+	f := &flow{p: p, origins: make(map[*net.TCPConn]struct{})}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
 }
@@ -228,6 +229,9 @@ func (f *flow) finish() {
 		}
 		if transport != nil {
 			transport.CloseIdleConnections()
+		}
+		for conn := range f.origins { // there will be no more: it has ended
+			conn.Close()
 		}
 		f.p.forget(f)
 	})

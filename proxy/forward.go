@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -36,6 +37,7 @@ const (
 // offer makes an upstream connection the first one that the flow's requests
 // use. Later ones, where the origin closed it, go to the same addresses.
 func (f *flow) offer(upstream net.Conn) {
+	f.own(tcpOf(upstream))
 	f.first.Store(&upstream)
 	f.authority = f.hostPort()
 	if origin, ok := upstream.(*tls.Conn); ok {
@@ -79,10 +81,30 @@ func (f *flow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.own(conn)
 	if f.scheme == "https" {
 		return f.secure(ctx, conn)
 	}
 	return conn, nil
+}
+
+// own has a connection to the origin end with the flow. A transport keeps one of
+// HTTP/2 that is in use when it closes the idle ones.
+func (f *flow) own(conn *net.TCPConn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		conn.Close()
+		return
+	}
+	maps.DeleteFunc(f.origins, func(c *net.TCPConn, _ struct{}) bool { return closed(c) })
+	f.origins[conn] = struct{}{}
+}
+
+// closed tells whether this end of a connection is.
+func closed(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	return err != nil || raw.Control(func(uintptr) {}) != nil
 }
 
 func tcpOf(c net.Conn) *net.TCPConn {

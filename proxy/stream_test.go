@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -451,6 +453,55 @@ func TestAnswersAreNotHeld(t *testing.T) {
 	}
 	if most := streams * (streamBuffer + 512<<10); held > most {
 		t.Errorf("%d MiB are held for %d streams, want at most %d", held>>20, streams, most>>20)
+	}
+}
+
+// TestOriginsAreLeftWithTheClient has the workload hang up with streams under way.
+func TestOriginsAreLeftWithTheClient(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	for range 5 {
+		c := r.client(true)
+		for range 10 {
+			resp, err := c.Get("https://" + stream + "/drip/100000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+		}
+	}
+	var origins []*net.TCPConn
+	for _, f := range r.proxy.flowsNow() {
+		f.mu.Lock()
+		origins = slices.AppendSeq(origins, maps.Keys(f.origins))
+		client := f.client
+		f.mu.Unlock()
+		client.Close()
+	}
+	if len(origins) != 5 {
+		t.Fatalf("%d connections to origins", len(origins))
+	}
+	for n := 0; slices.ContainsFunc(origins, func(c *net.TCPConn) bool { return !closed(c) }); n++ {
+		if n == 300 {
+			t.Fatal("connections to origins are still open")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestOriginsThatHangUpAreForgotten has each request's answer end its connection.
+func TestOriginsThatHangUpAreForgotten(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	conn := r.mustDial("web.example:80")
+	for range 10 {
+		r.say(conn, "GET /x HTTP/1.1\r\nHost: web.example\r\n\r\n").echo(t)
+		for _, f := range r.proxy.flowsNow() {
+			f.transport.CloseIdleConnections()
+			f.mu.Lock()
+			if n := len(f.origins); n > 2 {
+				t.Errorf("%d connections are remembered", n)
+			}
+			f.mu.Unlock()
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.conclude(x)
 	if !f.begin(x, view) {
+		x.rec.Outcome, x.rec.Evidence, x.rec.Layer, x.rec.Reason = Denied, false, LayerL4, "policy changed"
 		f.abort()
 		panic(http.ErrAbortHandler)
 	}

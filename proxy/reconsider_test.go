@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,6 +157,36 @@ func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
 		r.await(2)
 		if last := r.records()[len(r.records())-1]; !last.Evidence || last.Outcome != Logged {
 			t.Errorf("record %s", line(last))
+		}
+	}
+}
+
+// TestPolicyThatChangesMeanwhile changes it after a request was decided and before
+// it is sent on.
+func TestPolicyThatChangesMeanwhile(t *testing.T) {
+	for _, first := range []View{enforcing(rest), permissive("")} {
+		var looks atomic.Int32
+		r := newRoom(t, first, func(r *room, c *Config) {
+			c.View = func() View {
+				if looks.Add(-1) == 0 {
+					v := enforcing("")
+					r.view.Store(&v)
+				}
+				return *r.view.Load()
+			}
+		})
+		conn := r.mustDialTLS(weather+":443", r.trust(weather))
+		r.await(1)
+		looks.Store(2)
+		io.WriteString(conn, "GET /ok/1 HTTP/1.1\r\nHost: "+weather+"\r\n\r\n")
+		ended(t, "the connection", conn)
+		r.await(2)
+		last := r.records()[1]
+		if last.Kind != Request || last.Outcome != Denied || last.Evidence || last.Reason != "policy changed" {
+			t.Errorf("record %s", line(last))
+		}
+		if seen := internet.Requests(); len(seen) > 0 {
+			t.Errorf("the origin saw %v", seen)
 		}
 	}
 }

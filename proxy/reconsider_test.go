@@ -134,8 +134,9 @@ func TestSpliceEndsWhereInspectionBegins(t *testing.T) {
 // the operator has just forbidden is nothing to be learned.
 func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
 	r := newRoom(t, enforcing(rest+"\n{host: echo.example, port: 7}"))
-	raw, kept := r.mustDial("echo.example:7"), r.mustDialTLS(weather+":443", r.trust(weather))
+	raw := r.mustDial("echo.example:7")
 	echoes(t, "the raw connection", raw)
+	kept := r.mustDialTLS(weather+":443", r.trust(weather))
 	r.say(kept, "GET /ok/1 HTTP/1.1\r\nHost: "+weather+"\r\n\r\n").echo(t)
 	r.change(enforcing(""))
 	ended(t, "the raw connection", raw)

@@ -55,6 +55,7 @@ demo: root deps build ## learn, review, approve and enforce, on an internet of i
 test: root deps build lint ## run every test (as root)
 	@status=0; \
 	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(e2e|containerd|engines)') || status=1; \
+	$(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 10m -run Million ./learn || status=1; \
 	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m ./test/e2e/... || status=1; \
 	$(MAKE) test-containerd || status=1; \
 	$(MAKE) test-engines || status=1; \
@@ -73,6 +74,10 @@ test-engines: root deps build ## run only the tests under docker, podman and CNI
 .PHONY: test-containerd-client
 test-containerd-client: root deps ## run containerd's own client tests with runc and with openshell (as root)
 	@$(CLEAN) hack/containerd-client-tests
+
+.PHONY: test-million
+test-million: check-go ## feed the learner a million hosts, programs, paths and files (minutes)
+	@LEARN_FLOOD=1000000 $(GO) test -count=1 -timeout 1h -run Million -v ./learn | grep -v '^=== '
 
 .PHONY: lint
 lint: check-go ## gofmt, go vet, staticcheck

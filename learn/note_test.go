@@ -3,14 +3,11 @@ package learn
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/state"
 )
 
@@ -95,84 +92,6 @@ func TestOldRunsAreRemoved(t *testing.T) {
 	if err != nil || len(runs) != maxRunRecords+1 || runs[0].Run != "new" || runs[1].Run != "old3" {
 		t.Errorf("%d runs, %v", len(runs), err)
 	}
-}
-
-// flood returns how many different things a hostile workload does: some more than there
-// is room for, or as many as LEARN_FLOOD says. For a million it takes minutes.
-func flood(some int) int {
-	if n, err := strconv.Atoi(os.Getenv("LEARN_FLOOD")); err == nil {
-		return n
-	}
-	return some
-}
-
-// Ever more different hosts and paths fit in bounded memory and files, and it shows on the proposals.
-func TestFlood(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
-	store := state.Open(t.TempDir())
-	l := start1(t, store, permissiveRun("r1"), Options{FlushInterval: time.Hour})
-	many := flood(8000)
-	for i := range many {
-		l.Observe(request1("GET", fmt.Sprintf("/%s/%s", name(i%3000), name(i))))
-	}
-	for i := range many {
-		l.ObserveFile(access(OpRead, "/data/"+name(i%1000)+"/"+name(i)))
-		l.ObserveFile(access(OpCreate, "/etc/"+name(i)))
-		l.Note(Note{Kind: NoteAddress, Host: name(i)})
-	}
-	for i := range many {
-		l.Observe(with(connect(), func(d *Denial) { d.Host = name(i) + ".example" }))
-	}
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	t.Logf("heap %d MiB", m.HeapAlloc>>20)
-	if m.HeapAlloc > 128<<20 {
-		t.Errorf("the heap has %d MiB", m.HeapAlloc>>20)
-	}
-	l.mu.Lock()
-	hosts, lost := len(l.waiting), l.record.Lost
-	for target := range l.waiting { // thousands of files prove nothing more
-		if strings.HasSuffix(target.host, ".example") {
-			delete(l.waiting, target)
-		}
-	}
-	l.mu.Unlock()
-	if hosts > maxTargets || lost < many-maxTargets {
-		t.Errorf("%d targets wait, %d denials are lost", hosts, lost)
-	}
-	closeLearner(t, l)
-	all, err := List(store, "agent")
-	if err != nil || len(all) != 3 {
-		t.Fatalf("%d proposals, %v", len(all), err)
-	}
-	for _, p := range all {
-		info, err := os.Stat(store.ProposalPath("agent", p.ID))
-		if err != nil || info.Size() > state.MaxFileSize {
-			t.Errorf("%s: %v, %v", p.RuleName, info, err)
-		}
-		if !p.Truncated() {
-			t.Errorf("%s is not marked: %q", p.RuleName, p.SecurityNotes)
-		}
-		t.Logf("%s: %d KiB", p.RuleName, info.Size()>>10)
-		for _, grant := range Grants(orEmpty(p.Rule)) {
-			if grant == "GET /**" || grant == "GET **" {
-				t.Errorf("%s allows %s", p.RuleName, grant)
-			}
-		}
-	}
-	if r := readRun(t, store, "r1"); r.Lost != lost {
-		t.Errorf("lost %d of %d", r.Lost, lost)
-	}
-}
-
-func orEmpty(r *policy.Rule) *policy.Rule {
-	if r == nil {
-		return &policy.Rule{}
-	}
-	return r
 }
 
 // name is a word that looks like no identifier.

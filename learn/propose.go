@@ -5,13 +5,19 @@ import (
 	"slices"
 )
 
+// maxGathered bounds what a Gatherer keeps, in bytes of memory as far as they are counted.
+const maxGathered = 128 << 20
+
 // Gatherer adds up what runs were denied, as a Learner does, in memory and without a store: the
-// proposals are those that a Learner would have written.
+// proposals are those that a Learner would have written. It is bounded: proposals that lack something for that
+// say so, and what there is no room for is counted.
 type Gatherer struct {
 	policy   string
 	evidence map[target]*Evidence
 	notes    noteCounts
 	left     int // the targets that there is still room for
+	size     int // of all evidence, in bytes
+	lost     int
 }
 
 // NewGatherer returns a Gatherer of proposals for a policy.
@@ -43,19 +49,31 @@ func (g *Gatherer) ObserveFile(run Run, a FileAccess) bool {
 
 func (g *Gatherer) take(t target, note Note, add func(*Evidence)) bool {
 	e, ok := g.evidence[t]
-	if !ok {
-		if g.left == 0 {
-			note.Kind, note.Reason = NoteOther, "there is no room for more proposals"
-			g.notes.add(note)
-			return false
-		}
+	full := g.size >= maxGathered
+	switch {
+	case !ok && (g.left == 0 || full):
+		note.Kind, note.Reason = NoteOther, "there is no room for more proposals"
+		g.notes.add(note)
+		g.lost++
+		return false
+	case !ok:
 		g.left--
 		e = newEvidence(g.policy, t)
 		g.evidence[t] = e
+		g.size += e.size()
+	case full:
+		e.hits++
+		e.truncated = true
+		return true
 	}
+	before := e.size()
 	add(e)
+	g.size += e.size() - before
 	return true
 }
+
+// Lost is how often there was no room for another proposal.
+func (g *Gatherer) Lost() int { return g.lost }
 
 // Proposals returns the proposals that the denials amount to, best first.
 func (g *Gatherer) Proposals() []Proposal {

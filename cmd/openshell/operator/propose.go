@@ -22,18 +22,21 @@ import (
 
 func policyProposeCommand() *cobra.Command {
 	var base, name string
-	var asJSON bool
+	var asJSON, truncated bool
 	cmd := &cobra.Command{
-		Use:   "propose [--base FILE] [--name NAME] [--json]",
+		Use:   "propose [--base FILE] [--name NAME] [--json | --include-truncated]",
 		Short: "Make a policy from a log of what was done",
 		Long: "Read what a workload did from standard input, and write the policy that allows it: the base, and\n" +
 			"what approving every proposal would add. Each line is a request, as openshell policy eval reads\n" +
 			"them, with \"run\" and \"time\" besides if they are known; or a file in the place of the host,\n" +
 			`as "file": {"path": "/data/x", "access": "read|write|execute"}; or an OCSF event, as` + "\n" +
 			"openshell logs SANDBOX --json prints them. No state is read or changed. What no rule can be made for is\n" +
-			"told on standard error. The exit code is 2 if the base is invalid and 1 if a line was malformed.",
-		Example: "  openshell logs build-1 --json | openshell policy propose --name build > build.yaml",
-		Args:    args(0, 0),
+			"told on standard error. Left out are proposals that do not tell all that was seen, or allow more than\n" +
+			"that because there was too much of it, unless --include-truncated is given. The exit code is 2 if the\n" +
+			"base is invalid, and 1 if a line was malformed or something was left out.",
+		Example: "  openshell logs build-1 --json | openshell policy propose --name build > build.yaml\n" +
+			"  openshell policy propose --base build.yaml --json < requests.jsonl",
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := annotations.ValidName(name); err != nil {
 				return fmt.Errorf("--name: %w", err)
@@ -50,10 +53,11 @@ func policyProposeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := p.write(cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON); err != nil {
+			complete, err := p.write(cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON, truncated)
+			if err != nil {
 				return err
 			}
-			if malformed {
+			if malformed || !complete {
 				return &exitError{exitFailed}
 			}
 			return nil
@@ -62,6 +66,8 @@ func policyProposeCommand() *cobra.Command {
 	cmd.Flags().StringVar(&base, "base", "", "the policy `FILE` to add to; the built-in default if absent")
 	cmd.Flags().StringVar(&name, "name", "proposed", "the policy's `NAME`, which the proposals' ids are made from")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the proposals instead, one JSON object a line")
+	cmd.Flags().BoolVar(&truncated, "include-truncated", false, "also what proposals allow that were cut short")
+	cmd.MarkFlagsMutuallyExclusive("json", "include-truncated")
 	return cmd
 }
 
@@ -222,9 +228,11 @@ func (p *proposer) takeFile(run learn.Run, r *logged) error {
 	return nil
 }
 
-// write writes the proposals, or the policy with all of them.
-func (p *proposer) write(out, problems io.Writer, asJSON bool) error {
+// write writes the proposals, or the policy with all of them. It is not complete where something was
+// left out that there are, or should be, proposals for.
+func (p *proposer) write(out, problems io.Writer, asJSON, truncated bool) (complete bool, err error) {
 	proposals := p.found.Proposals()
+	complete = p.found.Lost() == 0
 	for _, n := range p.found.Notes() {
 		fmt.Fprintf(problems, "not proposed: %s: %s\n", count(n.Count, "line", "lines"), n.Kind.Explain())
 		for _, s := range n.Samples {
@@ -236,24 +244,27 @@ func (p *proposer) write(out, problems io.Writer, asJSON bool) error {
 		enc.SetEscapeHTML(false)
 		for i := range proposals {
 			if err := enc.Encode(&proposals[i]); err != nil {
-				return fmt.Errorf("write proposals: %w", err)
+				return false, fmt.Errorf("write proposals: %w", err)
 			}
 		}
-		return nil
+		return complete, nil
 	}
 	learned := &policy.Policy{Version: 1}
 	for i := range proposals {
-		if proposals[i].Truncated() {
-			fmt.Fprintf(problems, "proposal %s allows more than what was seen, or not all of it: there was too much\n", proposals[i].ID)
+		if proposals[i].Truncated() && !truncated {
+			complete = false
+			fmt.Fprintf(problems, "left out, because too much was seen to tell it all: proposal %s: %s: look at it with --json, or use --include-truncated\n",
+				proposals[i].ID, subject(&proposals[i]))
+			continue
 		}
 		proposals[i].AddTo(learned)
 	}
 	data, err := policy.Marshal(policy.Merge(p.base, learned))
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = out.Write(data)
-	return err
+	return complete, err
 }
 
 // parseEvent reads an OCSF event. It is false for a line that is none.

@@ -140,7 +140,7 @@ func propose(t *testing.T, base string, lines []string, asJSON bool) string {
 		t.Fatal(malformed, err)
 	}
 	var out bytes.Buffer
-	if err := p.write(&out, io.Discard, asJSON); err != nil {
+	if _, err := p.write(&out, io.Discard, asJSON, true); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, base, strings.Join(lines, "\n"))
 	}
 	return out.String()

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -140,5 +141,30 @@ func TestProposeRefuses(t *testing.T) {
 	}
 	if stdout := n.run("policy", "propose"); !strings.Contains(stdout, "version: 1") {
 		t.Errorf("an empty log: %s", stdout)
+	}
+}
+
+// What too much was seen of is left out, as approve --all leaves it out, and what there is no room for is told.
+func TestProposeLeavesOutWhatIsCutShort(t *testing.T) {
+	n := newNode(t)
+	var log strings.Builder
+	log.WriteString(`{"binary":"/usr/bin/git","host":"git.example.com","port":443}` + "\n")
+	for i := range 300 {
+		fmt.Fprintf(&log, `{"binary":"/usr/bin/make","file":{"path":"/data/d%[1]dx/%[1]d.c","access":"read"}}`+"\n", i)
+	}
+	stdout, stderr, code := n.runWith(log.String(), "policy", "propose")
+	if code != 1 || !strings.Contains(stdout, "git.example.com") || strings.Contains(stdout, "/data") ||
+		!strings.Contains(stderr, "left out") || !strings.Contains(stderr, "--include-truncated") {
+		t.Errorf("exit %d, %s\n%s", code, stderr, stdout)
+	}
+	if stdout, stderr, code = n.runWith(log.String(), "policy", "propose", "--include-truncated"); code != 0 || !strings.Contains(stdout, "/data") {
+		t.Errorf("exit %d, %s\n%s", code, stderr, stdout)
+	}
+	log.Reset()
+	for i := range 4100 {
+		fmt.Fprintf(&log, `{"binary":"/usr/bin/git","host":"h%d.example.com","port":443}`+"\n", i)
+	}
+	if _, stderr, code = n.runWith(log.String(), "policy", "propose", "--json"); code != 1 || !strings.Contains(stderr, "not proposed: 4 lines") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

@@ -42,6 +42,9 @@ func Parse(data []byte) (*Policy, []Warning, error) {
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(a.Line-b.Line, a.Column-b.Column)
 	})
+	slices.SortStableFunc(d.warnings, func(a, b Warning) int {
+		return cmp.Or(a.Line-b.Line, a.Column-b.Column)
+	})
 	if err := d.problems.asError(); err != nil {
 		return nil, d.warnings, err
 	}

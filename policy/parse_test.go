@@ -327,6 +327,13 @@ func TestParseWarnings(t *testing.T) {
 	}
 }
 
+func TestParseWarnsInOrder(t *testing.T) {
+	_, warnings, err := Parse([]byte("version: 1\nnetwork_policies:\n  b: {binaries: [{path: /b}], endpoints: []}\n  a: {endpoints: [{host: h.example, port: 1}]}\n"))
+	if err != nil || len(warnings) != 2 || warnings[0].Line != 3 || warnings[1].Line != 4 {
+		t.Errorf("%v, %v", warnings, err)
+	}
+}
+
 // Fields of OpenShell's that ask for nothing are no reason to refuse a policy.
 func TestParseVacuousUnsupportedFields(t *testing.T) {
 	mustParse(t, endpointYAML(`host: h.example, port: 1, allow_uninspected_credentials: false, signing_region: "", graphql_max_body_bytes: 0, mcp: {}`))

@@ -12,7 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/policy"
 )
 
@@ -263,6 +265,67 @@ func TestProposalsAreComplete(t *testing.T) {
 	}
 	if proposed < int(n)*3 {
 		t.Errorf("%d denials in %d logs: the test says too little", proposed, n)
+	}
+}
+
+// eventOf is what a sandbox logs of a request, or false for one that it would not have forwarded.
+func eventOf(t *testing.T, r *logged) (string, bool) {
+	t.Helper()
+	e := audit.Event{
+		Time: time.Unix(1767322000, 0), Sandbox: r.Run, Mode: "permissive", Class: audit.ClassNetwork, Activity: "OPEN",
+		Action: audit.ActionAllowed, Disposition: audit.DispositionLogged, Process: &audit.Process{PID: 7, Path: r.Binary, Ancestors: r.Ancestors},
+		Host: strings.Trim(r.Host, "[]"), Port: r.Port, Protocol: "tcp",
+	}
+	if r.Protocol != "" {
+		e.Protocol = r.Protocol
+	}
+	if r.HTTP != nil {
+		target, _, err := policy.CanonicalTarget(r.HTTP.Target, true)
+		if err != nil {
+			return "", false
+		}
+		e.Class, e.Activity, e.HTTP = audit.ClassHTTP, r.HTTP.Method, &audit.HTTP{Method: r.HTTP.Method, Scheme: "https", Path: target}
+	}
+	line, err := audit.MarshalOCSF(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(line), true
+}
+
+// A log of events gives a policy that allows what the requests that they tell of do.
+func TestProposalsOfEventsAreComplete(t *testing.T) {
+	for seed := range uint64(40) {
+		d := logDice{rand.New(rand.NewPCG(seed, 4))}
+		var requests []logged
+		var lines []string
+		for len(lines) < 20 {
+			var r logged
+			if err := parseStrictly([]byte(d.line()), &r); err != nil {
+				t.Fatal(err)
+			}
+			r.ResolvedIPs, r.GraphQL, r.JSONRPC, r.WebSocketText = nil, nil, nil, nil
+			if r.File != nil {
+				continue
+			}
+			if line, ok := eventOf(t, &r); ok {
+				requests, lines = append(requests, r), append(lines, line)
+			}
+		}
+		out := propose(t, "", lines, false)
+		p, _, err := policy.Parse([]byte(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		engine, err := policy.Compile(p, policy.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range requests {
+			if got, err := engine.Evaluate(r.EvalRequest, false); err != nil || got.Decision != "allow" {
+				t.Fatalf("seed %d: %+v, %v\nof %s\nproposed:\n%s", seed, got, err, lines[i], out)
+			}
+		}
 	}
 }
 

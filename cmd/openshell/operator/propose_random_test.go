@@ -249,7 +249,7 @@ func checkProposals(t *testing.T, seed uint64) (proposed int) {
 
 // Whatever was denied and can be allowed is allowed by what is proposed.
 func TestProposalsAreComplete(t *testing.T) {
-	n := uint64(40)
+	n := uint64(25)
 	if s := os.Getenv("PROPOSE_SEEDS"); s != "" { // as many as wanted, besides what suits every day
 		var err error
 		if n, err = strconv.ParseUint(s, 10, 32); err != nil {

@@ -191,8 +191,6 @@ func TestAdmissionThatFailsEndsTheSandbox(t *testing.T) {
 	}
 }
 
-func addrPort(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
-
 // The engine writes the hosts file while the network is put together.
 func TestLateHostsFile(t *testing.T) {
 	c := newNode(t)

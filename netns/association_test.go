@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAssociationsAreToldApart(t *testing.T) {
@@ -37,20 +39,25 @@ func TestAssociationsAreToldApart(t *testing.T) {
 // pair returns two UDP sockets that are connected to each other.
 func pair(t *testing.T) (a, b net.Conn) {
 	t.Helper()
-	var conns [2]*net.UDPConn
-	loopback := netip.MustParseAddrPort("127.0.0.1:0")
-	l, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
-	must(t, err)
-	first := l.LocalAddr().(*net.UDPAddr)
-	conns[0], err = net.DialUDP("udp4", nil, first)
-	must(t, err)
-	second := conns[0].LocalAddr().(*net.UDPAddr)
-	l.Close()
-	conns[1], err = net.DialUDP("udp4", first, second)
-	must(t, err)
-	for _, c := range conns {
+	var sockets [2]*net.UDPConn
+	var conns [2]net.Conn
+	for i := range sockets {
+		var err error
+		sockets[i], err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		must(t, err)
+	}
+	for i, s := range sockets { // both have their ports: nobody else can take one
+		f, err := s.File()
+		must(t, err)
+		must(t, unix.Connect(int(f.Fd()), sockaddr(sockets[1-i].LocalAddr().(*net.UDPAddr).AddrPort())))
+		conns[i], err = net.FileConn(f)
+		must(t, err)
+		f.Close()
+	}
+	for i, c := range conns {
+		sockets[i].Close()
 		t.Cleanup(func() { c.Close() })
-		must(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+		must(t, c.SetDeadline(time.Now().Add(patience)))
 	}
 	return conns[0], conns[1]
 }
@@ -85,7 +92,7 @@ func TestAssociationRelays(t *testing.T) {
 	cancel()
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the relay goes on")
 	}
 	if a.Refused.Load() {
@@ -103,7 +110,7 @@ func TestAssociationTellsARefusal(t *testing.T) {
 	client.Write([]byte("anybody?"))
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the relay goes on")
 	}
 	if !a.Refused.Load() {

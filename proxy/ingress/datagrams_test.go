@@ -222,7 +222,7 @@ func TestAnswersComeFromTheAddressThatWasAsked(t *testing.T) {
 		if e.Destination != stranger {
 			t.Errorf("%v", e)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("what nobody has asked for was taken for an answer")
 	}
 }

@@ -22,13 +22,15 @@ func (p *Proxy) serveExplicit(w http.ResponseWriter, r *http.Request) {
 	case r.URL.IsAbs():
 		p.serveForward(w, r, client)
 	default:
-		badTarget("an HTTP proxy takes CONNECT or a request in absolute form").writeFor(w, "", false, nil)
+		client.refuseTarget(w, "an HTTP proxy takes CONNECT or a request in absolute form")
 	}
 }
 
-func badTarget(detail string) *refusal {
-	return &refusal{status: http.StatusBadRequest, layer: LayerHTTP, reason: detail,
-		body: refusalBody{Error: "invalid_request_target", Detail: detail}}
+// refuseTarget answers a request to the proxy itself that names no destination.
+func (f *flow) refuseTarget(w http.ResponseWriter, detail string) {
+	f.deny(LayerHTTP, detail)
+	no := refusal{status: http.StatusBadRequest, body: refusalBody{Error: "invalid_request_target", Detail: detail}}
+	no.writeFor(w, "", false, nil)
 }
 
 // branch returns a flow to one destination on behalf of a client's connection
@@ -48,7 +50,7 @@ func (p *Proxy) branch(ctx context.Context, client *flow, host string, port uint
 func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flow) {
 	host, port, ok := splitTarget(r.Host, "")
 	if !ok {
-		badTarget("CONNECT wants host:port").writeFor(w, "", false, nil)
+		client.refuseTarget(w, "CONNECT wants host:port")
 		return
 	}
 	f := p.branch(client.ctx, client, host, port)
@@ -101,12 +103,12 @@ func buffered(r *bufio.Reader) []byte {
 
 func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flow) {
 	if r.URL.Scheme != "http" {
-		badTarget("Use CONNECT for HTTPS URLs").writeFor(w, "", false, nil)
+		client.refuseTarget(w, "Use CONNECT for HTTPS URLs")
 		return
 	}
 	host, port, ok := splitTarget(r.URL.Host, "80")
 	if !ok {
-		badTarget("the URL has no valid host and port").writeFor(w, "", false, nil)
+		client.refuseTarget(w, "the URL has no valid host and port")
 		return
 	}
 	f := p.branch(r.Context(), client, host, port)

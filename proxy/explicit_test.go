@@ -169,3 +169,23 @@ func TestLongHeadersAreRefused(t *testing.T) {
 		t.Errorf("answer %.60q", b)
 	}
 }
+
+func TestRefusedTargetsAreRecorded(t *testing.T) {
+	r := newRoom(t, permissive(""))
+	for _, request := range []string{
+		"GET /x HTTP/1.1\r\nHost: web.example\r\n\r\n",
+		"GET https://web.example/x HTTP/1.1\r\nHost: web.example\r\n\r\n",
+		"GET http://web.example:0/x HTTP/1.1\r\nHost: web.example\r\n\r\n",
+		"CONNECT web.example HTTP/1.1\r\nHost: web.example\r\n\r\n",
+	} {
+		if resp := r.say(r.mustDial(explicitProxy), request); resp.StatusCode != 400 {
+			t.Errorf("%q: status %d", request, resp.StatusCode)
+		}
+	}
+	r.want(
+		"connect denied http-parser "+explicitProxy+" (an HTTP proxy takes CONNECT or a request in absolute form)",
+		"connect denied http-parser "+explicitProxy+" (Use CONNECT for HTTPS URLs)",
+		"connect denied http-parser "+explicitProxy+" (the URL has no valid host and port)",
+		"connect denied http-parser "+explicitProxy+" (CONNECT wants host:port)",
+	)
+}

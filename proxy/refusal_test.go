@@ -88,6 +88,8 @@ func TestRefusalsOfConnect(t *testing.T) {
 		"connect denied l4 web.example:443 EVIDENCE (endpoint web.example:443 is not allowed by any policy)",
 		"connect denied ssrf private.example:80 (allowed_ips check failed: 10.45.0.10 is not within the endpoint's allowed_ips)",
 		"connect denied upstream refused.example:80 (*",
+		"connect denied http-parser "+explicitProxy+" (CONNECT wants host:port)",
+		"connect denied http-parser "+explicitProxy+" (CONNECT wants host:port)",
 	)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -16,28 +17,46 @@ import (
 // rewritten (the ctnetlink subsystem of nfnetlink, linux/netfilter/nfnetlink_conntrack.h).
 // It is safe for concurrent use.
 type Conntrack struct {
-	mu   sync.Mutex // the kernel answers one request of a socket at a time
-	conn *netlink.Conn
+	mu       sync.Mutex // guards what follows
+	fd       int        // -1 once it is closed
+	sequence uint32     // of the last request
+	buf      [8192]byte
 }
 
 // NewConntrack opens a connection tracking socket in the namespace.
 func NewConntrack(n *Namespace) (*Conntrack, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: n.Fd()})
+	c := &Conntrack{fd: -1}
+	err := n.Do(func() (err error) {
+		c.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+		return os.NewSyscallError("socket", err)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open connection tracking: %w", err)
 	}
-	c := &Conntrack{conn: conn}
+	// The kernel answers within the call that asks; it is not to be waited for.
+	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		c.Close()
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
 	// No connection has port 0, so that the only answer is that there is none.
 	nobody := netip.AddrPortFrom(ProxyAddr4, 0)
 	if _, _, err := c.original(nobody, nobody); !errors.Is(err, ErrNoConnection) {
-		conn.Close()
+		c.Close()
 		return nil, fmt.Errorf("the kernel needs nf_conntrack_netlink: %w", err)
 	}
 	return c, nil
 }
 
 // Close closes the connection tracking socket.
-func (c *Conntrack) Close() error { return c.conn.Close() }
+func (c *Conntrack) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fd := c.fd
+	if c.fd = -1; fd < 0 {
+		return os.ErrClosed
+	}
+	return unix.Close(fd)
+}
 
 // ErrNoConnection says that the kernel does not know the connection any more.
 var ErrNoConnection = errors.New("the kernel does not track this connection")
@@ -68,25 +87,52 @@ func (c *Conntrack) original(here, there netip.AddrPort) (source, destination ne
 		return source, destination, err
 	}
 	c.mu.Lock()
-	msgs, err := c.conn.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | ctGet),
-			// The kernel says of its one answer that others follow. The
-			// acknowledgement is the end.
-			Flags: netlink.Request | netlink.Acknowledge,
-		},
-		Data: request,
-	})
-	c.mu.Unlock()
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return source, destination, ErrNoConnection
-	case err != nil:
-		return source, destination, err
-	case len(msgs) != 2:
-		return source, destination, fmt.Errorf("%d answers for one connection", len(msgs)-1)
+	defer c.mu.Unlock()
+	answer, err := c.ask(request)
+	if errors.Is(err, unix.ENOENT) {
+		err = ErrNoConnection
 	}
-	return parseConntrack(msgs[0].Data)
+	if err != nil {
+		return source, destination, err
+	}
+	return parseConntrack(answer)
+}
+
+// ask returns the kernel's one answer to a request, which c.buf holds. Every
+// connection waits for it: these are two system calls and no more.
+func (c *Conntrack) ask(request []byte) ([]byte, error) {
+	c.sequence++
+	header := unix.NlMsghdr{
+		Len:  uint32(unix.NLMSG_HDRLEN + len(request)),
+		Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | ctGet, Flags: unix.NLM_F_REQUEST, Seq: c.sequence,
+	}
+	message := make([]byte, 0, header.Len)
+	message = binary.NativeEndian.AppendUint32(message, header.Len)
+	message = binary.NativeEndian.AppendUint16(message, header.Type)
+	message = binary.NativeEndian.AppendUint16(message, header.Flags)
+	message = binary.NativeEndian.AppendUint32(message, header.Seq)
+	message = binary.NativeEndian.AppendUint32(message, header.Pid)
+	if err := unix.Sendto(c.fd, append(message, request...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, os.NewSyscallError("sendto", err)
+	}
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf[:], 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, os.NewSyscallError("recvfrom", err)
+		}
+		answer := c.buf[:n]
+		if n < unix.NLMSG_HDRLEN || binary.NativeEndian.Uint32(answer[8:]) != c.sequence {
+			continue // to an earlier request
+		}
+		kind, payload := binary.NativeEndian.Uint16(answer[4:]), answer[unix.NLMSG_HDRLEN:]
+		if kind == unix.NLMSG_ERROR && len(payload) >= 4 {
+			return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(payload)))
+		}
+		return payload, nil
+	}
 }
 
 // Of enum cntl_msg_types, ctattr_type, ctattr_tuple, ctattr_ip and

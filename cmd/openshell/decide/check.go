@@ -25,23 +25,37 @@ func (c *choice) pinned() string {
 	return c.proposal.ID + "@" + c.proposal.Digest
 }
 
-// check reports what is in the way of approving all of them: the node's maximum policy, or that the effective
-// policy would not be valid. Each may be fine, and there may still be too many paths together, or
-// endpoints that contradict those of the base.
+// check reports what is in the way of approving all of them.
 func check(now *sandbox.Policies, all []choice) error {
-	learned := now.Learned.Clone()
-	var exceeding []error
+	if _, exceeding := allowed(now, all); exceeding != nil {
+		return exceeding
+	}
+	return checkTogether(now, all)
+}
+
+// allowed are those of them that do not exceed the node's maximum policy by themselves; the error names the
+// others.
+func allowed(now *sandbox.Policies, all []choice) (some []choice, exceeding error) {
+	var errs []error
 	for i := range all {
 		c := &all[i]
 		added := &policy.Policy{Version: 1}
 		c.proposal.AddEditTo(added, c.edit)
 		if err := now.CheckAddition(added); err != nil {
-			exceeding = append(exceeding, fmt.Errorf("proposal %s is not approved: %w", c.proposal.ID, err))
+			errs = append(errs, fmt.Errorf("proposal %s is not approved: %w", c.proposal.ID, err))
+			continue
 		}
-		c.proposal.AddEditTo(learned, c.edit)
+		some = append(some, *c)
 	}
-	if len(exceeding) > 0 {
-		return errors.Join(exceeding...)
+	return some, errors.Join(errs...)
+}
+
+// checkTogether reports what all of them would make of the effective policy that must not be. Each may be fine,
+// and there may still be too many paths together, or endpoints that contradict those of the base.
+func checkTogether(now *sandbox.Policies, all []choice) error {
+	learned := now.Learned.Clone()
+	for i := range all {
+		all[i].proposal.AddEditTo(learned, all[i].edit)
 	}
 	effective := policy.Merge(now.Base, learned)
 	if err := effective.Validate(); err != nil {

@@ -44,25 +44,58 @@ type Change struct {
 // the effective one invalid, and so is one that grows meanwhile.
 func (r *Reviewer) Approve(ctx context.Context, policyName string, ids []string) (Change, error) {
 	return r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
-		var all []choice
-		for _, id := range ids {
-			p, err := r.proposal(policyName, id)
-			if err != nil {
-				return err
-			}
-			all = append(all, choice{p, p.Proposed(), id})
+		all, err := r.choices(policyName, ids)
+		if err != nil {
+			return err
 		}
 		if err := check(now, all); err != nil {
 			return err
 		}
-		var pinned []string
-		for i := range all {
-			pinned = append(pinned, all[i].pinned())
-		}
-		result, err := learn.Approve(r.Store, policyName, pinned, r.By)
-		c.Approved, c.Superseded = result.Approved, result.Superseded
-		return err
+		return r.approve(policyName, all, c)
 	})
+}
+
+// ApproveAllowed is Approve that leaves out what exceeds the node's maximum policy, and approves the rest.
+// The error names what was left out.
+func (r *Reviewer) ApproveAllowed(ctx context.Context, policyName string, ids []string) (Change, error) {
+	return r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
+		all, err := r.choices(policyName, ids)
+		if err != nil {
+			return err
+		}
+		some, exceeding := allowed(now, all)
+		if len(some) == 0 {
+			return exceeding
+		}
+		if err := checkTogether(now, some); err != nil {
+			return errors.Join(err, exceeding)
+		}
+		return errors.Join(r.approve(policyName, some, c), exceeding)
+	})
+}
+
+// choices are the proposals that ids name, to be approved as they are.
+func (r *Reviewer) choices(policyName string, ids []string) ([]choice, error) {
+	var all []choice
+	for _, id := range ids {
+		p, err := r.proposal(policyName, id)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, choice{p, p.Proposed(), id})
+	}
+	return all, nil
+}
+
+// approve puts in force what was checked.
+func (r *Reviewer) approve(policyName string, all []choice, c *Change) error {
+	var pinned []string
+	for i := range all {
+		pinned = append(pinned, all[i].pinned())
+	}
+	result, err := learn.Approve(r.Store, policyName, pinned, r.By)
+	c.Approved, c.Superseded = result.Approved, result.Superseded
+	return err
 }
 
 // ApproveEdited is Approve for one proposal, of which less is put in force.

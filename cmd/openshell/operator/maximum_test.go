@@ -24,14 +24,14 @@ network_policies:
   github: {endpoints: [{host: '*.github.com', port: 443, protocol: rest, enforcement: enforce, access: read-only}], binaries: [{path: /usr/bin/**}]}
 `
 
-// What exceeds the node's maximum is not approved, nor is anything with it.
+// What exceeds the node's maximum is not approved, nor is anything that is named with it; --all leaves it out.
 func TestApproveStaysWithinTheMaximum(t *testing.T) {
 	n := newNode(t)
 	n.write(n.policyFile("agent"), agentPolicy)
 	n.write(n.config, n.read(n.config)+"maximum_policy: "+n.maximum(githubOnly)+"\n")
 	n.learn("agent", "r1", request("api.github.com", "GET", "/repos/o/r"), denied("db.example.com", 5432))
 	github, db := n.proposals("agent")["api.github.com"], n.proposals("agent")["db.example.com"]
-	for _, args := range [][]string{{"--all"}, {db.ID}, {github.ID, db.ID}} {
+	for _, args := range [][]string{{db.ID}, {github.ID, db.ID}} {
 		message := n.fails(append([]string{"approve", "agent"}, args...)...)
 		wantContains(t, message, "proposal "+db.ID+" is not approved", "exceeds the node's maximum policy", db.RuleName)
 		wantLacks(t, message, github.ID)
@@ -41,7 +41,17 @@ func TestApproveStaysWithinTheMaximum(t *testing.T) {
 			t.Errorf("%s is %s", p.ID, p.Status)
 		}
 	}
-	wantContains(t, n.run("approve", "agent", github.ID), "approved "+github.ID)
+	stdout, stderr, code := n.runWith("", "approve", "agent", "--all")
+	wantContains(t, stdout, "approved "+github.ID, "+ ")
+	wantLacks(t, stdout, db.ID, "approved already")
+	wantContains(t, stderr, "proposal "+db.ID+" is not approved", "exceeds the node's maximum policy")
+	if p := n.proposals("agent"); code != 1 || p["api.github.com"].Status != learn.StatusApproved || p["db.example.com"].Status != learn.StatusPending {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	stdout, _, code = n.runWith("", "approve", "agent", "--all") // nothing else is left
+	if code != 1 || stdout != "" {
+		t.Errorf("exit %d, %q", code, stdout)
+	}
 
 	// Narrowed afterwards, it names what has to be taken back, which can be.
 	n.maximum(agentPolicy)

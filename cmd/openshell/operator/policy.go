@@ -90,7 +90,11 @@ func named(c *config.Config, store *state.Store, name string) (*sandbox.Policies
 	if err != nil {
 		return nil, err
 	}
-	if len(ids) == 0 {
+	runs, err := store.Runs(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids)+len(runs) == 0 {
 		return nil, fmt.Errorf("policy %s: there is none: write %s, or run a container permissively with that name", name, ownFile(c, name))
 	}
 	return p, nil

@@ -24,11 +24,14 @@ func approveCommand() *cobra.Command {
 		Long: "Add the rules of proposals to a policy, exactly as shown and each under its own key, and print\n" +
 			"the difference. An ID may be cut short as long as it is unique. ID@DIGEST, as openshell show\n" +
 			"prints it, approves only the rule that was looked at, should the proposal have grown since.\n" +
-			"--all leaves out, and fails for, proposals that do not tell all that was seen, or allow more\n" +
-			"than that because there was too much of it, unless --include-truncated is given too.\n" +
+			"Proposals that are named are approved all or none. --all approves what it can: it leaves out, and\n" +
+			"fails for, what exceeds the node's maximum policy, and proposals that do not tell all that was seen,\n" +
+			"or allow more than that because there was too much of it, unless --include-truncated is given too.\n" +
 			"--edit approves less than what is proposed: the rule in FILE, a policy with nothing else in it,\n" +
 			"in place of the proposal's and under its key.",
 		Example: "  openshell approve agent p-3f9a1c2b\n" +
+			"  openshell show p-3f9a1c2b --rule > narrower.yaml  # and take out what is not wanted\n" +
+			"  openshell approve agent p-3f9a1c2b --edit narrower.yaml\n" +
 			"  openshell approve agent --all",
 		Args: args(1, -1),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -51,6 +54,9 @@ func approveCommand() *cobra.Command {
 			}
 			var leftOut error
 			if all {
+				if _, err := named(r.Config, r.Store, name); err != nil {
+					return err
+				}
 				ids, leftOut, err = r.Pending(name, truncated)
 			} else {
 				ids, err = r.Match(name, ids)
@@ -66,7 +72,11 @@ func approveCommand() *cobra.Command {
 				writeReloaded(cmd.OutOrStdout(), reloaded)
 				return errors.Join(leftOut, err)
 			}
-			c, err := r.Approve(cmd.Context(), name, ids)
+			approve := r.Approve
+			if all {
+				approve = r.ApproveAllowed
+			}
+			c, err := approve(cmd.Context(), name, ids)
 			writeApproval(cmd.OutOrStdout(), c, err)
 			return errors.Join(err, leftOut)
 		},

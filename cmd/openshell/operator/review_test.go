@@ -234,3 +234,13 @@ func TestExportRefuses(t *testing.T) {
 	n.learn("fresh", "r1", denied("a.example.com", 443))
 	wantContains(t, n.run("policy", "show", "fresh"), "# base: the built-in default", "include_workdir: true")
 }
+
+// A slip of the pen is no policy with nothing to approve, but one whose runs were denied nothing is.
+func TestApproveAllOfNothing(t *testing.T) {
+	n := newNode(t)
+	n.learn("agent", "r1")
+	if out := n.run("approve", "agent", "--all"); out != "nothing is pending for policy agent\n" {
+		t.Errorf("%q", out)
+	}
+	wantContains(t, n.fails("approve", "agnet", "--all"), "policy agnet: there is none")
+}

@@ -76,7 +76,7 @@ func (m *model) askAll() {
 		m.fail(errors.New("nothing that is listed waits for approval" + left))
 		return
 	}
-	m.ask(fmt.Sprintf("approve %s%s?", describe.Count(len(keys), "proposal", "proposals"), left), m.desk.approve(keys))
+	m.ask(fmt.Sprintf("approve %s%s?", describe.Count(len(keys), "proposal", "proposals"), left), m.desk.approveAllowed(keys))
 }
 
 func (m *model) askUndo(p *learn.Proposal) {

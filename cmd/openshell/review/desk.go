@@ -144,6 +144,14 @@ func (d *desk) approve(keys []string) tea.Cmd {
 	}
 }
 
+// approveAllowed is approve for many, of which those are left out that exceed the maximum policy.
+func (d *desk) approveAllowed(keys []string) tea.Cmd {
+	return func() tea.Msg {
+		change, err := d.reviewer.ApproveAllowed(d.ctx, d.policy, keys)
+		return decided{"approved", change, err}
+	}
+}
+
 func (d *desk) approveEdited(key string, edit learn.Edit) tea.Cmd {
 	return func() tea.Msg {
 		change, err := d.reviewer.ApproveEdited(d.ctx, d.policy, key, edit)

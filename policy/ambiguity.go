@@ -159,7 +159,7 @@ func (a *ambiguity) report(first, second *site, at service, conflicts []string) 
 		printable(first.key), first.index, first.endpoint.selector(), printable(second.key), second.index, second.endpoint.selector(), at.port, strings.Join(conflicts, "; "))
 	switch {
 	case tolerated:
-		a.v.warn(second.path, "%s; the stricter holds, but OpenShell itself would refuse the policy", text)
+		a.v.warn(second.path, "%s; the stricter holds, "+inOpenShell, text)
 	case len(a.reported) > maxAmbiguities:
 		a.v.problem(second.path, "more endpoints overlap with conflicting metadata")
 	default:

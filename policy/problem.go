@@ -35,6 +35,12 @@ func (p Problem) Error() string {
 // Warning is something a policy's author should know, though it is valid.
 type Warning Problem
 
+// inOpenShell ends a warning of what OpenShell refuses.
+const inOpenShell = "but OpenShell itself would refuse the policy"
+
+// RefusedByOpenShell reports whether it is about what OpenShell itself does not load.
+func (w Warning) RefusedByOpenShell() bool { return strings.HasSuffix(w.Reason, inOpenShell) }
+
 // String renders a warning like a problem.
 func (w Warning) String() string { return Problem(w).Error() }
 

@@ -14,10 +14,20 @@ import (
 // takes. It excludes other processes and other callers in this one, and it is gone when
 // its holder dies. Everything that changes a file of a policy holds it.
 func (s *Store) Lock(policyName string) (unlock func(), err error) {
+	return s.lock(policyName, "lock")
+}
+
+// LockDecisions takes the lock of those who decide on a policy's proposals, from before they look until what they
+// decided is on disk. Runs go on writing proposals meanwhile. Who needs both locks takes this one first.
+func (s *Store) LockDecisions(policyName string) (unlock func(), err error) {
+	return s.lock(policyName, "decisions.lock")
+}
+
+func (s *Store) lock(policyName, name string) (unlock func(), err error) {
 	if err := CheckName(policyName); err != nil {
 		return nil, fmt.Errorf("locking a policy: %w", err)
 	}
-	path := filepath.Join(s.PolicyDir(policyName), "lock")
+	path := filepath.Join(s.PolicyDir(policyName), name)
 	for {
 		f, err := lockFile(path)
 		if err != nil {

@@ -179,22 +179,36 @@ func (r *Reviewer) Difference(p *learn.Proposal, edit *learn.Edit) ([]string, er
 // change runs what changes a policy, finds out what that made of the effective one, and brings it to the
 // running sandboxes. A change that was made in part is brought there too.
 func (r *Reviewer) change(ctx context.Context, policyName string, apply func(*sandbox.Policies, *Change) error) (Change, error) {
-	before, err := sandbox.LoadPolicies(r.Config, policyName)
-	if err != nil {
-		return Change{}, err
-	}
-	var c Change
-	failed := apply(before, &c)
-	after, err := sandbox.LoadPolicies(r.Config, policyName)
+	c, failed, err := r.decide(policyName, apply)
 	if err != nil {
 		return c, errors.Join(failed, err)
 	}
-	c.Difference = policy.Diff(before.Effective, after.Effective)
 	if failed != nil && len(c.Difference) == 0 {
 		return c, failed
 	}
 	c.Reloaded, err = r.Reload(ctx, policyName)
 	return c, errors.Join(failed, err)
+}
+
+// decide is change without bringing it anywhere. Nobody else decides meanwhile: what is checked is what
+// is changed, and the difference is this decision's alone.
+func (r *Reviewer) decide(policyName string, apply func(*sandbox.Policies, *Change) error) (c Change, failed, err error) {
+	unlock, err := r.Store.LockDecisions(policyName)
+	if err != nil {
+		return c, nil, err
+	}
+	defer unlock()
+	before, err := sandbox.LoadPolicies(r.Config, policyName)
+	if err != nil {
+		return c, nil, err
+	}
+	failed = apply(before, &c)
+	after, err := sandbox.LoadPolicies(r.Config, policyName)
+	if err != nil {
+		return c, failed, err
+	}
+	c.Difference = policy.Diff(before.Effective, after.Effective)
+	return c, failed, nil
 }
 
 // proposal reads the proposal of a policy that an id, with or without a digest, names.

@@ -39,16 +39,17 @@ func policyExportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			effective := p.Effective
-			if strict {
-				if err := onlyOpenShell(effective); err != nil {
-					return fmt.Errorf("policy %s: %w", p.Name, err)
-				}
-			}
 			var data bytes.Buffer
 			fmt.Fprintf(&data, "# The effective policy %s, exported by openshell.\n", p.Name)
-			if err := writeAnnotated(&data, store, p, effective); err != nil {
+			if err := writeAnnotated(&data, store, p, p.Effective); err != nil {
 				return err
+			}
+			_, warnings, err := policy.Parse(data.Bytes())
+			if err == nil && strict {
+				err = onlyOpenShell(p.Effective, warnings)
+			}
+			if err != nil {
+				return fmt.Errorf("policy %s: is not exported: %w", p.Name, err)
 			}
 			if output == "" || output == "-" {
 				_, err := cmd.OutOrStdout().Write(data.Bytes())
@@ -82,8 +83,14 @@ func replaceFile(flag, path string, data []byte, mode fs.FileMode) error {
 const maxOpenShellPaths = 256
 
 // onlyOpenShell names what OpenShell would refuse.
-func onlyOpenShell(p *policy.Policy) error {
+func onlyOpenShell(p *policy.Policy, warnings []policy.Warning) error {
 	var found []string
+	for _, w := range warnings {
+		if w.RefusedByOpenShell() {
+			w.Line, w.Column = 0, 0 // of a file that is not written
+			found = append(found, w.String())
+		}
+	}
 	for key, r := range p.Network {
 		for i := range r.Endpoints {
 			if r.Endpoints[i].Protocol == policy.ProtocolUDP {

@@ -100,7 +100,7 @@ func approveEdited(cmd *cobra.Command, r *decide.Reviewer, name string, ids []st
 	}
 	data, err := readPolicy(cmd.InOrStdin(), file)
 	if err != nil {
-		return err
+		return fmt.Errorf("--edit: %w", err)
 	}
 	edit, err := p.ParseEdit(data)
 	if err != nil {

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -243,4 +244,46 @@ func TestApproveAllOfNothing(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	wantContains(t, n.fails("approve", "agnet", "--all"), "policy agnet: there is none")
+}
+
+// Of commands at the same time each tells what it did itself, and no more.
+func TestApprovalsAtOnce(t *testing.T) {
+	n := newNode(t)
+	var denials []learn.Denial
+	for i := range 20 {
+		denials = append(denials, denied(fmt.Sprintf("h%d.example.com", i), 443))
+	}
+	n.learn("agent", "r1", denials...)
+	out := make(chan string)
+	for range 4 {
+		root, stdout, stderr := n.command("", "approve", "agent", "--all")
+		go func() {
+			if err := root.Execute(); err != nil {
+				stdout.WriteString(err.Error() + stderr.String())
+			}
+			out <- stdout.String()
+		}()
+	}
+	for range 4 {
+		text := <-out
+		if approved, added := strings.Count(text, "approved p-"), strings.Count(text, "\n+ "); approved != added || approved != 0 && approved != 20 {
+			t.Errorf("%d approved, %d added: %s", approved, added, text)
+		}
+	}
+}
+
+// Rules of programs that treat a host differently are fine here, but not in OpenShell.
+func TestStrictExportOfRulesThatDisagree(t *testing.T) {
+	n := newNode(t)
+	n.learn("agent", "r1", request("api.example.com", "GET", "/a"), with443("api.example.com", "/usr/bin/git"))
+	n.run("approve", "agent", "--all")
+	wantContains(t, n.run("policy", "export", "agent"), "/usr/bin/git")
+	wantContains(t, n.fails("policy", "export", "agent", "--strict-openshell"), "network_policies.", "OpenShell itself would refuse")
+}
+
+// with443 is a connection of a program whose content was not trusted to the sandbox.
+func with443(host, binary string) learn.Denial {
+	d := denied(host, 443)
+	d.Binary, d.TLSSkip = binary, true
+	return d
 }

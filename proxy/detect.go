@@ -118,7 +118,8 @@ func listen(conn net.Conn, prefix []byte, wait time.Duration) (speech, []byte) {
 }
 
 // firstSpeaker waits until one end has something to say, without reading it.
-// Protocols whose server greets first must not wait for the client.
+// Protocols whose server greets first must not wait for the client. Of two that
+// have spoken it is the client: nothing of what the server said has reached it.
 func firstSpeaker(ctx context.Context, client, upstream *net.TCPConn) (clientFirst bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -142,7 +143,18 @@ func firstSpeaker(ctx context.Context, client, upstream *net.TCPConn) (clientFir
 	<-heard
 	_ = client.SetReadDeadline(time.Time{})
 	_ = upstream.SetReadDeadline(time.Time{})
-	return clientFirst
+	return clientFirst || hasSpoken(client)
+}
+
+// hasSpoken tells whether the connection has bytes to read.
+func hasSpoken(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n, one := 0, [1]byte{}
+	err = raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	return err == nil && n > 0
 }
 
 // awaitReadable returns when the connection has bytes, or its end, to read.

@@ -209,6 +209,15 @@ func TestFirstSpeakerEndsWithItsContext(t *testing.T) {
 	if !firstSpeaker(t.Context(), client, upstream) {
 		t.Error("the client spoke first")
 	}
+	upstreamFar.Write([]byte("x"))
+	for late := time.Now().Add(patience); !hasSpoken(upstream) && time.Now().Before(late); time.Sleep(time.Millisecond) {
+	}
+	for range 20 {
+		if !firstSpeaker(t.Context(), client, upstream) {
+			t.Fatal("the client spoke, and has not heard the upstream")
+		}
+	}
+	upstream.Read(make([]byte, 1))
 	if !alive(upstream) {
 		t.Error("an open connection is not alive")
 	}

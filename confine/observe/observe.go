@@ -145,6 +145,23 @@ func Watch(pid int, options Options) (_ *Observer, err error) {
 	return o, nil
 }
 
+// Supported tells why accesses cannot be observed on this machine, or only in
+// part: nil where all can.
+func Supported() error {
+	probe := &Observer{opens: &opens{}}
+	opened, err := newOpens(probe)
+	if err != nil {
+		return err
+	}
+	defer opened.close()
+	changed, err := newEntries(probe)
+	if err != nil {
+		return fmt.Errorf("creations, deletions and renames: %w", err)
+	}
+	changed.close()
+	return nil
+}
+
 // Stop ends watching, once all that happened before has been reported. It may be
 // called any number of times.
 func (o *Observer) Stop() {

@@ -20,7 +20,9 @@ import (
 
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/confine/denials"
 	"openshell.ai/openshell/confine/filter"
+	"openshell.ai/openshell/confine/observe"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/sandbox"
@@ -79,10 +81,31 @@ func checkNetwork() finding {
 	if err := netns.Intercept(ns, nil); err != nil {
 		return fail("network", oneLine(err), "load the kernel modules nf_tables, nft_chain_nat, nft_ct and nft_reject_inet")
 	}
+	connections, err := netns.NewConntrack(ns)
+	if err != nil {
+		return fail("network", oneLine(err), "load the kernel module nf_conntrack_netlink")
+	}
+	connections.Close()
 	if !ipv6 {
 		return warn("network", "nftables works; IPv6 is disabled, so sandboxes have IPv4 only", "boot without ipv6.disable=1 if IPv6 is wanted")
 	}
 	return ok("network", "namespaces and nftables work, IPv4 and IPv6")
+}
+
+// checkObservation looks at what files are learned by. Without it permissive runs
+// still learn of the network.
+func checkObservation() finding {
+	const name = "observation"
+	if err := observe.Supported(); err != nil {
+		return warn(name, "permissive runs learn little or nothing of files: "+oneLine(err),
+			"use a kernel from 5.17 on with CONFIG_FANOTIFY, and raise fs.fanotify.max_user_groups where it is used up")
+	}
+	r, err := denials.Open(func(int) bool { return false })
+	if err != nil {
+		return ok(name, "permissive runs learn of files; enforcing ones do not: "+oneLine(err))
+	}
+	r.Close()
+	return ok(name, "permissive runs learn of files, and enforcing ones of what Landlock refuses")
 }
 
 // versionTimeout is how long a low-level runtime may take to say what it is.

@@ -89,6 +89,7 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 		checkLandlock(),
 		checkSeccomp(),
 		checkNetwork(),
+		checkObservation(),
 		checkRuntime(ctx, c.Runtime),
 		checkLauncher(runtime.LauncherPlaces()),
 		checkPrivate("state_dir", c.StateDir),

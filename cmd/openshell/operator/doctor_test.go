@@ -31,7 +31,7 @@ func TestDoctor(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != 1 {
 		t.Fatalf("exit %d, %v", code, err)
 	}
-	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 12 {
+	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 13 {
 		t.Errorf("report: %+v", report)
 	}
 	for _, f := range report.Checks {
@@ -49,7 +49,7 @@ func TestDoctor(t *testing.T) {
 }
 
 func TestChecksOfThisKernel(t *testing.T) {
-	for _, f := range []finding{checkRoot(0), checkSeccomp(), checkNetwork(), checkLandlock()} {
+	for _, f := range []finding{checkRoot(0), checkSeccomp(), checkNetwork(), checkObservation(), checkLandlock()} {
 		if f.Status == statusFail {
 			t.Errorf("%+v", f)
 		}

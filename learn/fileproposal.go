@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -29,30 +28,6 @@ func (e *Evidence) restoreFiles(stored *ProposalEvidence) {
 	for _, use := range stored.Files {
 		e.files.put(use)
 	}
-}
-
-// ProposeFiles is Propose for accesses to files, of which those that the rules allow are left out.
-func ProposeFiles(run Run, rules FileRules, accesses []FileAccess) []Proposal {
-	byTree := map[string]*Evidence{}
-	for _, a := range accesses {
-		n, ok := needOf(a)
-		if !ok || rules.Allows(a) {
-			continue
-		}
-		tree := n.tree()
-		if byTree[tree] == nil {
-			byTree[tree] = newEvidence(run.Policy, target{tree: tree})
-		}
-		byTree[tree].addFile(run, n, a)
-	}
-	var proposals []Proposal
-	for _, tree := range slices.Sorted(maps.Keys(byTree)) {
-		if p, ok := newProposal(byTree[tree]); ok {
-			proposals = append(proposals, p)
-		}
-	}
-	sortProposals(proposals)
-	return proposals
 }
 
 func newFileProposal(e *Evidence) (Proposal, bool) {

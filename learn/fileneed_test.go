@@ -23,6 +23,25 @@ func written(path, existing string) FileAccess {
 	return a
 }
 
+// proposeFiles are the proposals for accesses.
+func proposeFiles(accesses ...FileAccess) []Proposal {
+	g := NewGatherer("agent")
+	for _, a := range accesses {
+		g.ObserveFile(permissiveRun("r"), a)
+	}
+	return g.Proposals()
+}
+
+// grantsFor is what the proposals for accesses grant, sorted by path.
+func grantsFor(accesses ...FileAccess) []FileGrant {
+	var grants []FileGrant
+	for _, p := range proposeFiles(accesses...) {
+		grants = append(grants, p.FileGrants()...)
+	}
+	slices.SortFunc(grants, func(a, b FileGrant) int { return strings.Compare(a.Path, b.Path) })
+	return grants
+}
+
 // granted shows grants as "r /path" and "w /path".
 func granted(grants []FileGrant) []string {
 	var list []string
@@ -36,7 +55,7 @@ func granted(grants []FileGrant) []string {
 	return list
 }
 
-func TestFoldFiles(t *testing.T) {
+func TestFileGrants(t *testing.T) {
 	made := func(path, existing string) FileAccess {
 		a := access(OpCreate|OpWrite, path)
 		a.Existing = existing
@@ -75,12 +94,12 @@ func TestFoldFiles(t *testing.T) {
 		"literal wildcards":            {[]FileAccess{access(OpRead, "/data/*"), access(OpRead, "/data/{a,b}")}, []string{"r /data/*", "r /data/{a,b}"}},
 		"nonsense":                     {[]FileAccess{access(OpRead, ""), access(OpRead, "relative"), access(0, "/a"), access(OpRead, "/"+strings.Repeat("a/", maxPathBytes))}, nil},
 	} {
-		got := FoldFiles(c.accesses)
+		got := grantsFor(c.accesses...)
 		if !slices.Equal(granted(got), c.want) {
 			t.Errorf("%s: %q, want %q", name, granted(got), c.want)
 		}
 		slices.Reverse(c.accesses)
-		if again := FoldFiles(c.accesses); !reflect.DeepEqual(got, again) {
+		if again := grantsFor(c.accesses...); !reflect.DeepEqual(got, again) {
 			t.Errorf("%s: the order matters: %+v, %+v", name, got, again)
 		}
 	}
@@ -174,7 +193,7 @@ func TestEveryAccessIsGranted(t *testing.T) {
 	for i := range 5000 {
 		accesses = append(accesses, access([]FileOp{OpRead, OpWrite, OpCreate, OpReadDir}[i%4], fmt.Sprintf("/t%d/a%d/b%d", i%5, i%300, i)))
 	}
-	grants := FoldFiles(accesses)
+	grants := grantsFor(accesses...)
 	rules := FileRules{}
 	for _, g := range grants {
 		if g.Write {
@@ -195,7 +214,7 @@ func TestEveryAccessIsGranted(t *testing.T) {
 	for i := range 3 * maxFiles {
 		many = append(many, access(OpCreate, fmt.Sprintf("/etc/f%d", i)))
 	}
-	if n := len(FoldFiles(many)); n != maxFiles {
+	if n := len(grantsFor(many...)); n != maxFiles {
 		t.Errorf("%d grants in /etc", n)
 	}
 }
@@ -217,7 +236,7 @@ func FuzzNeedOf(f *testing.F) {
 		if n.write && guarded(n.path) && n.path != anyProcess(n.path) {
 			t.Fatalf("%+v", n)
 		}
-		for _, p := range ProposeFiles(permissiveRun("r"), FileRules{}, []FileAccess{a}) {
+		for _, p := range proposeFiles(a) {
 			if err := p.check(); err != nil {
 				t.Fatal(err)
 			}

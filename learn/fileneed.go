@@ -1,7 +1,6 @@
 package learn
 
 import (
-	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -16,31 +15,6 @@ type FileGrant struct {
 	Write    bool     // read_write, else read_only
 	Observed []string // what was accessed: some of the paths, fit to show
 	Why      string   // why it is wider than what was accessed; empty: it is not
-}
-
-// FoldFiles returns the narrowest grants that let the accesses happen again, sorted by path. It
-// folds only what changes from run to run, the files of a system, and what Landlock cannot tell
-// apart; in guarded directories nothing is folded, so that a file that has to be made there
-// is granted by its own name, which is of use only if the image has it.
-func FoldFiles(accesses []FileAccess) []FileGrant {
-	byTree := map[string]*fileSet{}
-	for _, a := range accesses {
-		n, ok := needOf(a)
-		if !ok {
-			continue
-		}
-		tree := n.tree()
-		if byTree[tree] == nil {
-			byTree[tree] = newFileSet(tree)
-		}
-		byTree[tree].add(n, a)
-	}
-	var grants []FileGrant
-	for _, set := range byTree {
-		grants = append(grants, set.grants()...)
-	}
-	slices.SortFunc(grants, func(a, b FileGrant) int { return cmp.Compare(a.Path, b.Path) })
-	return grants
 }
 
 // need is what one access takes.

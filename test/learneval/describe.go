@@ -97,7 +97,8 @@ func Parse(name string, b []byte) (*API, error) {
 	api := &API{Name: name}
 	seen := map[string]bool{}
 	base := d.base()
-	for path, item := range d.Paths {
+	for _, path := range slices.Sorted(maps.Keys(d.Paths)) { // of operations that are one, the first is it
+		item := d.Paths[path]
 		if i := strings.IndexAny(path, "?#"); i >= 0 {
 			path = path[:i]
 		}
@@ -157,8 +158,9 @@ func (d *document) base() string {
 	base := d.BasePath
 	if len(d.Servers) > 0 {
 		address := d.Servers[0].URL
-		for name, v := range d.Servers[0].Variables {
-			address = strings.ReplaceAll(address, "{"+name+"}", text(v.Default))
+		variables := d.Servers[0].Variables
+		for _, name := range slices.Sorted(maps.Keys(variables)) {
+			address = strings.ReplaceAll(address, "{"+name+"}", text(variables[name].Default))
 		}
 		if i := strings.Index(address, "://"); i >= 0 {
 			address = address[i+3:]

@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -24,6 +25,7 @@ func run() error {
 	half := flag.String("half", "odd", "which APIs to report on: even (those for tuning), odd or all")
 	simple := flag.Bool("simple", true, "also measure the learners to compare with")
 	chart := flag.String("chart", "", "write the curve to this file, as SVG")
+	page := flag.String("page", "", "write the tables into this page, in place of those that it has")
 	flag.Parse()
 	apis, err := learneval.Load(*from)
 	if err != nil {
@@ -43,10 +45,17 @@ func run() error {
 		defer f.Close()
 		return learneval.Reduce(f, chosen)
 	}
-	compared := report(chosen, *simple)
-	curves := curves(chosen)
+	var table, curve strings.Builder
+	compared := report(io.MultiWriter(os.Stdout, &table), chosen, *simple)
+	fmt.Println()
+	curves := curves(io.MultiWriter(os.Stdout, &curve), chosen)
 	if *simple {
 		curves = append(curves, learneval.Curve{Name: "simple learners, k=10", Colour: "#d62728", Points: compared})
+	}
+	if *page != "" {
+		if err := learneval.WriteTables(*page, map[string]string{"figures": table.String(), "curve": curve.String()}); err != nil {
+			return err
+		}
 	}
 	if *chart == "" {
 		return nil
@@ -57,15 +66,15 @@ func run() error {
 
 // report prints the figures as a Markdown table: coverage / over-permission / rules for each operation.
 // The points of the simple learners at the last k are returned.
-func report(apis []*learneval.API, simple bool) (compared []learneval.Point) {
+func report(out io.Writer, apis []*learneval.API, simple bool) (compared []learneval.Point) {
 	operations := 0
 	for _, a := range apis {
 		operations += len(a.Operations)
 	}
-	fmt.Printf("%d APIs, %d operations\n\n| learner | requests | mean over APIs | over all operations |\n|---|---|---|---|\n", len(apis), operations)
+	fmt.Fprintf(out, "%d APIs, %d operations\n\n| learner | requests | mean over APIs | over all operations |\n|---|---|---|---|\n", len(apis), operations)
 	row := func(l learneval.Learner, s learneval.Sampling, what string) learneval.Score {
 		a, o := learneval.Mean(learneval.EvaluateAll(apis, l, s))
-		fmt.Printf("| %s | %s | %s | %s |\n", l.Name, what, figures(a), figures(o))
+		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", l.Name, what, figures(a), figures(o))
 		return a
 	}
 	row(learneval.Templates, learneval.Sampling{K: 1}, "")
@@ -91,13 +100,13 @@ func figures(s learneval.Score) string {
 }
 
 // curves measures the learner with one demand on its evidence after another.
-func curves(apis []*learneval.API) []learneval.Curve {
+func curves(w io.Writer, apis []*learneval.API) []learneval.Curve {
 	point := func(l learneval.Learner, k int, label string) learneval.Point {
 		a, _ := learneval.Mean(learneval.EvaluateAll(apis, l, learneval.Sampling{K: k}))
 		return learneval.Point{Label: label, Score: a}
 	}
 	var out []learneval.Curve
-	fmt.Print("\n| evidence above | k=3 | k=10 |\n|---|---|---|\n")
+	fmt.Fprint(w, "| evidence above | k=3 | k=10 |\n|---|---|---|\n")
 	demands := []float64{-3, -1, 0, 1, 3, 8}
 	colours := map[int]string{3: "#1f77b4", 10: "#2ca02c"}
 	for _, k := range []int{3, 10} {
@@ -112,7 +121,7 @@ func curves(apis []*learneval.API) []learneval.Curve {
 		out = append(out, c)
 	}
 	for i, odds := range demands {
-		fmt.Printf("| %+.0f | %s | %s |\n", odds, figures(out[0].Points[i].Score), figures(out[1].Points[i].Score))
+		fmt.Fprintf(w, "| %+.0f | %s | %s |\n", odds, figures(out[0].Points[i].Score), figures(out[1].Points[i].Score))
 	}
 	return out
 }

@@ -89,7 +89,7 @@ type ProposalEvidence struct {
 	Reasons     map[string]int `json:"reasons"`
 	Samples     []Sample       `json:"samples"`
 	ResolvedIPs []string       `json:"resolved_ips"`
-	TLS         string         `json:"tls"` // terminated, spliced, none, or empty: no content was seen
+	TLS         string         `json:"tls,omitempty"` // terminated, spliced or none; empty: no content was seen
 
 	// What was seen of each endpoint, in a general form without secrets.
 	Endpoints []EndpointRequests `json:"endpoints,omitempty"`

@@ -78,6 +78,7 @@ func TestApproveAllLeavesOutWhatWasCutShort(t *testing.T) {
 	if !cut.Truncated() {
 		t.Fatalf("notes %q", cut.SecurityNotes)
 	}
+	wantContains(t, n.run("proposals", "agent"), "pending, truncated")
 	wantContains(t, n.fails("approve", "agent", "--all"), cut.ID, "--include-truncated")
 	n.learn("agent", "r2", denied("a.example.com", 443))
 	wantContains(t, n.fails("approve", "agent", "--all"), cut.ID)

@@ -151,7 +151,11 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 	rows := [][]string{row("POLICY", "ID", "STATUS", "BINARY", "TARGET", "WHAT", "HITS", "CONFIDENCE", "MODE", "RUNS")}
 	for i := range proposals {
 		p := &proposals[i]
-		rows = append(rows, row(p.Policy, p.ID, plain(p.Status),
+		status := plain(p.Status)
+		if p.Truncated() {
+			status += ", truncated" // --all leaves it out
+		}
+		rows = append(rows, row(p.Policy, p.ID, status,
 			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p), maxEndpointColumn), describe.What(p),
 			strconv.Itoa(p.Evidence.Hits), describe.Confidence(p), plain(p.Provenance.Mode), describe.SeenIn(p, runs[p.Policy])))
 	}

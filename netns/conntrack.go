@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -16,28 +14,15 @@ import (
 // Conntrack asks the kernel how an intercepted connection was before it was
 // rewritten (the ctnetlink subsystem of nfnetlink, linux/netfilter/nfnetlink_conntrack.h).
 // It is safe for concurrent use.
-type Conntrack struct {
-	mu       sync.Mutex // guards what follows
-	fd       int        // -1 once it is closed
-	sequence uint32     // of the last request
-	buf      [8192]byte
-}
+type Conntrack struct{ questions *questions }
 
 // NewConntrack opens a connection tracking socket in the namespace.
 func NewConntrack(n *Namespace) (*Conntrack, error) {
-	c := &Conntrack{fd: -1}
-	err := n.Do(func() (err error) {
-		c.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-		return os.NewSyscallError("socket", err)
-	})
+	q, err := openQuestions(n, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open connection tracking: %w", err)
 	}
-	// The kernel answers within the call that asks; it is not to be waited for.
-	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
-		c.Close()
-		return nil, os.NewSyscallError("setsockopt", err)
-	}
+	c := &Conntrack{q}
 	// No connection has port 0, so that the only answer is that there is none.
 	nobody := netip.AddrPortFrom(ProxyAddr4, 0)
 	if _, _, err := c.original(nobody, nobody); !errors.Is(err, ErrNoConnection) {
@@ -48,15 +33,7 @@ func NewConntrack(n *Namespace) (*Conntrack, error) {
 }
 
 // Close closes the connection tracking socket.
-func (c *Conntrack) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	fd := c.fd
-	if c.fd = -1; fd < 0 {
-		return os.ErrClosed
-	}
-	return unix.Close(fd)
-}
+func (c *Conntrack) Close() error { return c.questions.close() }
 
 // ErrNoConnection says that the kernel does not know the connection any more.
 var ErrNoConnection = errors.New("the kernel does not track this connection")
@@ -86,53 +63,14 @@ func (c *Conntrack) original(here, there netip.AddrPort) (source, destination ne
 	if err != nil {
 		return source, destination, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	answer, err := c.ask(request)
+	err = c.questions.ask(unix.NFNL_SUBSYS_CTNETLINK<<8|ctGet, request, func(answer []byte) (err error) {
+		source, destination, err = parseConntrack(answer)
+		return err
+	})
 	if errors.Is(err, unix.ENOENT) {
 		err = ErrNoConnection
 	}
-	if err != nil {
-		return source, destination, err
-	}
-	return parseConntrack(answer)
-}
-
-// ask returns the kernel's one answer to a request, which c.buf holds. Every
-// connection waits for it: these are two system calls and no more.
-func (c *Conntrack) ask(request []byte) ([]byte, error) {
-	c.sequence++
-	header := unix.NlMsghdr{
-		Len:  uint32(unix.NLMSG_HDRLEN + len(request)),
-		Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | ctGet, Flags: unix.NLM_F_REQUEST, Seq: c.sequence,
-	}
-	message := make([]byte, 0, header.Len)
-	message = binary.NativeEndian.AppendUint32(message, header.Len)
-	message = binary.NativeEndian.AppendUint16(message, header.Type)
-	message = binary.NativeEndian.AppendUint16(message, header.Flags)
-	message = binary.NativeEndian.AppendUint32(message, header.Seq)
-	message = binary.NativeEndian.AppendUint32(message, header.Pid)
-	if err := unix.Sendto(c.fd, append(message, request...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("sendto", err)
-	}
-	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf[:], 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, os.NewSyscallError("recvfrom", err)
-		}
-		answer := c.buf[:n]
-		if n < unix.NLMSG_HDRLEN || binary.NativeEndian.Uint32(answer[8:]) != c.sequence {
-			continue // to an earlier request
-		}
-		kind, payload := binary.NativeEndian.Uint16(answer[4:]), answer[unix.NLMSG_HDRLEN:]
-		if kind == unix.NLMSG_ERROR && len(payload) >= 4 {
-			return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(payload)))
-		}
-		return payload, nil
-	}
+	return source, destination, err
 }
 
 // Of enum cntl_msg_types, ctattr_type, ctattr_tuple, ctattr_ip and

@@ -14,21 +14,27 @@ import (
 // Diag asks the kernel which socket a connection of one namespace belongs to
 // (sock_diag(7)). It is safe for concurrent use.
 type Diag struct {
-	mu   sync.Mutex // the kernel answers one request of a socket at a time
-	conn *netlink.Conn
+	questions *questions
+	mu        sync.Mutex    // the kernel gives one list of a socket at a time
+	lists     *netlink.Conn // which come in parts
 }
 
-// NewDiag opens a diagnostics socket in the namespace.
+// NewDiag opens diagnostics sockets in the namespace.
 func NewDiag(n *Namespace) (*Diag, error) {
-	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: n.Fd()})
+	q, err := openQuestions(n, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("open socket diagnostics: %w", err)
 	}
-	return &Diag{conn: conn}, nil
+	lists, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: n.Fd()})
+	if err != nil {
+		_ = q.close()
+		return nil, fmt.Errorf("open socket diagnostics: %w", err)
+	}
+	return &Diag{questions: q, lists: lists}, nil
 }
 
-// Close closes the diagnostics socket.
-func (d *Diag) Close() error { return d.conn.Close() }
+// Close closes the diagnostics sockets.
+func (d *Diag) Close() error { return errors.Join(d.questions.close(), d.lists.Close()) }
 
 // ErrNoSocket says that no socket has the connection any more.
 var ErrNoSocket = errors.New("no socket has this connection")
@@ -37,27 +43,23 @@ var ErrNoSocket = errors.New("no socket has this connection")
 // peer is remote, as its owner sees them. It is an exact look-up in the
 // kernel's connection table, not a walk through it.
 func (d *Diag) TCPInode(local, remote netip.AddrPort) (uint64, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	msgs, err := d.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request},
-		Data:   diagRequest(local, remote),
+	var inode uint64
+	err := d.questions.ask(unix.SOCK_DIAG_BY_FAMILY, diagRequest(local, remote), func(answer []byte) (err error) {
+		// Where there is no such connection, the kernel answers with whoever listens
+		// at its port.
+		if !isConnection(answer, local, remote) {
+			return ErrNoSocket
+		}
+		inode, err = diagInode(answer)
+		return err
 	})
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, ErrNoSocket):
 		return 0, ErrNoSocket
-	}
-	if err != nil {
+	case err != nil:
 		return 0, fmt.Errorf("socket diagnostics: %w", err)
 	}
-	if len(msgs) != 1 {
-		return 0, fmt.Errorf("socket diagnostics: %d answers for one connection", len(msgs))
-	}
-	// Where there is no such connection, the kernel answers with whoever listens
-	// at its port.
-	if !isConnection(msgs[0].Data, local, remote) {
-		return 0, ErrNoSocket
-	}
-	return diagInode(msgs[0].Data)
+	return inode, nil
 }
 
 // UDPInodes returns the inodes of all UDP sockets that may have sent a datagram
@@ -72,7 +74,7 @@ func (d *Diag) UDPInodes(local, remote netip.AddrPort) ([]uint64, error) {
 		request := make([]byte, diagRequestSize)
 		request[0], request[1] = family, unix.IPPROTO_UDP
 		binary.NativeEndian.PutUint32(request[4:], ^uint32(0)) // every state
-		msgs, err := d.conn.Execute(netlink.Message{
+		msgs, err := d.lists.Execute(netlink.Message{
 			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
 			Data:   request,
 		})
@@ -88,7 +90,7 @@ func (d *Diag) UDPInodes(local, remote netip.AddrPort) ([]uint64, error) {
 				continue
 			}
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("socket diagnostics: %w", err)
 			}
 			inodes = append(inodes, inode)
 		}
@@ -165,7 +167,7 @@ func diagRequest(local, remote netip.AddrPort) []byte {
 func diagInode(b []byte) (uint64, error) {
 	const inodeOffset = 68
 	if len(b) < diagMsgSize {
-		return 0, fmt.Errorf("socket diagnostics: short answer of %d bytes", len(b))
+		return 0, fmt.Errorf("short answer of %d bytes", len(b))
 	}
 	inode := binary.NativeEndian.Uint32(b[inodeOffset:])
 	if inode == 0 {

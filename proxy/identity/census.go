@@ -2,9 +2,12 @@ package identity
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +22,7 @@ type census struct {
 	mu      sync.Mutex
 	next    *round // that has not begun; nil where nobody waits
 	buffers buffers
+	aside   aside
 }
 
 // round is one look at all descriptors, and what was found out about processes
@@ -82,12 +86,58 @@ func (c *census) look(owners map[uint64][]int) error {
 		return fmt.Errorf("open %s: %w", c.members.root, err)
 	}
 	defer unix.Close(root)
-	return eachEntry(root, c.buffers.root[:], func(name string) {
+	c.aside.begin(time.Now())
+	return eachEntry(root, c.buffers.root[:], func(inode uint64, name string) {
 		pid, err := strconv.Atoi(name)
-		if err == nil && c.members.member(root, name) {
+		if err != nil || c.aside.has(pid, inode) {
+			return
+		}
+		if c.members.member(root, name) {
 			c.lookAt(root, pid, name+"/fd", owners)
+		} else if c.aside.growing && !c.members.hasProgram(root, name) {
+			c.aside.add(pid, inode)
 		}
 	})
+}
+
+// aside are processes that hold nothing and never will: the kernel's own, and
+// what has ended. Asking each what it is takes most of a look where a machine
+// has many. They are forgotten soon, and known by their directory's inode too, which a
+// process that gets the number of an ended one does not share.
+type aside struct {
+	known   map[asideKey]struct{}
+	since   time.Time
+	growing bool // looks follow each other closely enough for it to pay
+}
+
+type asideKey struct {
+	pid   int
+	inode uint64
+}
+
+const (
+	asideHolds = time.Second
+	maxAside   = 1 << 14
+)
+
+// begin begins a look.
+func (a *aside) begin(now time.Time) {
+	if now.Sub(a.since) < asideHolds {
+		a.growing = true
+		return
+	}
+	a.known, a.since, a.growing = map[asideKey]struct{}{}, now, false
+}
+
+func (a *aside) has(pid int, inode uint64) bool {
+	_, ok := a.known[asideKey{pid, inode}]
+	return ok
+}
+
+func (a *aside) add(pid int, inode uint64) {
+	if len(a.known) < maxAside {
+		a.known[asideKey{pid, inode}] = struct{}{}
+	}
 }
 
 // lookAt is look for one process. One that has ended holds nothing.
@@ -98,7 +148,7 @@ func (c *census) lookAt(root, pid int, dir string, owners map[uint64][]int) {
 	}
 	defer unix.Close(fds)
 	held := map[uint64]bool{} // by several descriptors, perhaps
-	_ = eachEntry(fds, c.buffers.fds[:], func(name string) {
+	_ = eachEntry(fds, c.buffers.fds[:], func(_ uint64, name string) {
 		n, err := unix.Readlinkat(fds, name, c.buffers.link[:])
 		if err != nil {
 			return
@@ -129,10 +179,11 @@ func openDir(at int, path string) (int, error) {
 	return unix.Openat(at, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// eachEntry calls f for the name of each entry of an open directory. It is
-// os.File's without the poller, which a look would pay for at each process.
-func eachEntry(dir int, buf []byte, f func(name string)) error {
-	var names []string
+// eachEntry calls f for the inode and the name of each entry of an open directory
+// (getdents(2)). It is os.File's without the poller, which a look would pay for at
+// each process.
+func eachEntry(dir int, buf []byte, f func(inode uint64, name string)) error {
+	const inodeAt, sizeAt, nameAt = 0, 16, 19 // of struct linux_dirent64
 	for {
 		n, err := unix.ReadDirent(dir, buf)
 		if err == unix.EINTR {
@@ -141,9 +192,16 @@ func eachEntry(dir int, buf []byte, f func(name string)) error {
 		if err != nil || n <= 0 {
 			return err
 		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
-		for _, name := range names {
-			f(name)
+		for rest := buf[:n]; len(rest) > nameAt; {
+			size := int(binary.NativeEndian.Uint16(rest[sizeAt:]))
+			if size <= nameAt || size > len(rest) {
+				return errors.New("the kernel's directory entry is not understood")
+			}
+			name, _, _ := bytes.Cut(rest[nameAt:size], []byte{0})
+			if text := string(name); text != "." && text != ".." {
+				f(binary.NativeEndian.Uint64(rest[inodeAt:]), text)
+			}
+			rest = rest[size:]
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -230,6 +231,42 @@ func BenchmarkIdentify(b *testing.B) {
 			}
 		})
 	})
+}
+
+// What holds nothing is not looked at again, for a while, and nobody else is passed over.
+func TestAside(t *testing.T) {
+	n, l, f := world(t)
+	path := copyBash(t, "tool", "")
+	first := connectAs(t, n, l, path, dial+"read x")
+	for range 3 {
+		if p, err := identify(f, first); err != nil || p.Path != path {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	a := &f.sockets.aside
+	if len(a.known) == 0 {
+		t.Skip("this kernel has no threads of its own in /proc") // as in a PID namespace
+	}
+	for key := range a.known {
+		if exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(key.pid), "exe")); err == nil {
+			t.Errorf("process %d is put aside, and executes %s", key.pid, exe)
+		}
+	}
+	// A process with the number of one that has ended, and another inode.
+	for key := range a.known {
+		if a.has(key.pid, key.inode+1) {
+			t.Error("another process of the same number is passed over")
+		}
+	}
+	if later := connectAs(t, n, l, path, dial+"read x"); later != nil {
+		if p, err := identify(f, later); err != nil || p.Path != path {
+			t.Errorf("a process that came later: %+v, %v", p, err)
+		}
+	}
+	before := len(a.known)
+	if a.begin(a.since.Add(asideHolds)); len(a.known) != 0 || before == 0 {
+		t.Errorf("%d are still aside after their time", len(a.known))
+	}
 }
 
 // Those who ask at once share a look at the processes, each with its own answer.

@@ -33,6 +33,14 @@ func (p procs) member(at int, dir string) bool {
 	return st.Dev == p.netns.Dev && st.Ino == p.netns.Ino
 }
 
+// hasProgram tells whether a process executes a file. The kernel's own do not, nor
+// does what has ended: the link is there, and leads nowhere (proc_pid_exe(5)).
+func (p procs) hasProgram(at int, dir string) bool {
+	var one [1]byte
+	_, err := unix.Readlinkat(at, dir+"/exe", one[:])
+	return err != unix.ENOENT
+}
+
 // ancestors returns the parents of pid inside the sandbox, nearest first. The
 // walk ends where the engine's processes begin.
 func (p procs) ancestors(pid int) []int {

@@ -26,6 +26,7 @@ type termination struct {
 	origin    *tls.Conn
 	originErr error
 	answered  bool  // the client was shown a certificate
+	left      bool  // or would have been, but did not wait for it
 	refused   error // its ClientHello was not one for this connection
 }
 
@@ -96,7 +97,7 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	config.SetSessionTicketKeys([][32]byte{f.p.ticketKey})
 	config.NextProtos, t.originErr = t.agree(hello)
-	t.answered = true
+	t.answered, t.left = true, !alive(f.client)
 	return config, nil
 }
 
@@ -163,6 +164,7 @@ func (t *termination) failed(err error, p plan) {
 		f.deny(LayerTLS, fmt.Sprintf("malformed TLS: %v", err))
 	case t.originErr != nil:
 		f.deny(LayerTLS, t.originErr.Error())
+	case t.left: // as one that connects and says nothing
 	default:
 		if f.grant(f.p.View()).permissive && !errors.Is(err, context.DeadlineExceeded) {
 			f.p.pinned.add(f.pin())

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"strings"
@@ -122,6 +123,33 @@ func TestPinningClientIsSplicedNextTimeInPermissiveMode(t *testing.T) {
 		"request logged l4 "+weather+":80 GET http:/x 200 tls=none EVIDENCE "+empty,
 		"connect logged l4 "+weather+":443 "+empty,
 		`connect denied tls `+weather+`:443 (server name "fronted.example" on a connection to `+weather+":443)",
+	)
+}
+
+// A client that does not wait for a slow origin has turned nothing down.
+func TestClientThatLeavesIsNotPinning(t *testing.T) {
+	asked, left := make(chan struct{}, 1), make(chan struct{})
+	r := newRoom(t, permissive(""), func(_ *room, c *Config) {
+		roots := c.Roots
+		c.Roots = func() *x509.CertPool { // asked for before the origin's TLS
+			asked <- struct{}{}
+			<-left
+			return roots()
+		}
+	})
+	conn := r.mustDial(weather + ":443")
+	hello := make(chan error, 1)
+	go func() { hello <- tls.Client(conn, r.distrusting(weather)).Handshake() }()
+	<-asked
+	conn.Close()
+	close(left)
+	if err := <-hello; err == nil {
+		t.Fatal("a closed connection's handshake was completed")
+	}
+	r.await(2)
+	r.want(
+		"connect logged l4 "+weather+":443 "+empty,
+		"connect logged l4 "+weather+":443 tls=terminated EVIDENCE "+empty,
 	)
 }
 

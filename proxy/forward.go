@@ -121,6 +121,21 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
+// continued keeps an origin's 100 (Continue) from the client. The server answers
+// that itself when the body is read, which it is when the origin's has come; with
+// both, the client would get one or two, as it happens.
+type continued struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (c continued) WriteHeader(status int) {
+	if status != http.StatusContinue {
+		c.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (c continued) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
 // pass sends an exchange's request to the origin and the answer back.
 func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.ContentLength != 0 {
@@ -129,6 +144,9 @@ func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	x.header = w.Header()
+	if r.Header.Get("Expect") != "" {
+		w = continued{w}
+	}
 	f.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 

@@ -73,17 +73,22 @@ func (d dice) endpoint() Endpoint {
 	e.Enforcement = d.one(EnforcementEnforce, EnforcementEnforce, EnforcementEnforce, EnforcementAudit)
 	e.Path = d.one("", "", "", "/x/**", "/x/*", "/**", "/y/**")
 	e.AllowEncodedSlash = d.chance(15)
+	d.decide(&e, d.match)
+	return e
+}
+
+// decide gives an endpoint what it allows and denies.
+func (d dice) decide(e *Endpoint, match func() L7Match) {
 	if d.chance(30) {
 		e.Access = d.one(AccessReadOnly, AccessReadWrite, AccessFull)
 	} else {
 		for range 1 + d.IntN(3) {
-			e.Rules = append(e.Rules, L7Allow{d.match()})
+			e.Rules = append(e.Rules, L7Allow{match()})
 		}
 	}
 	for range max(0, d.IntN(4)-2) {
-		e.DenyRules = append(e.DenyRules, d.match())
+		e.DenyRules = append(e.DenyRules, match())
 	}
-	return e
 }
 
 // contentEndpoint makes an endpoint of one of the other protocols.

@@ -68,16 +68,7 @@ func (d oracleDice) endpoint() Endpoint {
 	e.Protocol, e.Enforcement = ProtocolREST, d.one("enforce", "enforce", "audit", "")
 	e.Path = d.one("", "", "", "/**", "/v1/**", "/v1/*", "/v1/a", "/*/a")
 	e.AllowEncodedSlash = d.chance(10)
-	if d.chance(30) {
-		e.Access = d.one(AccessReadOnly, AccessReadWrite, AccessFull)
-	} else {
-		for range 1 + d.IntN(3) {
-			e.Rules = append(e.Rules, L7Allow{d.match()})
-		}
-	}
-	for range max(0, d.IntN(4)-2) {
-		e.DenyRules = append(e.DenyRules, d.match())
-	}
+	d.decide(&e, d.match)
 	return e
 }
 

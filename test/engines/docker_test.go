@@ -35,17 +35,7 @@ func (d *docker) boot(t *testing.T, n *node) {
 	must(t, err)
 	config := filepath.Join(n.dir, "daemon.json")
 	must(t, os.WriteFile(config, settings, 0o600))
-	log, err := os.Create(d.log(n))
-	must(t, err)
-	defer log.Close()
-	daemon := n.on("dockerd", "--config-file", config)
-	daemon.Stdout, daemon.Stderr = log, log
-	must(t, daemon.Start())
-	t.Cleanup(func() { // before the machine's end: it is a process of it
-		_ = daemon.Process.Signal(os.Interrupt)
-		_ = daemon.Process.Kill()
-		_ = daemon.Wait()
-	})
+	n.daemon(t, d.log(n), "dockerd", "--config-file", config)
 	eventually(t, "dockerd answers", func() bool { return d.cli(n, "info").Run() == nil })
 	n.mustRun(t, d.cli(n, "import", "--change", "ENV PATH=/bin:/usr/bin", built.image, image))
 }

@@ -170,13 +170,6 @@ func sharedNetwork(t *testing.T, n *node) {
 func (n *node) snap(t *testing.T) map[string]bool {
 	t.Helper()
 	s := map[string]bool{}
-	add := func(kind, text string) {
-		for line := range linesOf(text) {
-			if line = strings.TrimSpace(line); line != "" {
-				s[kind+" "+line] = true
-			}
-		}
-	}
 	links, err := n.on("ip", "-br", "link").Output()
 	must(t, err)
 	for line := range linesOf(string(links)) {
@@ -212,7 +205,6 @@ func (n *node) snap(t *testing.T) map[string]bool {
 			s["process "+strings.ReplaceAll(string(text), "\x00", " ")] = true
 		}
 	}
-	_ = add
 	return s
 }
 

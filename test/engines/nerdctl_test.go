@@ -36,17 +36,7 @@ func (c nerdctl) boot(t *testing.T, n *node) {
 		"[grpc]\naddress = %q\n", filepath.Join(n.dir, "containerd"), containerdSocket)
 	config := filepath.Join(n.dir, "containerd.toml")
 	must(t, os.WriteFile(config, []byte(settings), 0o600))
-	log, err := os.Create(c.log(n))
-	must(t, err)
-	defer log.Close()
-	daemon := n.on("containerd", "--config", config)
-	daemon.Stdout, daemon.Stderr = log, log
-	must(t, daemon.Start())
-	t.Cleanup(func() { // before the machine's end: it is a process of it
-		_ = daemon.Process.Signal(os.Interrupt)
-		_ = daemon.Process.Kill()
-		_ = daemon.Wait()
-	})
+	n.daemon(t, c.log(n), "containerd", "--config", config)
 	eventually(t, "containerd answers", func() bool { return c.cli(n, "info").Run() == nil })
 	archive := filepath.Join(n.dir, "image-archive.tar")
 	must(t, writeArchive(archive, built.image))

@@ -203,3 +203,20 @@ func (n *node) outside(network, addr string) (string, error) {
 	k, err := conn.Read(buf)
 	return string(buf[:k]), err
 }
+
+// daemon starts a program that serves until the machine's end, of which it is a
+// process. What it says goes to a file.
+func (n *node) daemon(t *testing.T, log string, argv ...string) {
+	t.Helper()
+	file, err := os.Create(log)
+	must(t, err)
+	defer file.Close()
+	daemon := n.on(argv...)
+	daemon.Stdout, daemon.Stderr = file, file
+	must(t, daemon.Start())
+	t.Cleanup(func() {
+		_ = daemon.Process.Signal(os.Interrupt)
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	})
+}

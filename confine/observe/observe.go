@@ -323,6 +323,12 @@ func (o *Observer) readAll(fd int, what string, take func(event)) (total int) {
 // read reads one buffer of events. It returns the number of bytes.
 func (o *Observer) read(fd int, what string, take func(event)) int {
 	n, err := unix.Read(fd, o.buffer)
+	for range maxReads {
+		if !isOfEndedProcess(err) {
+			break
+		}
+		n, err = unix.Read(fd, o.buffer)
+	}
 	if err != nil || n <= 0 {
 		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			// The queue goes on behind an event whose file cannot be opened.
@@ -343,6 +349,13 @@ func (o *Observer) read(fd int, what string, take func(event)) int {
 		take(e)
 	}
 	return n
+}
+
+// isOfEndedProcess tells the errors with which the kernel fails to open a file in
+// /proc for an event, where the process that it is about has ended: of its memory,
+// and of its mounts. No rule could name such a file, which no later process has.
+func isOfEndedProcess(err error) bool {
+	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
 }
 
 // deliver reports what was found and not reported before.

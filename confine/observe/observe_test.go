@@ -198,6 +198,26 @@ func TestLaterMounts(t *testing.T) {
 	}
 }
 
+// What a process did to its own files in /proc is told of when it has ended too,
+// and keeps nothing else from being told.
+func TestFilesOfEndedProcesses(t *testing.T) {
+	c := newContainer(t)
+	w := watch(t, c)
+	w.busy(func() {
+		for range 8 {
+			c.run("cat /proc/self/maps /proc/self/mountinfo /proc/self/comm")
+		}
+		c.run("cat /data/old")
+	})
+	w.Stop()
+	if len(w.lost) > 0 {
+		t.Errorf("lost: %q", w.lost)
+	}
+	if w.kinds("/data/old")&Read == 0 {
+		t.Error("what came behind them is not observed")
+	}
+}
+
 // More than the kernel's queue holds is reported as lost, not passed over.
 func TestOverflow(t *testing.T) {
 	c := newContainer(t)

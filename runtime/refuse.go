@@ -30,12 +30,12 @@ var engineSockets = []string{
 }
 
 // check refuses a container that could undo its sandbox. Errors name the field.
-// rootfs is the root file system's path on the host.
-func check(spec *specs.Spec, rootfs string, h host) error {
+// hostRoot says that the root file system is the host's own.
+func check(spec *specs.Spec, hostRoot bool, h host) error {
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
 		return errors.New("process.args: no program")
 	}
-	if h.real(rootfs) == "/" {
+	if hostRoot {
 		return errors.New("root.path: the host's own root file system")
 	}
 	if err := checkNamespaces(spec, h); err != nil {

@@ -99,13 +99,13 @@ func TestCheck(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := validSpec()
 			tt.change(s)
-			err := check(s, "/bundle/rootfs", testHost)
+			err := check(s, false, testHost)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
 	}
-	if err := check(validSpec(), "/", testHost); err == nil || !strings.Contains(err.Error(), "root.path") {
+	if err := check(validSpec(), true, testHost); err == nil || !strings.Contains(err.Error(), "root.path") {
 		t.Errorf("the host's root: %v", err)
 	}
 }

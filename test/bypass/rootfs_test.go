@@ -1,7 +1,6 @@
 package bypass_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,7 +195,7 @@ func TestSharedImageThatChanges(t *testing.T) {
 		if o := b.Exec("/bin/true"); o.Status != 0 {
 			t.Errorf("the container has ended: %s", o)
 		}
-		t.Log(fmt.Sprintf("%d of %d were made", made, creates))
+		t.Logf("%d of %d were made", made, creates)
 		b.Delete()
 		b.World.Finish(loop)
 	})

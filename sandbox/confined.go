@@ -129,7 +129,8 @@ func awaitProgram(ctx context.Context, pid int) bool {
 }
 
 // isProgram reports whether a process executes a file of its container's mounts
-// other than the launcher. The low-level runtime's own is of the host's, or of none.
+// other than the launcher, which is on one of them. The low-level runtime's own file
+// is on a mount of the host's, or on none.
 func isProgram(pid int) (bool, error) {
 	exe := fmt.Sprintf("/proc/%d/exe", pid)
 	name, err := os.Readlink(exe)
@@ -146,5 +147,7 @@ func isProgram(pid int) (bool, error) {
 	}
 	defer f.Close()
 	mounts, err := mountinfo.GetMountsFromReader(f, nil)
-	return slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return uint64(m.ID) == st.Mnt_id }), err
+	has := func(match func(*mountinfo.Info) bool) bool { return slices.ContainsFunc(mounts, match) }
+	return has(func(m *mountinfo.Info) bool { return m.Mountpoint == confine.Dir }) &&
+		has(func(m *mountinfo.Info) bool { return uint64(m.ID) == st.Mnt_id }), err
 }

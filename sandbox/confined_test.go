@@ -4,8 +4,11 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
+
+	"openshell.ai/openshell/confine"
 )
 
 func TestParseStatus(t *testing.T) {
@@ -35,22 +38,29 @@ func TestReadStatus(t *testing.T) {
 }
 
 func TestAwaitProgram(t *testing.T) {
-	cmd := exec.Command("sleep", "60")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	run := func(script string) *exec.Cmd {
+		cmd := exec.Command("sh", "-c", script+"exec sleep 600")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { end(cmd) })
+		return cmd
 	}
-	if !awaitProgram(t.Context(), cmd.Process.Pid) {
-		t.Error("a program of its own mounts has not begun")
+	contained := run("mount --make-rprivate / && mount -t tmpfs none /dev && mkdir " + confine.Dir + " && mount -t tmpfs none " + confine.Dir + " && ")
+	if !awaitProgram(t.Context(), contained.Process.Pid) {
+		t.Error("a program of its container's has not begun")
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	if awaitProgram(t.Context(), cmd.Process.Pid) {
-		t.Error("what has ended has begun")
-	}
-	// A kernel thread has no program, as a process that is about to be executed has none.
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	// The host's own, as the low-level runtime is, and one that has none.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if awaitProgram(ctx, 2) {
-		t.Error("a process without a program has begun")
+	for _, pid := range []int{run("").Process.Pid, 2} {
+		if awaitProgram(ctx, pid) {
+			t.Errorf("process %d has begun", pid)
+		}
+	}
+	end(contained)
+	if awaitProgram(t.Context(), contained.Process.Pid) {
+		t.Error("what has ended has begun")
 	}
 }

@@ -61,6 +61,8 @@ type Container struct {
 	Roots rootfs.Path `json:"roots,omitzero"`
 	// Claim is its claim on mount points that were made, see MakeMountPoints.
 	Claim string `json:"claim,omitzero"`
+	// Confined is what holds it, once its program has begun.
+	Confined *Confined `json:"confined,omitempty"`
 }
 
 // Alive tells whether the supervisor still runs: the process with its pid is

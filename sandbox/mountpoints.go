@@ -164,8 +164,8 @@ type claims struct {
 func openClaims(dir string, missing bool) (_ *claims, err error) {
 	c := &claims{dir: filepath.Clean(dir), known: map[string]claim{}}
 	for c.file == nil {
-		if missing {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
+		if missing { // whoever had it before may be removing it
+			if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}
 		}
@@ -193,9 +193,11 @@ func openClaims(dir string, missing bool) (_ *claims, err error) {
 	return c, nil
 }
 
-// close unlocks the claims, and removes their directory after the last.
+// close unlocks the claims, and removes their directories after the last.
 func (c *claims) close() {
-	_ = os.Remove(c.dir) // there are more
+	if os.Remove(c.dir) == nil { // or else there are more
+		_ = os.Remove(filepath.Dir(c.dir))
+	}
 	c.file.Close()
 }
 

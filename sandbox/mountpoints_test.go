@@ -1,8 +1,11 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +35,8 @@ func makeMountPoints(t *testing.T, c *config.Config, r *Request, dir string, pat
 
 func noClaims(t *testing.T, c *config.Config) {
 	t.Helper()
-	if left, _ := os.ReadDir(claimsDir(c.RunDir)); len(left) > 0 {
-		t.Errorf("claims are left: %v", left)
+	if !missing(claimsDir(c.RunDir))() {
+		t.Error("claims are left")
 	}
 }
 
@@ -112,6 +115,39 @@ func TestSharedMountPoints(t *testing.T) {
 		}
 		noClaims(t, c)
 	}
+}
+
+// Containers come and go at the same time, of one root file system and of several.
+func TestMountPointsAtOnce(t *testing.T) {
+	c := newNode(t)
+	dirs := []string{t.TempDir(), t.TempDir()}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 50 {
+				r := request("/root", strconv.Itoa(i))
+				r.Container.Rootfs = rootfs.At(dirs[i%2])
+				root, err := r.Container.Rootfs.Open()
+				if err == nil {
+					err = r.Container.MakeMountPoints(c.RunDir, root, r.Creator, []string{"/etc/openshell-tls"})
+					root.Close()
+				}
+				if err != nil || missing(dirs[i%2]+"/etc/openshell-tls")() {
+					t.Errorf("container %d has no mount point: %v", i, err)
+				}
+				if err := errors.Join(r.Container.RemoveMountPoints(c.RunDir), Sweep(c.RunDir)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, dir := range dirs {
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left are %v, %v", left, err)
+		}
+	}
+	noClaims(t, c)
 }
 
 // What an image has itself is not what was made.

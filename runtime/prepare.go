@@ -45,11 +45,8 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 		return err
 	}
 	defer files.close()
-	hostRoot, err := files.root.IsHost()
+	views, err := check(spec, files, thisHost(c, bundle, root))
 	if err != nil {
-		return fmt.Errorf("root.path: %w", err)
-	}
-	if err := check(spec, hostRoot, thisHost(bundle, c.StateDir, c.RunDir)); err != nil {
 		return err
 	}
 	if err := files.checkProgram(spec.Process); err != nil {
@@ -59,7 +56,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err != nil {
 		return err
 	}
-	p := preparation{launcher: init, seccomp: c.Seccomp.DefaultProfile}
+	p := preparation{launcher: init, views: views, seccomp: c.Seccomp.DefaultProfile}
 	p.bundles, request.Container.Roots = files.bundles()
 	paths, err := files.mountPoints(confine.Dir, tlsDir)
 	if err != nil {

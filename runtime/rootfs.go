@@ -18,13 +18,13 @@ import (
 // tree is a container's file system as it will be once its mounts are made,
 // seen from the host beforehand.
 type tree struct {
-	place               // of the root file system
+	volume              // of the root file system
 	mounts []mountPoint // in the order in which they are made
 }
 
-// place is something that a container's paths lead to, open. root is nil where it
+// volume is something that a container's paths lead to, open. root is nil where it
 // does not exist yet, or cannot be opened.
-type place struct {
+type volume struct {
 	location rootfs.Location
 	root     *rootfs.Root
 }
@@ -32,15 +32,16 @@ type place struct {
 // mountPoint is a mount at its place in the container, links resolved. What is
 // mounted is its source on the host; a file system to come has none.
 type mountPoint struct {
-	place
+	volume
 	at    string
+	known bool   // at is certain
 	named string // the place as the spec has it
 }
 
 // newTree opens a container's root file system and the sources of its mounts. It
 // has to be closed.
 func newTree(bundle string, spec *specs.Spec) (tree, error) {
-	t := tree{place: place{location: rootfs.At(absolute(bundle, spec.Root.Path))}}
+	t := tree{volume: volume{location: rootfs.At(absolute(bundle, spec.Root.Path))}}
 	var err error
 	if t.root, err = t.location.Open(); err != nil {
 		return tree{}, fmt.Errorf("root.path: %w", err)
@@ -52,6 +53,7 @@ func newTree(bundle string, spec *specs.Spec) (tree, error) {
 		if point.at, err = t.resolve(m.Destination); err != nil {
 			point.at = point.named
 		}
+		point.known = err == nil
 		if isBind(m) {
 			point.location = rootfs.At(absolute(bundle, m.Source))
 			point.root, _ = point.location.Open() // or else the low-level runtime says why
@@ -91,24 +93,24 @@ func (t tree) resolve(p string) (string, error) {
 }
 
 // locate returns where a path that has no symbolic links is, and its path there.
-func (t tree) locate(p string) (place, string, error) {
+func (t tree) locate(p string) (volume, string, error) {
 	for _, m := range slices.Backward(t.mounts) { // a later mount hides an earlier one
 		if !within(p, m.at) {
 			continue
 		}
 		if m.root == nil {
-			return place{}, "", errUnknown
+			return volume{}, "", errUnknown
 		}
-		return m.place, strings.TrimPrefix(p, m.at), nil
+		return m.volume, strings.TrimPrefix(p, m.at), nil
 	}
-	return t.place, p, nil
+	return t.volume, p, nil
 }
 
 // find returns where a path leads to, and its path there without links.
-func (t tree) find(p string) (place, string, error) {
+func (t tree) find(p string) (volume, string, error) {
 	resolved, err := t.resolve(p)
 	if err != nil {
-		return place{}, "", err
+		return volume{}, "", err
 	}
 	return t.locate(resolved)
 }

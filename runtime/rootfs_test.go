@@ -59,6 +59,12 @@ func specTree(t *testing.T, bundle string, spec *specs.Spec) tree {
 	return files
 }
 
+// emptyTree is a spec's over an empty root file system.
+func emptyTree(t *testing.T, spec *specs.Spec) tree {
+	t.Helper()
+	return specTree(t, "/", &specs.Spec{Root: &specs.Root{Path: t.TempDir()}, Mounts: spec.Mounts})
+}
+
 func bindMount(source, destination string) specs.Mount {
 	return specs.Mount{Type: "none", Source: source, Destination: destination, Options: []string{"rbind"}}
 }

@@ -298,15 +298,3 @@ func Resolve(p string, readlink func(string) (target string, err error)) (string
 	}
 	return at, nil
 }
-
-// IsHost reports whether the root is the host's own root directory.
-func (r *Root) IsHost() (bool, error) {
-	host, err := At("/").Open()
-	if err != nil {
-		return false, err
-	}
-	defer host.Close()
-	a, err := r.Lstat("/")
-	b, berr := host.Lstat("/")
-	return a.ID == b.ID, errors.Join(err, berr)
-}

@@ -188,23 +188,6 @@ func TestExchangedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestIsHost(t *testing.T) {
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink("/", link); err != nil {
-		t.Fatal(err)
-	}
-	for p, want := range map[string]bool{"/": true, link: true, "/proc/self/root": true, t.TempDir(): false} {
-		root, err := At(p).Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := root.IsHost(); err != nil || got != want {
-			t.Errorf("%s: %v, %v", p, got, err)
-		}
-		root.Close()
-	}
-}
-
 func FuzzResolve(f *testing.F) {
 	f.Add("/a/../b//c/", "/x/../../y")
 	f.Add("l/l/l", "l")

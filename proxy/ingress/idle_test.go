@@ -32,12 +32,12 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 
 // A pair of connections on which one end speaks lives on, and ends when it stops.
 func TestSilentPairEnds(t *testing.T) {
-	const idle = 500 * time.Millisecond
+	const idle = 2 * time.Second
 	client, outside := tcpPair(t)
 	server, inside := tcpPair(t)
 	go func() { _, _ = io.Copy(io.Discard, inside) }()
 	defer endIdle(idle, outside, inside)()
-	for range 30 {
+	for range 20 {
 		if _, err := server.Write([]byte("x")); err != nil {
 			t.Fatal("it ends while one speaks:", err)
 		}

@@ -159,19 +159,26 @@ type claims struct {
 	file   *os.File
 }
 
+// maxTries is how often a directory is made anew that others remove meanwhile.
+const maxTries = 1000
+
 // openClaims locks a directory and reads what is in it. missing says that it is
 // made where it is not there.
 func openClaims(dir string, missing bool) (_ *claims, err error) {
 	c := &claims{dir: filepath.Clean(dir), known: map[string]claim{}}
-	for c.file == nil {
-		if missing { // whoever had it before may be removing it
-			if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
+	for range maxTries { // whoever had it before may be removing it
+		if missing {
+			err = os.MkdirAll(dir, 0o700)
 		}
-		if c.file, err = lockDir(dir); err != nil && !(missing && errors.Is(err, fs.ErrNotExist)) {
-			return nil, err
+		if err == nil {
+			c.file, err = lockDir(dir)
 		}
+		if err == nil || !missing || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {

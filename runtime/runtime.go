@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/proxy/ingress"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -32,6 +33,9 @@ func New(c *config.Config) (*Runtime, error) {
 	path, err := findProgram(c.Runtime)
 	if err == nil && isSelf(path) {
 		err = errors.New("it is openshell itself")
+	}
+	if err == nil && filepath.IsAbs(c.Runtime) {
+		err = safefile.CheckFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("low-level runtime %q (runtime in the node's configuration): %w", c.Runtime, err)

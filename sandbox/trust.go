@@ -14,6 +14,7 @@ import (
 	"github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/state"
 	"software.sslmate.com/src/go-pkcs12"
 )
@@ -136,7 +137,7 @@ func trustStore(bundle []byte, own *x509.Certificate) ([]byte, error) {
 func (s *Sandbox) trustedUpstream() (func() *x509.CertPool, error) {
 	var extra [][]byte
 	for _, file := range s.config.TLS.ExtraRoots {
-		data, err := os.ReadFile(file)
+		data, err := safefile.Read(file, maxBundle)
 		if err != nil {
 			return nil, fmt.Errorf("tls.extra_roots: %w", err)
 		}

@@ -33,7 +33,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	if err := p.CheckMaximum(); err != nil {
 		return err
 	}
-	r := &rules{policies: p, files: confine.RulesetFor(p.Effective)}
+	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
 	options := policy.Options{ResolveBinary: s.resolveBinary, HostAliases: s.hostAliases()}
 	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
@@ -65,14 +65,21 @@ func (s *Sandbox) resolveBinary(path string) string {
 	return "/" + rel
 }
 
+// rulesetFor is what a policy says of this sandbox's files.
+func (s *Sandbox) rulesetFor(p *policy.Policy) *confine.Ruleset {
+	r := confine.RulesetFor(p)
+	r.IncludeWorkdir = r.IncludeWorkdir && !s.request.WithoutWorkdir
+	return r
+}
+
 // confinement is what later execs get. Landlock is not applied in permissive
 // mode, but for what the maximum says about files.
 func (s *Sandbox) confinement(p *Policies) confine.Confinement {
 	switch {
 	case !s.mode.permissive():
-		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Effective)}
+		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: s.rulesetFor(p.Effective)}
 	case p.Maximum != nil && p.Maximum.Filesystem != nil:
-		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Maximum), Observed: true}
+		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: s.rulesetFor(p.Maximum), Observed: true}
 	default:
 		return confine.Confinement{Mode: confine.ModePermissive, Observed: true}
 	}

@@ -65,7 +65,7 @@ type rulesetFD struct {
 //
 // Processes of a sandbox are not scoped from each other: an exec session must be
 // able to signal the main process.
-func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
+func openRuleset(r *Ruleset, programs []string) (*rulesetFD, error) {
 	abi, err := LandlockABI()
 	if err != nil {
 		if r.Compatibility == HardRequirement {
@@ -82,7 +82,7 @@ func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create landlock ruleset: %w", err)
 	}
-	if err := set.fill(r, program); err != nil {
+	if err := set.fill(r, programs); err != nil {
 		set.close()
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
 
 func (s *rulesetFD) close() { unix.Close(s.fd) }
 
-func (s *rulesetFD) fill(r *Ruleset, program string) error {
+func (s *rulesetFD) fill(r *Ruleset, programs []string) error {
 	for _, list := range []struct {
 		paths  []string
 		rights uint64
@@ -111,8 +111,10 @@ func (s *rulesetFD) fill(r *Ruleset, program string) error {
 			return err
 		}
 	}
-	if err := s.allowPath(program, rightsRead, false); err != nil {
-		return err
+	for _, program := range programs {
+		if err := s.allowPath(program, rightsRead, false); err != nil {
+			return err
+		}
 	}
 	return s.allowStandardStreams()
 }

@@ -84,6 +84,42 @@ var badInputs = []badInput{
 	{name: "node configuration", want: []string{"config.yaml", "frobnicate"}, settings: map[string]any{"frobnicate": true}},
 	{name: "missing root certificates", want: []string{"tls.extra_roots", "/nonexistent.pem"},
 		settings: map[string]any{"tls": map[string]any{"extra_roots": []string{"/nonexistent.pem"}}}},
+	{name: "policy that everybody may write", want: []string{"open.yaml", "0666", "chmod go-w"}, edits: []edit{policy("open")},
+		prepare: func(c *container) { c.w.policy("open", noNetwork); must(c.w.t, os.Chmod(c.w.policyFile("open"), 0o666)) }},
+	{name: "policy that everybody may write, permissive", want: []string{"open.yaml", "0666", "chmod go-w"},
+		edits:   []edit{policy("open"), permissive},
+		prepare: func(c *container) { c.w.policy("open", noNetwork); must(c.w.t, os.Chmod(c.w.policyFile("open"), 0o666)) }},
+	{name: "policy of another's", want: []string{"open.yaml", "uid 65534", "chown -h root"}, edits: []edit{policy("open")},
+		prepare: func(c *container) { c.w.policy("open", noNetwork); must(c.w.t, os.Chown(c.w.policyFile("open"), 65534, 0)) }},
+	{name: "policies in everybody's directory", want: []string{"policies", "0777", "chmod go-w"},
+		prepare: func(c *container) { must(c.w.t, os.Chmod(c.w.policyDir, 0o777)) }},
+	{name: "learned policy that everybody may write", want: []string{"learned.yaml", "0606", "chmod go-w"}, edits: []edit{policy("open")},
+		prepare: func(c *container) {
+			learned := filepath.Join(c.w.stateDir, "policies", "open", "learned.yaml")
+			must(c.w.t, os.MkdirAll(filepath.Dir(learned), 0o700))
+			must(c.w.t, os.WriteFile(learned, []byte("version: 1\n"), 0o600))
+			must(c.w.t, os.Chmod(learned, 0o606))
+		}},
+	{name: "maximum policy in another's directory", want: []string{"uid 65534", "chown -h root"},
+		settings: map[string]any{"maximum_policy": "/srv/openshell-e2e-max/maximum.yaml"},
+		prepare: func(c *container) {
+			const dir = "/srv/openshell-e2e-max"
+			must(c.w.t, os.MkdirAll(dir, 0o755))
+			c.w.t.Cleanup(func() { os.RemoveAll(dir) })
+			must(c.w.t, os.WriteFile(filepath.Join(dir, "maximum.yaml"), []byte(noNetwork), 0o600))
+			must(c.w.t, os.Chown(dir, 65534, 0))
+		}},
+	{name: "configuration that everybody may write", want: []string{"config.yaml", "0666", "chmod go-w"},
+		prepare: func(c *container) { must(c.w.t, os.Chmod(c.w.config, 0o666)) }},
+	{name: "state directory that everybody may write", want: []string{"state_dir", "0777", "chmod go-w"},
+		prepare: func(c *container) { must(c.w.t, os.Chmod(c.w.stateDir, 0o777)) }},
+	{name: "run directory that everybody may write", want: []string{"run_dir", "0707", "chmod go-w"},
+		prepare: func(c *container) { must(c.w.t, os.Chmod(c.w.runDir, 0o707)) }},
+	{name: "dangling state directory", want: []string{"state_dir", "symbolic link", "leads nowhere"},
+		prepare: func(c *container) {
+			must(c.w.t, os.Rename(c.w.stateDir, c.w.stateDir+".away"))
+			must(c.w.t, os.Symlink("nowhere", c.w.stateDir))
+		}},
 	{name: "container id upwards", want: []string{"container id", ".."}, id: ".."},
 	{name: "container id with a slash", want: []string{"container id", "a/b"}, id: "a/b"},
 	{name: "host's PID namespace", want: []string{"linux.namespaces", "PID"}, edits: []edit{namespace(specs.PIDNamespace, "")}},

@@ -109,8 +109,10 @@ func closeNets() error {
 // policy writes the operator's policy of a name.
 func (w *world) policy(name, text string) {
 	w.t.Helper()
-	must(w.t, os.WriteFile(filepath.Join(w.policyDir, name+".yaml"), []byte(text), 0o600))
+	must(w.t, os.WriteFile(w.policyFile(name), []byte(text), 0o600))
 }
+
+func (w *world) policyFile(name string) string { return filepath.Join(w.policyDir, name+".yaml") }
 
 // outcome is what a command that ended left.
 type outcome struct {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 	"openshell.ai/openshell/annotations"
 )
 
@@ -201,7 +200,7 @@ func newSpec(o options, b *bundle, v view, args []string) *specs.Spec {
 		Version: specs.Version,
 		Root:    &specs.Root{Path: b.rootfs()},
 		Process: &specs.Process{
-			Terminal: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())),
+			Terminal: isTerminal(),
 			Args:     args,
 			Env:      environment(o.env, o.envAll),
 			Cwd:      v.cwd,

@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/proxy/ingress"
@@ -133,7 +134,7 @@ func runSandboxed(o options, args []string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	id, err := newID(c)
+	id, err := newID(c, rand.Text)
 	if err != nil {
 		return 0, err
 	}
@@ -174,10 +175,10 @@ func runSandboxed(o options, args []string) (status int, err error) {
 
 // newID returns a name that no run and no policy of this node has had, as far as
 // anything is left of them: what was approved for another run is not this one's.
-func newID(c *config.Config) (string, error) {
+func newID(c *config.Config, random func() string) (string, error) {
 	store := state.Open(c.StateDir)
 	for range 100 {
-		id := "try-" + strings.ToLower(rand.Text()[:6])
+		id := "try-" + strings.ToLower(random()[:6])
 		sandboxID := sandbox.IDFor(runtime.DefaultRoot(c), id)
 		used := false
 		for _, path := range []string{
@@ -212,7 +213,7 @@ func Attended() (*runtime.Attended, error) {
 }
 
 // runBundle runs a bundle through this program's own OCI command.
-func runBundle(dir, id string, a runtime.Attended, s signals) (int, error) {
+func runBundle(dir, id string, a runtime.Attended, caught <-chan os.Signal) (int, error) {
 	begun := filepath.Join(dir, "pid")
 	cmd, err := ociCommand("run", "--bundle", dir, "--pid-file", begun, id)
 	if err != nil {
@@ -232,7 +233,7 @@ func runBundle(dir, id string, a runtime.Attended, s signals) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	go s.forward(cmd.Process) // until this process's end
+	go forward(caught, cmd.Process) // until this process's end
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -268,21 +269,37 @@ func deleteContainer(id string) error {
 	return cmd.Run()
 }
 
-// signals are what this process is sent that it must not end by.
-type signals struct{ keys, others chan os.Signal }
-
-// catchSignals takes the signals that ask this process to end. Those of a terminal's
-// keys it only survives: the terminal sends them to the command too.
-func catchSignals() signals {
-	s := signals{make(chan os.Signal, 1), make(chan os.Signal, 4)}
-	signal.Notify(s.keys, unix.SIGINT, unix.SIGQUIT)
-	signal.Notify(s.others, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	return s
+// catchSignals takes the signals that ask this process to end, which the command is
+// to be asked instead.
+func catchSignals() chan os.Signal {
+	caught := make(chan os.Signal, 4)
+	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	return caught
 }
 
-// forward passes them on, also those that came before.
-func (s signals) forward(p *os.Process) {
-	for sig := range s.others {
-		_ = p.Signal(sig)
+// forward passes them on, also those that came before. Those of a terminal's keys
+// have reached the OCI command already where both are in its foreground; a terminal
+// that is the command's own sends none to either.
+func forward(caught <-chan os.Signal, p *os.Process) {
+	for s := range caught {
+		if key := s == unix.SIGINT || s == unix.SIGQUIT; !key || isTerminal() || !inForeground() {
+			_ = p.Signal(s)
+		}
 	}
+}
+
+// isTerminal reports whether the command gets a terminal of its own.
+func isTerminal() bool {
+	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+}
+
+// inForeground reports whether this process is in the foreground of a terminal.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
 }

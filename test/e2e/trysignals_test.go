@@ -1,0 +1,180 @@
+package e2e_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	pty "github.com/containerd/console"
+	"golang.org/x/sys/unix"
+)
+
+// sleeper is a script that says when it runs, and then waits for ever in a process
+// that the test can find on the host.
+func sleeper(t *testing.T, before string) (script, mark string) {
+	mark = fmt.Sprintf("9%d.%d", os.Getpid(), len(t.Name()))
+	return before + "echo ready; while :; do sleep " + mark + "; done", mark
+}
+
+// runs reports whether any process of this host has a mark in its arguments.
+func runs(t *testing.T, mark string) bool {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err == nil && bytes.Contains(data, []byte(mark)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Not parallel: what is left is counted on the whole machine.
+func TestTryEndsLikeTheCommand(t *testing.T) {
+	w := newWorld(t)
+	must(t, os.Mkdir(w.tryDir(), 0o755))
+	w.try("--", "/bin/true") // makes the directories that stay
+	before := snap(t, w.runDir)
+	for _, tt := range []struct {
+		name, before string
+		signal       syscall.Signal
+		want         int
+	}{
+		{"TERM", "", unix.SIGTERM, 143},
+		{"HUP", "", unix.SIGHUP, 129},
+		{"INT", "", unix.SIGINT, 130},
+		{"QUIT", "", unix.SIGQUIT, 131},
+		{"handled", "trap 'echo caught; exit 9' INT; ", unix.SIGINT, 9},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			script, mark := sleeper(t, tt.before)
+			cmd := w.command("try", "--", "/bin/sh", "-c", script)
+			cmd.Dir = w.tryDir()
+			w.launch(cmd)
+			eventually(t, patience, "the command runs", func() bool { return strings.Contains(textOf(cmd.Stdout), "ready") })
+			must(t, cmd.Process.Signal(tt.signal))
+			o := w.finish(cmd)
+			if o.status != tt.want || strings.Contains(o.stdout, "caught") != (tt.want == 9) {
+				t.Errorf("want status %d: %s", tt.want, o)
+			}
+			if runs(t, mark) {
+				t.Error("it still runs")
+			}
+		})
+	}
+	nothingLeft(t, "commands that were ended", before, w.runDir)
+}
+
+// A command that is killed takes everything with it, and the next clears up.
+func TestTryKilled(t *testing.T) {
+	w := newWorld(t)
+	must(t, os.Mkdir(w.tryDir(), 0o755))
+	w.try("--", "/bin/true")
+	before := snap(t, w.runDir)
+	// Hostile to be ended: it ignores everything that can be ignored.
+	script, mark := sleeper(t, "trap '' TERM HUP INT QUIT; (setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done') & ")
+	cmd := w.command("try", "--permissive", "--", "/bin/sh", "-c", script)
+	cmd.Dir = w.tryDir()
+	w.launch(cmd)
+	eventually(t, patience, "the command runs", func() bool { return strings.Contains(textOf(cmd.Stdout), "ready") && runs(t, mark) })
+	must(t, cmd.Process.Kill())
+	w.finish(cmd)
+	eventually(t, patience, "nothing runs any more", func() bool { return !runs(t, mark) })
+	eventually(t, patience, "the sandbox has gone", func() bool {
+		left, err := os.ReadDir(filepath.Join(w.runDir, "sandboxes"))
+		return err == nil && len(left) == 0
+	})
+	if o := w.try("--", "/bin/true"); o.status != 0 {
+		t.Error(o)
+	}
+	nothingLeft(t, "a command that was killed, and another", before, w.runDir)
+}
+
+// tryTerminal is a terminal that openshell try is the session leader of.
+type tryTerminal struct {
+	pty.Console
+	mu  sync.Mutex
+	got bytes.Buffer
+}
+
+func (p *tryTerminal) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got.Write(b)
+}
+
+func (p *tryTerminal) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got.String()
+}
+
+func (w *world) onTerminal(args ...string) (*exec.Cmd, *tryTerminal) {
+	w.t.Helper()
+	master, path, err := pty.NewPty()
+	must(w.t, err)
+	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	must(w.t, err)
+	defer slave.Close()
+	cmd := w.command(append([]string{"try"}, args...)...)
+	cmd.Dir = w.tryDir()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	must(w.t, w.net.Do(cmd.Start))
+	p := &tryTerminal{Console: master}
+	go io.Copy(p, master)
+	return cmd, p
+}
+
+func TestTryOnATerminal(t *testing.T) {
+	w := newWorld(t)
+	must(t, os.Mkdir(w.tryDir(), 0o755))
+	for _, tt := range []struct {
+		name, before string
+		act          func(*testing.T, *tryTerminal)
+		want         int
+	}{
+		{"Ctrl-C", "", typing("\x03"), 130},
+		{"Ctrl-C that is handled", "trap 'exit 9' INT; ", typing("\x03"), 9},
+		{"Ctrl-backslash", "ulimit -c 0; ", typing("\x1c"), 131},
+		{"Ctrl-Z does not lose it", "", typing("\x1a\x1a\x03"), 130},
+		{"the terminal is closed", "", func(t *testing.T, p *tryTerminal) { must(t, p.Close()) }, 129},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			script, mark := sleeper(t, tt.before)
+			cmd, p := w.onTerminal("--", "/bin/sh", "-c", script)
+			eventually(t, patience, "the command runs", func() bool { return strings.Contains(p.text(), "ready") })
+			tt.act(t, p)
+			if o := w.finish(cmd); o.status != tt.want {
+				t.Errorf("status %d, want %d: %s", o.status, tt.want, p.text())
+			}
+			if runs(t, mark) {
+				t.Error("it still runs")
+			}
+			p.Close()
+		})
+	}
+	t.Run("an interactive shell", func(t *testing.T) {
+		cmd, p := w.onTerminal("--", "/bin/sh", "-i")
+		typing("echo $((40+2)); sleep 1000 & kill %1; wait; exit 7\n")(t, p)
+		if o := w.finish(cmd); o.status != 7 || !strings.Contains(p.text(), "\n42") {
+			t.Errorf("status %d: %s", o.status, p.text())
+		}
+	})
+}
+
+// typing types keys.
+func typing(keys string) func(*testing.T, *tryTerminal) {
+	return func(t *testing.T, p *tryTerminal) {
+		t.Helper()
+		_, err := io.WriteString(p.Console, keys)
+		must(t, err)
+	}
+}

@@ -85,12 +85,21 @@ var badInputs = []badInput{
 	{name: "missing root certificates", want: []string{"tls.extra_roots", "/nonexistent.pem"},
 		settings: map[string]any{"tls": map[string]any{"extra_roots": []string{"/nonexistent.pem"}}}},
 	{name: "policy that everybody may write", want: []string{"open.yaml", "0666", "chmod go-w"}, edits: []edit{policy("open")},
-		prepare: func(c *container) { c.w.policy("open", noNetwork); must(c.w.t, os.Chmod(c.w.policyFile("open"), 0o666)) }},
+		prepare: func(c *container) {
+			c.w.policy("open", noNetwork)
+			must(c.w.t, os.Chmod(c.w.policyFile("open"), 0o666))
+		}},
 	{name: "policy that everybody may write, permissive", want: []string{"open.yaml", "0666", "chmod go-w"},
-		edits:   []edit{policy("open"), permissive},
-		prepare: func(c *container) { c.w.policy("open", noNetwork); must(c.w.t, os.Chmod(c.w.policyFile("open"), 0o666)) }},
+		edits: []edit{policy("open"), permissive},
+		prepare: func(c *container) {
+			c.w.policy("open", noNetwork)
+			must(c.w.t, os.Chmod(c.w.policyFile("open"), 0o666))
+		}},
 	{name: "policy of another's", want: []string{"open.yaml", "uid 65534", "chown -h root"}, edits: []edit{policy("open")},
-		prepare: func(c *container) { c.w.policy("open", noNetwork); must(c.w.t, os.Chown(c.w.policyFile("open"), 65534, 0)) }},
+		prepare: func(c *container) {
+			c.w.policy("open", noNetwork)
+			must(c.w.t, os.Chown(c.w.policyFile("open"), 65534, 0))
+		}},
 	{name: "policies in everybody's directory", want: []string{"policies", "0777", "chmod go-w"},
 		prepare: func(c *container) { must(c.w.t, os.Chmod(c.w.policyDir, 0o777)) }},
 	{name: "learned policy that everybody may write", want: []string{"learned.yaml", "0606", "chmod go-w"}, edits: []edit{policy("open")},

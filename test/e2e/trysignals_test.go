@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	pty "github.com/containerd/console"
 	"golang.org/x/sys/unix"
@@ -152,8 +153,8 @@ func TestTryOnATerminal(t *testing.T) {
 			cmd, p := w.onTerminal("--", "/bin/sh", "-c", script)
 			eventually(t, patience, "the command runs", func() bool { return strings.Contains(p.text(), "ready") })
 			tt.act(t, p)
-			if o := w.finish(cmd); o.status != tt.want {
-				t.Errorf("status %d, want %d: %s", o.status, tt.want, p.text())
+			if status := statusOf(cmd); status != tt.want {
+				t.Errorf("status %d, want %d: %s", status, tt.want, p.text())
 			}
 			if runs(t, mark) {
 				t.Error("it still runs")
@@ -164,10 +165,17 @@ func TestTryOnATerminal(t *testing.T) {
 	t.Run("an interactive shell", func(t *testing.T) {
 		cmd, p := w.onTerminal("--", "/bin/sh", "-i")
 		typing("echo $((40+2)); sleep 1000 & kill %1; wait; exit 7\n")(t, p)
-		if o := w.finish(cmd); o.status != 7 || !strings.Contains(p.text(), "\n42") {
-			t.Errorf("status %d: %s", o.status, p.text())
+		if status := statusOf(cmd); status != 7 || !strings.Contains(p.text(), "\n42") {
+			t.Errorf("status %d: %s", status, p.text())
 		}
 	})
+}
+
+// statusOf waits for a command, whose output the terminal has.
+func statusOf(cmd *exec.Cmd) int {
+	defer time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }).Stop()
+	_ = cmd.Wait()
+	return cmd.ProcessState.ExitCode()
 }
 
 // typing types keys.

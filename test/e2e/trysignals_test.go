@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	pty "github.com/containerd/console"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,7 +99,7 @@ func TestTryKilled(t *testing.T) {
 
 // tryTerminal is a terminal that openshell try is the session leader of.
 type tryTerminal struct {
-	pty.Console
+	master *os.File
 	mu  sync.Mutex
 	got bytes.Buffer
 }
@@ -119,9 +118,14 @@ func (p *tryTerminal) text() string {
 
 func (w *world) onTerminal(args ...string) (*exec.Cmd, *tryTerminal) {
 	w.t.Helper()
-	master, path, err := pty.NewPty()
+	// Closing it must close it, though it is being read: it is left to Go's poller.
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	must(w.t, err)
-	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	must(w.t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	must(w.t, err)
+	master := os.NewFile(uintptr(fd), "/dev/ptmx")
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	must(w.t, err)
 	defer slave.Close()
 	cmd := w.command(append([]string{"try"}, args...)...)
@@ -129,7 +133,7 @@ func (w *world) onTerminal(args ...string) (*exec.Cmd, *tryTerminal) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	must(w.t, w.net.Do(cmd.Start))
-	p := &tryTerminal{Console: master}
+	p := &tryTerminal{master: master}
 	go io.Copy(p, master)
 	return cmd, p
 }
@@ -146,7 +150,7 @@ func TestTryOnATerminal(t *testing.T) {
 		{"Ctrl-C that is handled", "trap 'exit 9' INT; ", typing("\x03"), 9},
 		{"Ctrl-backslash", "ulimit -c 0; ", typing("\x1c"), 131},
 		{"Ctrl-Z does not lose it", "", typing("\x1a\x1a\x03"), 130},
-		{"the terminal is closed", "", func(t *testing.T, p *tryTerminal) { must(t, p.Close()) }, 129},
+		{"the terminal is closed", "", func(t *testing.T, p *tryTerminal) { must(t, p.master.Close()) }, 129},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			script, mark := sleeper(t, tt.before)
@@ -159,7 +163,7 @@ func TestTryOnATerminal(t *testing.T) {
 			if runs(t, mark) {
 				t.Error("it still runs")
 			}
-			p.Close()
+			p.master.Close()
 		})
 	}
 	t.Run("an interactive shell", func(t *testing.T) {
@@ -182,7 +186,7 @@ func statusOf(cmd *exec.Cmd) int {
 func typing(keys string) func(*testing.T, *tryTerminal) {
 	return func(t *testing.T, p *tryTerminal) {
 		t.Helper()
-		_, err := io.WriteString(p.Console, keys)
+		_, err := io.WriteString(p.master, keys)
 		must(t, err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/test/node"
 )
 
 // sleeper is a script that says when it runs, and then waits for ever in a process
@@ -27,7 +29,7 @@ func sleeper(t *testing.T, before string) (script, mark string) {
 func runs(t *testing.T, mark string) bool {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	must(t, err)
+	node.Must(t, err)
 	for _, f := range files {
 		if data, err := os.ReadFile(f); err == nil && bytes.Contains(data, []byte(mark)) {
 			return true
@@ -38,10 +40,10 @@ func runs(t *testing.T, mark string) bool {
 
 // Not parallel: what is left is counted on the whole machine.
 func TestTryEndsLikeTheCommand(t *testing.T) {
-	w := newWorld(t)
-	must(t, os.Mkdir(w.tryDir(), 0o755))
-	w.try("--", "/bin/true") // makes the directories that stay
-	before := snap(t, w.runDir)
+	w := node.New(t)
+	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
+	w.Try("--", "/bin/true") // makes the directories that stay
+	before := node.Snap(t, w.RunDir)
 	for _, tt := range []struct {
 		name, before string
 		signal       syscall.Signal
@@ -55,13 +57,13 @@ func TestTryEndsLikeTheCommand(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			script, mark := sleeper(t, tt.before)
-			cmd := w.command("try", "--", "/bin/sh", "-c", script)
-			cmd.Dir = w.tryDir()
-			w.launch(cmd)
-			eventually(t, patience, "the command runs", func() bool { return strings.Contains(textOf(cmd.Stdout), "ready") })
-			must(t, cmd.Process.Signal(tt.signal))
-			o := w.finish(cmd)
-			if o.status != tt.want || strings.Contains(o.stdout, "caught") != (tt.want == 9) {
+			cmd := w.Command("try", "--", "/bin/sh", "-c", script)
+			cmd.Dir = w.TryDir()
+			w.Launch(cmd)
+			node.Eventually(t, node.Patience, "the command runs", func() bool { return strings.Contains(node.TextOf(cmd.Stdout), "ready") })
+			node.Must(t, cmd.Process.Signal(tt.signal))
+			o := w.Finish(cmd)
+			if o.Status != tt.want || strings.Contains(o.Stdout, "caught") != (tt.want == 9) {
 				t.Errorf("want status %d: %s", tt.want, o)
 			}
 			if runs(t, mark) {
@@ -69,32 +71,32 @@ func TestTryEndsLikeTheCommand(t *testing.T) {
 			}
 		})
 	}
-	nothingLeft(t, "commands that were ended", before, w.runDir)
+	node.NothingLeft(t, "commands that were ended", before, w.RunDir)
 }
 
 // A command that is killed takes everything with it, and the next clears up.
 func TestTryKilled(t *testing.T) {
-	w := newWorld(t)
-	must(t, os.Mkdir(w.tryDir(), 0o755))
-	w.try("--", "/bin/true")
-	before := snap(t, w.runDir)
+	w := node.New(t)
+	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
+	w.Try("--", "/bin/true")
+	before := node.Snap(t, w.RunDir)
 	// Hostile to be ended: it ignores everything that can be ignored.
 	script, mark := sleeper(t, "trap '' TERM HUP INT QUIT; (setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done') & ")
-	cmd := w.command("try", "--permissive", "--", "/bin/sh", "-c", script)
-	cmd.Dir = w.tryDir()
-	w.launch(cmd)
-	eventually(t, patience, "the command runs", func() bool { return strings.Contains(textOf(cmd.Stdout), "ready") && runs(t, mark) })
-	must(t, cmd.Process.Kill())
-	w.finish(cmd)
-	eventually(t, patience, "nothing runs any more", func() bool { return !runs(t, mark) })
-	eventually(t, patience, "the sandbox has gone", func() bool {
-		left, err := os.ReadDir(filepath.Join(w.runDir, "sandboxes"))
+	cmd := w.Command("try", "--permissive", "--", "/bin/sh", "-c", script)
+	cmd.Dir = w.TryDir()
+	w.Launch(cmd)
+	node.Eventually(t, node.Patience, "the command runs", func() bool { return strings.Contains(node.TextOf(cmd.Stdout), "ready") && runs(t, mark) })
+	node.Must(t, cmd.Process.Kill())
+	w.Finish(cmd)
+	node.Eventually(t, node.Patience, "nothing runs any more", func() bool { return !runs(t, mark) })
+	node.Eventually(t, node.Patience, "the sandbox has gone", func() bool {
+		left, err := os.ReadDir(filepath.Join(w.RunDir, "sandboxes"))
 		return err == nil && len(left) == 0
 	})
-	if o := w.try("--", "/bin/true"); o.status != 0 {
+	if o := w.Try("--", "/bin/true"); o.Status != 0 {
 		t.Error(o)
 	}
-	nothingLeft(t, "a command that was killed, and another", before, w.runDir)
+	node.NothingLeft(t, "a command that was killed, and another", before, w.RunDir)
 }
 
 // tryTerminal is a terminal that openshell try is the session leader of.
@@ -116,31 +118,31 @@ func (p *tryTerminal) text() string {
 	return p.got.String()
 }
 
-func (w *world) onTerminal(args ...string) (*exec.Cmd, *tryTerminal) {
-	w.t.Helper()
+func onTerminal(w *node.World, args ...string) (*exec.Cmd, *tryTerminal) {
+	w.T.Helper()
 	// Closing it must close it, though it is being read: it is left to Go's poller.
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	must(w.t, err)
-	must(w.t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	node.Must(w.T, err)
+	node.Must(w.T, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
 	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	must(w.t, err)
+	node.Must(w.T, err)
 	master := os.NewFile(uintptr(fd), "/dev/ptmx")
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(w.t, err)
+	node.Must(w.T, err)
 	defer slave.Close()
-	cmd := w.command(append([]string{"try"}, args...)...)
-	cmd.Dir = w.tryDir()
+	cmd := w.Command(append([]string{"try"}, args...)...)
+	cmd.Dir = w.TryDir()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	must(w.t, w.net.Do(cmd.Start))
+	node.Must(w.T, w.Net.Do(cmd.Start))
 	p := &tryTerminal{master: master}
 	go io.Copy(p, master)
 	return cmd, p
 }
 
 func TestTryOnATerminal(t *testing.T) {
-	w := newWorld(t)
-	must(t, os.Mkdir(w.tryDir(), 0o755))
+	w := node.New(t)
+	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
 	for _, tt := range []struct {
 		name, before string
 		act          func(*testing.T, *tryTerminal)
@@ -150,12 +152,12 @@ func TestTryOnATerminal(t *testing.T) {
 		{"Ctrl-C that is handled", "trap 'exit 9' INT; ", typing("\x03"), 9},
 		{"Ctrl-backslash", "ulimit -c 0; ", typing("\x1c"), 131},
 		{"Ctrl-Z does not lose it", "", typing("\x1a\x1a\x03"), 130},
-		{"the terminal is closed", "", func(t *testing.T, p *tryTerminal) { must(t, p.master.Close()) }, 129},
+		{"the terminal is closed", "", func(t *testing.T, p *tryTerminal) { node.Must(t, p.master.Close()) }, 129},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			script, mark := sleeper(t, tt.before)
-			cmd, p := w.onTerminal("--", "/bin/sh", "-c", script)
-			eventually(t, patience, "the command runs", func() bool { return strings.Contains(p.text(), "ready") })
+			cmd, p := onTerminal(w, "--", "/bin/sh", "-c", script)
+			node.Eventually(t, node.Patience, "the command runs", func() bool { return strings.Contains(p.text(), "ready") })
 			tt.act(t, p)
 			if status := statusOf(cmd); status != tt.want {
 				t.Errorf("status %d, want %d: %s", status, tt.want, p.text())
@@ -167,8 +169,8 @@ func TestTryOnATerminal(t *testing.T) {
 		})
 	}
 	t.Run("an interactive shell", func(t *testing.T) {
-		cmd, p := w.onTerminal("--", "/bin/sh", "-i")
-		typing("echo $((40+2)); sleep 1000 & kill %1; wait; exit 7\n")(t, p)
+		cmd, p := onTerminal(w, "--", "/bin/sh", "-i")
+		typing("echo $((40+2)); sleep 0.1 & wait; exit 7\n")(t, p)
 		if status := statusOf(cmd); status != 7 || !strings.Contains(p.text(), "\n42") {
 			t.Errorf("status %d: %s", status, p.text())
 		}
@@ -177,7 +179,7 @@ func TestTryOnATerminal(t *testing.T) {
 
 // statusOf waits for a command, whose output the terminal has.
 func statusOf(cmd *exec.Cmd) int {
-	defer time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }).Stop()
+	defer time.AfterFunc(node.Patience, func() { _ = cmd.Process.Kill() }).Stop()
 	_ = cmd.Wait()
 	return cmd.ProcessState.ExitCode()
 }
@@ -187,6 +189,6 @@ func typing(keys string) func(*testing.T, *tryTerminal) {
 	return func(t *testing.T, p *tryTerminal) {
 		t.Helper()
 		_, err := io.WriteString(p.master, keys)
-		must(t, err)
+		node.Must(t, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/node"
 )
 
@@ -64,7 +65,7 @@ func TestTryNamesNeverRepeat(t *testing.T) {
 		o := w.Try("--permissive", "--", "/bin/ls", "/srv")
 		_, rest, _ := strings.Cut(o.Stderr, "this run's policy is ")
 		name, _, ok := strings.Cut(rest, ":")
-		if !ok || seen[name] || len(w.Proposals(name)) != 1 {
+		if !ok || seen[name] || len(w.ProposalsOf(learn.KindFilesystem, name)) != 1 {
 			t.Errorf("name %q: %s", name, o)
 		}
 		seen[name] = true

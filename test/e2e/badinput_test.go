@@ -120,7 +120,9 @@ var badInputs = []badInput{
 			node.Must(c.World.T, os.Chown(dir, 65534, 0))
 		}},
 	{name: "configuration that everybody may write", want: []string{"config.yaml", "0666", "chmod go-w"},
-		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "config.yaml"), 0o666)) }},
+		prepare: func(c *node.Container) {
+			node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "config.yaml"), 0o666))
+		}},
 	{name: "state directory that everybody may write", want: []string{"state_dir", "0777", "chmod go-w"},
 		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(c.World.StateDir, 0o777)) }},
 	{name: "run directory that everybody may write", want: []string{"run_dir", "0707", "chmod go-w"},

@@ -28,7 +28,7 @@ const self = "/proc/self/exe"
 // run executes the program that args name, confined. It returns on failure, and
 // where it stays.
 func run(args []string) (status int, err error) {
-	if len(args) > 3 && args[0] == "--attend" && args[2] == "--" {
+	if len(args) > 3 && args[0] == launch.AttendFlag && args[2] == "--" {
 		return attend(args[1], args[3:])
 	}
 	stay := len(args) > 0 && args[0] == "--stay"
@@ -54,7 +54,7 @@ func run(args []string) (status int, err error) {
 	}
 	if stay {
 		// The confinement is one thread's: executed anew, it is all threads'.
-		argv = append([]string{"openshell-init", "--attend", program, "--"}, argv...)
+		argv = append([]string{"openshell-init", launch.AttendFlag, program, "--"}, argv...)
 		program = self
 	}
 	err = unix.Exec(program, argv, os.Environ())

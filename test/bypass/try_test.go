@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/node"
 )
@@ -53,6 +55,23 @@ func TestTrySeesNoSecrets(t *testing.T) {
 	w.Policy("named", nothing+"filesystem_policy: {include_workdir: true, read_only: [/etc/openshell-e2e.conf]}\n")
 	if o := w.Try("--policy", "named", "--", "/bin/cat", "/etc/openshell-e2e.conf"); o.Stdout != canary {
 		t.Errorf("a secret that the policy names: %s", o)
+	}
+}
+
+// What holds the command is known, though openshell-init stays its parent.
+func TestTryIsConfined(t *testing.T) {
+	w := node.New(t)
+	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
+	cmd := w.Command("try", "--", "/bin/sh", "-c", "grep -h ^Seccomp: /proc/1/task/*/status /proc/self/status; sleep 1000")
+	cmd.Dir = w.TryDir()
+	w.Launch(cmd)
+	node.Eventually(t, node.Patience, "what is in force is known", func() bool {
+		return strings.Contains(w.Operate("ls", "--json"), `"no_new_privs": true`)
+	})
+	node.Must(t, cmd.Process.Signal(unix.SIGTERM))
+	o := w.Finish(cmd)
+	if o.Status != 143 || strings.Count(o.Stdout, "Seccomp:\t2\n") < 2 || strings.Count(o.Stdout, "Seccomp:") != strings.Count(o.Stdout, "Seccomp:\t2\n") {
+		t.Error(o)
 	}
 }
 

@@ -50,6 +50,7 @@ func Load(path string) (*Config, error) {
 	if err := c.checkDirectories(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
+	c.file = path
 	return c, nil
 }
 

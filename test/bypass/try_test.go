@@ -62,11 +62,11 @@ func TestTrySeesNoSecrets(t *testing.T) {
 func TestTryIsConfined(t *testing.T) {
 	w := node.New(t)
 	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
-	cmd := w.Command("try", "--", "/bin/sh", "-c", "grep -h ^Seccomp: /proc/1/task/*/status /proc/self/status; sleep 1000")
+	cmd := w.Command("try", "--", "/bin/sh", "-c", "grep -h ^Seccomp: /proc/1/task/*/status /proc/self/status; echo ready; sleep 1000")
 	cmd.Dir = w.TryDir()
 	w.Launch(cmd)
 	node.Eventually(t, node.Patience, "what is in force is known", func() bool {
-		return strings.Contains(w.Operate("ls", "--json"), `"no_new_privs": true`)
+		return strings.Contains(node.TextOf(cmd.Stdout), "ready") && strings.Contains(w.Operate("ls", "--json"), `"no_new_privs": true`)
 	})
 	node.Must(t, cmd.Process.Signal(unix.SIGTERM))
 	o := w.Finish(cmd)

@@ -19,6 +19,7 @@ import (
 const (
 	Dir        = launch.Dir
 	InitName   = "openshell-init"
+	AttendFlag = launch.AttendFlag
 	FilterName = launch.FilterName
 	ConfigName = launch.ConfigName
 )

@@ -23,11 +23,12 @@ import (
 // Before the container is started, Admit has to be called.
 // Where it fails, nothing is left behind.
 func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, start sandbox.Starter) error {
-	return prepare(ctx, c, root, bundle, id, "create", start)
+	return prepare(ctx, c, root, bundle, id, "create", false, start)
 }
 
-// prepare is Prepare for any command that makes a container.
-func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, start sandbox.Starter) error {
+// prepare is Prepare for any command that makes a container. attended says that
+// openshell-init stays.
+func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err != nil {
 		return err
 	}
-	p := preparation{launcher: init, views: views, seccomp: c.Seccomp.DefaultProfile}
+	p := preparation{launcher: init, views: views, seccomp: c.Seccomp.DefaultProfile, attended: attended}
 	p.bundles, request.Container.Roots = files.bundles()
 	paths, err := files.mountPoints(confine.Dir, tlsDir)
 	if err != nil {

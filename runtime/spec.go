@@ -55,6 +55,7 @@ type preparation struct {
 	bundles  []string     // paths in the container of the image's CA bundles
 	seccomp  bool         // put a default profile in where there is none
 	hook     *specs.Hook
+	attended bool // openshell-init stays as the first process
 }
 
 // modifier is one edit of a container's configuration.
@@ -166,8 +167,11 @@ func useInnerNamespace(spec *specs.Spec, p preparation) error {
 	return nil
 }
 
-func confineFirstProcess(spec *specs.Spec, _ preparation) error {
+func confineFirstProcess(spec *specs.Spec, p preparation) error {
 	confineProcess(spec.Process)
+	if p.attended {
+		spec.Process.Args = slices.Insert(spec.Process.Args, 1, "--stay")
+	}
 	return nil
 }
 

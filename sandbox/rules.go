@@ -33,7 +33,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	if err := p.CheckMaximum(); err != nil {
 		return err
 	}
-	r := &rules{policies: p, files: confine.RulesetFor(p.Effective)}
+	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
 	options := policy.Options{ResolveBinary: programLinks(s.request.Container.Rootfs), HostAliases: s.hostAliases()}
 	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
@@ -68,11 +68,18 @@ func programLinks(at rootfs.Location) func(path string) string {
 	}
 }
 
+// rulesetFor is what a policy says of this sandbox's files.
+func (s *Sandbox) rulesetFor(p *policy.Policy) *confine.Ruleset {
+	r := confine.RulesetFor(p)
+	r.IncludeWorkdir = r.IncludeWorkdir && !s.request.WithoutWorkdir
+	return r
+}
+
 // confinement is what later execs get. Landlock is not applied in permissive
 // mode, but for what the maximum says about files.
 func (s *Sandbox) confinement(p *Policies) confine.Confinement {
 	enforcing := func(p *policy.Policy) confine.Confinement {
-		r := confine.RulesetFor(p)
+		r := s.rulesetFor(p)
 		r.KernelABI = s.landlock
 		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: r}
 	}

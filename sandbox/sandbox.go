@@ -52,7 +52,12 @@ type Request struct {
 	Outer Outer `json:"outer"`
 	// Publish are the ports of the outer namespace that lead to the workload.
 	Publish []ingress.Publication `json:"publish,omitempty"`
-	DNS     Resolver              `json:"dns"`
+	// Owner is a process that the containers do not outlive; 0: there is none.
+	Owner int `json:"owner,omitzero"`
+	// WithoutWorkdir takes include_workdir out of the policy, where the working
+	// directory holds what is not the workload's.
+	WithoutWorkdir bool     `json:"without_workdir,omitzero"`
+	DNS            Resolver `json:"dns"`
 
 	Container Container `json:"container"`
 	// Creator is the process that makes the first container: it becomes the
@@ -375,6 +380,9 @@ func (s *Sandbox) serve(p *Policies) error {
 	}
 	s.recordStart(p)
 	s.startTimer()
+	if err := s.followOwner(); err != nil {
+		return err
+	}
 	s.wg.Go(s.watchPolicies)
 	return s.Attach(s.request.Container, s.request.Creator)
 }

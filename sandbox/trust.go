@@ -5,13 +5,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/state"
 	"software.sslmate.com/src/go-pkcs12"
 )
@@ -107,7 +107,7 @@ func trustStore(bundle []byte, own *x509.Certificate) ([]byte, error) {
 func (s *Sandbox) trustedUpstream() (func() *x509.CertPool, error) {
 	var extra [][]byte
 	for _, file := range s.config.TLS.ExtraRoots {
-		data, err := os.ReadFile(file)
+		data, err := safefile.Read(file, MaxBundle)
 		if err != nil {
 			return nil, fmt.Errorf("tls.extra_roots: %w", err)
 		}

@@ -186,6 +186,7 @@ const lowLevel = "runc"
 func (w *World) program(name string, args ...string) *exec.Cmd {
 	w.T.Helper()
 	cmd := exec.Command(name, args...)
+	cmd.Args[0] = cmd.Path // which the program's messages have
 	cmd.Dir = w.Dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/root", "OPENSHELL_CONFIG=" + w.config}
 	cmd.Stdout, cmd.Stderr = w.capture("stdout"), w.capture("stderr")

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -152,12 +153,15 @@ func (h host) view(m specs.Mount) (kernelView, error) {
 		if !isBind(m) && !path.IsAbs(source) {
 			return kernelView{}, fmt.Errorf("options: layer %q is not an absolute path", source)
 		}
-		p, err := h.place(source)
+		p, err := h.nearest(source) // an engine's socket is refused where no engine runs, too
 		if err != nil {
 			return kernelView{}, fmt.Errorf("source %s: %w", source, err)
 		}
 		if err := h.checkPlace(p); err != nil {
 			return kernelView{}, fmt.Errorf("source %s %w", source, err)
+		}
+		if p.kind == 0 {
+			return kernelView{}, fmt.Errorf("source %s: %w", source, fs.ErrNotExist)
 		}
 		if kind := p.kernelKind(); kind != notKernel {
 			v.kind = kind

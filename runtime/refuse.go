@@ -20,7 +20,7 @@ func check(spec *specs.Spec, files tree, h host) ([]kernelView, error) {
 	if err != nil {
 		return nil, err
 	}
-	rootfs, err := h.nearest(files.rootfs)
+	rootfs, err := h.nearest(spec.Root.Path)
 	if err != nil {
 		return nil, fmt.Errorf("root.path: %w", err)
 	}

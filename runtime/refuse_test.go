@@ -40,7 +40,7 @@ var testHost = host{
 	guarded: hostGuard(&config.Config{StateDir: "/var/lib/openshell", RunDir: "/run/openshell", PolicyDir: "/etc/openshell/policies",
 		CredentialsDir: "/etc/openshell/credentials", MaximumPolicy: "/srv/max.yaml"}, "/run/low/runc"),
 	place: func(p string) (place, error) {
-		p = filepath.Clean(p)
+		p = filepath.Clean(absolute("/bundle", p))
 		if strings.Contains(p, "missing") {
 			return place{}, fs.ErrNotExist
 		}
@@ -218,7 +218,7 @@ func TestCheck(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := validSpec()
 			tt.change(s)
-			_, err := check(s, newTree("/bundle", s), testHost)
+			_, err := check(s, emptyTree(t, s), testHost)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -228,7 +228,7 @@ func TestCheck(t *testing.T) {
 		"/chroot": "/proc", "/sys": "the kernel's own", "/run/openshell/bundles/x/rootfs": ""} {
 		s := validSpec()
 		s.Root.Path = root
-		_, err := check(s, newTree("/bundle", s), testHost)
+		_, err := check(s, emptyTree(t, s), testHost)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "root.path")) {
 			t.Errorf("root %s: %v, want %q", root, err, want)
 		}

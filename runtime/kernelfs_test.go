@@ -20,7 +20,11 @@ func viewsOf(t *testing.T, file string) []kernelView {
 	if err != nil {
 		t.Fatal(err)
 	}
-	views, err := checkMounts(spec, emptyTree(t, spec), rootfs, testHost)
+	h, err := testHost.settle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	views, err := checkMounts(spec, emptyTree(t, spec), rootfs, h)
 	if err != nil {
 		t.Fatal(err)
 	}

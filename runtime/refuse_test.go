@@ -112,6 +112,8 @@ func TestCheck(t *testing.T) {
 
 		{"plain bind", bound("/srv/data", "/data"), ""},
 		{"missing", bound("/srv/missing", "/data"), "mounts[1] (/data): source /srv/missing: file does not exist"},
+		{"missing, of an engine", bound("/run/containerd/missing", "/data"), "source /run/containerd/missing: file does not exist"},
+		{"missing, in the state directory", bound("/var/lib/openshell/missing", "/data"), "exposes /var/lib/openshell"},
 		{"over the launcher", bound("/srv/data", "/dev/.openshell/openshell-init"), "mounts[1] (/dev/.openshell/openshell-init): /dev/.openshell belongs"},
 		{"over the launcher, relative", bound("/srv/data", "dev/../dev/.openshell"), "mounts[1]"},
 		{"state directory", bound("/var/lib/openshell", "/s"), "mounts[1] (/s): source /var/lib/openshell exposes /var/lib/openshell, which holds openshell's state"},

@@ -35,7 +35,7 @@ func TestAbsoluteForm(t *testing.T) {
 	c := r.proxied()
 	for range 2 { // on one connection
 		e := r.get(c, "http://web.example/a/../x?y=z").echo(t)
-		if e.Target != "/x?y=z" || e.Host != "web.example" || len(e.Header["Proxy-Connection"]) > 0 {
+		if e.Target != "/a/../x?y=z" || e.Host != "web.example" || len(e.Header["Proxy-Connection"]) > 0 {
 			t.Errorf("the origin saw %+v", e)
 		}
 	}
@@ -45,9 +45,9 @@ func TestAbsoluteForm(t *testing.T) {
 	}
 	r.want(
 		"connect allowed l4 web.example:80 policy=p tls=none",
-		"request allowed l7 web.example:80 GET http:/x 200 policy=p tls=none",
+		"request allowed l7 web.example:80 GET http:/a/../x 200 policy=p tls=none",
 		"connect allowed l4 web.example:80 policy=p tls=none",
-		"request allowed l7 web.example:80 GET http:/x 200 policy=p tls=none",
+		"request allowed l7 web.example:80 GET http:/a/../x 200 policy=p tls=none",
 		"connect allowed l4 web.example:80 policy=p tls=none",
 		"request audited l7 web.example:80 DELETE http:/x 200 policy=p tls=none (DELETE /x not permitted by policy)",
 	)

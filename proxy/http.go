@@ -175,12 +175,16 @@ func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	rec := Record{Kind: Request, Outcome: Denied, Layer: no.layer, Policy: no.policy, Reason: no.reason,
 		Method: r.Method, Scheme: f.scheme, Status: no.status, Evidence: no.evidence,
 		Protocol: no.protocol, EndpointPath: no.endpointPath, Missing: no.missing}
-	path, _, err := policy.CanonicalTarget(r.RequestURI, true)
+	target, err := policy.ParseTarget(r.Method, r.RequestURI)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
-	} else {
-		rec.Path = path
+	} else if matches := target.Matches(r.Method); len(matches) > 1 && rec.Protocol == "" {
+		with := *no // which answers other requests too
+		with.missing, rec.Missing = matches, matches
+		no = &with
 	}
+	path := target.Path()
+	rec.Path = path
 	f.record(rec)
 	if no.status == http.StatusBadRequest {
 		f.told400.Add(1)

@@ -73,7 +73,10 @@ var modifiers = []modifier{
 func rewrite(doc document, spec *specs.Spec, p preparation) error {
 	m := mark{Network: networkPath(spec)}
 	mounts := len(spec.Mounts)
-	hadSeccomp := spec.Linux.Seccomp != nil
+	hadSeccomp, seccompRules := spec.Linux.Seccomp != nil, 0
+	if hadSeccomp {
+		seccompRules = len(spec.Linux.Seccomp.Syscalls)
+	}
 	for _, modify := range modifiers {
 		if err := modify(spec, p); err != nil {
 			return err
@@ -93,6 +96,8 @@ func rewrite(doc document, spec *specs.Spec, p preparation) error {
 	}
 	if !hadSeccomp {
 		errs = append(errs, doc.set(spec.Linux.Seccomp, "linux", "seccomp"))
+	} else if rules := spec.Linux.Seccomp.Syscalls; len(rules) > seccompRules {
+		errs = append(errs, setList(doc, rules, "linux", "seccomp", "syscalls"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
@@ -175,10 +180,21 @@ func bind(source, destination string) specs.Mount {
 		Options: []string{"bind", "ro", "nosuid", "nodev"}}
 }
 
+// launcherCalls are the system calls by which openshell-init confines itself. They
+// can only take rights away, so that a workload may have them too.
+var launcherCalls = []string{
+	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl", "seccomp",
+}
+
 // addSeccomp puts the engines' common default profile where the spec has none.
-// openshell's own filter is stacked on either by openshell-init.
+// openshell's own filter is stacked on either by openshell-init, which the profile
+// has to let do so.
 func addSeccomp(spec *specs.Spec, p preparation) error {
-	if spec.Linux.Seccomp != nil || !p.seccomp {
+	if spec.Linux.Seccomp != nil {
+		allowLauncher(spec.Linux.Seccomp)
+		return nil
+	}
+	if !p.seccomp {
 		return nil
 	}
 	process := *spec.Process
@@ -191,6 +207,22 @@ func addSeccomp(spec *specs.Spec, p preparation) error {
 	}
 	spec.Linux.Seccomp = profile
 	return nil
+}
+
+// allowLauncher adds what openshell-init needs to a profile that does not mention
+// it, as those do not that are older than Landlock. What a profile refuses by name
+// stays refused: openshell-init then starts nothing, and says why.
+func allowLauncher(profile *specs.LinuxSeccomp) {
+	switch profile.DefaultAction {
+	case specs.ActAllow, specs.ActLog:
+		return
+	}
+	missing := slices.DeleteFunc(slices.Clone(launcherCalls), func(call string) bool {
+		return slices.ContainsFunc(profile.Syscalls, func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
+	})
+	if len(missing) > 0 {
+		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: missing, Action: specs.ActAllow})
+	}
 }
 
 // mountAuthority gives the workload the files of the sandbox's CA, and puts them

@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 
 	"openshell.ai/openshell/policy"
@@ -64,10 +61,12 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 		f.refuse(w, r, refusedTunnel())
 		return
 	}
-	if !f.authorised(r.Host) {
+	host, ok := f.hostHeader(r.Host)
+	if !ok || r.URL.User != nil {
 		f.refuse(w, r, f.refusedAuthority(r.Host))
 		return
 	}
+	r.Host = host
 	view := f.p.View()
 	x, refused := f.decide(w, r, view)
 	if refused != nil {
@@ -153,20 +152,6 @@ func (f *flow) conclude(x *exchange) {
 	f.mu.Unlock()
 	x.release()
 	x.done(0) // where the client or the origin left before an answer
-}
-
-// authorised tells whether a request's authority is the flow's own host and
-// port.
-func (f *flow) authorised(authority string) bool {
-	if !strings.Contains(authority, ":") {
-		return f.namesHost(authority)
-	}
-	host, port, err := net.SplitHostPort(authority)
-	if err != nil {
-		return f.namesHost(authority)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && uint16(n) == f.port && f.namesHost(host)
 }
 
 // refuse answers a request with a refusal and records it.

@@ -117,6 +117,10 @@ func TestHostMismatchIsMisdirected(t *testing.T) {
 			"GET /ok/1 HTTP/1.1\r\nHost: fronted.example\r\n\r\n",
 			"GET /ok/1 HTTP/1.1\r\nHost: " + weather + ":444\r\n\r\n",
 			"GET https://fronted.example/ok/1 HTTP/1.1\r\nHost: " + weather + "\r\n\r\n",
+			"GET https://user@" + weather + "/ok/1 HTTP/1.1\r\nHost: " + weather + "\r\n\r\n",
+			"GET /ok/1 HTTP/1.1\r\nHost: " + weather + ":+443\r\n\r\n",
+			"GET /ok/1 HTTP/1.1\r\nHost: " + weather + ":\r\n\r\n",
+			"GET /ok/1 HTTP/1.1\r\nHost: " + weather + "..\r\n\r\n",
 		} {
 			r := newRoom(t, v)
 			resp := r.say(r.mustDialTLS(weather+":443", r.trust(weather)), request)
@@ -139,12 +143,18 @@ func TestSameHostInOtherWordsPasses(t *testing.T) {
 	for _, request := range []string{
 		"GET /ok/1 HTTP/1.1\r\nHost: API.Weather.Example:443\r\nConnection: close\r\n\r\n",
 		"GET /ok/1 HTTP/1.1\r\nHost: api.weather.example.\r\nConnection: close\r\n\r\n",
+		"GET /ok/1 HTTP/1.1\r\nHost: api.weather.example.:0443\r\nConnection: close\r\n\r\n",
 		"GET https://api.weather.example/ok/1 HTTP/1.1\r\nHost: ignored.example\r\nConnection: close\r\n\r\n",
+		"GET https://API.weather.example.:00443/ok/1 HTTP/1.1\r\nHost: ignored.example\r\nConnection: close\r\n\r\n",
 		"GET /ok/1 HTTP/1.0\r\n\r\n",
 	} {
 		resp := r.say(r.mustDialTLS(weather+":443", r.trust(weather)), request)
-		if resp.StatusCode != 200 || resp.echo(t).Target != "/ok/1" {
+		if resp.StatusCode != 200 {
 			t.Errorf("%q: status %d %s", request, resp.StatusCode, resp.text)
+			continue
+		}
+		if e := resp.echo(t); e.Target != "/ok/1" || e.Host != weather && e.Host != weather+":443" {
+			t.Errorf("%q: the origin saw %s of %q", request, e.Target, e.Host)
 		}
 	}
 }

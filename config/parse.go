@@ -126,6 +126,8 @@ func describe(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return "a duration such as 90s, 5m or 1h"
+	case t == reflect.TypeFor[Size]():
+		return "a size such as 256MiB or 1GiB"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.Int:
@@ -145,14 +147,16 @@ func keyOf(f reflect.StructField) string {
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for _, f := range reflect.VisibleFields(t) {
-		keys = append(keys, keyOf(f))
+		if f.IsExported() {
+			keys = append(keys, keyOf(f))
+		}
 	}
 	return keys
 }
 
 func fieldByKey(v reflect.Value, key string) (reflect.Value, bool) {
 	for f, value := range v.Fields() {
-		if keyOf(f) == key {
+		if f.IsExported() && keyOf(f) == key {
 			return value, true
 		}
 	}

@@ -57,6 +57,3 @@ func KernelLandlock() (int, error) {
 // ObservedName is the file below Dir that says that a container is observed, by
 // the id of the mount of Dir.
 func ObservedName(mount uint64) string { return launch.ObservedName(mount) }
-
-// MountID returns the id of the mount that a descriptor is on.
-func MountID(fd int) (uint64, error) { return launch.MountID(fd) }

@@ -48,10 +48,10 @@ func (p *Proxy) takeDatagram(ctx context.Context, d netns.Datagram) {
 		return
 	}
 	a, ok := p.datagrams.Get(d.Ends, func(int) (*association, bool) {
-		if p.open.Add(1) > int64(p.MaxConnections) {
-			p.open.Add(-1)
+		if p.room() != "" {
 			return nil, false
 		}
+		p.open.Add(1)
 		a := &association{Association: netns.NewAssociation(d.Ends), p: p}
 		a.ctx, a.cancel = context.WithCancel(ctx)
 		p.handlers.Go(a.run)
@@ -92,7 +92,7 @@ func (a *association) run() {
 		a.refuse(first)
 		return
 	}
-	a.May, a.Pass = a.sameProgram, a.isNotQUIC
+	a.May, a.Pass, a.Silence = a.sameProgram, a.isNotQUIC, a.p.IdleTimeout
 	a.Relay(a.ctx, down, up)
 	if a.quic.Load() {
 		_ = a.deny(LayerL4, quicHides)

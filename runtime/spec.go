@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -44,15 +44,16 @@ const tlsDir = "/etc/openshell-tls"
 var droppedCapabilities = []string{
 	"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT",
 	"CAP_SYS_TIME", "CAP_SYS_PTRACE", "CAP_BPF", "CAP_PERFMON", "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE",
-	"CAP_CHECKPOINT_RESTORE",
+	"CAP_CHECKPOINT_RESTORE", "CAP_SYS_RESOURCE",
 }
 
 // preparation is what a bundle is rewritten with.
 type preparation struct {
 	ready    sandbox.Ready
-	launcher string   // openshell-init's path on the host
-	bundles  []string // paths in the container of the image's CA bundles
-	seccomp  bool     // put a default profile in where there is none
+	launcher string       // openshell-init's path on the host
+	views    []kernelView // what the engine's mounts show of the kernel
+	bundles  []string     // paths in the container of the image's CA bundles
+	seccomp  bool         // put a default profile in where there is none
 	hook     *specs.Hook
 }
 
@@ -63,6 +64,7 @@ type modifier func(*specs.Spec, preparation) error
 var modifiers = []modifier{
 	useInnerNamespace,
 	confineFirstProcess,
+	protectKernel,
 	addSeccomp,
 	mountLauncher,
 	mountAuthority,
@@ -72,7 +74,7 @@ var modifiers = []modifier{
 // rewrite applies every edit to a spec, and what changed to its document.
 func rewrite(doc document, spec *specs.Spec, p preparation) error {
 	m := mark{Network: networkPath(spec)}
-	mounts := len(spec.Mounts)
+	before := slices.Clone(spec.Mounts)
 	hadSeccomp, seccompRules := spec.Linux.Seccomp != nil, 0
 	if hadSeccomp {
 		seccompRules = len(spec.Linux.Seccomp.Syscalls)
@@ -82,13 +84,16 @@ func rewrite(doc document, spec *specs.Spec, p preparation) error {
 			return err
 		}
 	}
-	for _, added := range spec.Mounts[mounts:] {
+	for _, added := range spec.Mounts[len(before):] {
 		m.Mounts = append(m.Mounts, mounted{added.Destination, added.Source})
 	}
 	errs := []error{
 		setProcess(doc, spec.Process, "process"),
+		setOptions(doc, before, spec.Mounts),
 		setList(doc, spec.Mounts, "mounts"),
 		setList(doc, spec.Linux.Namespaces, "linux", "namespaces"),
+		doc.set(spec.Linux.MaskedPaths, "linux", "maskedPaths"),
+		doc.set(spec.Linux.ReadonlyPaths, "linux", "readonlyPaths"),
 		doc.set(m, markKey),
 	}
 	if p.hook != nil {
@@ -295,17 +300,19 @@ func ConfineProcess(data []byte) ([]byte, error) {
 }
 
 // CheckExec fails where the program of a process that is to be executed in a
-// running container certainly does not exist there, in runc's words. root is the
-// container's root directory on the host, mounts included: /proc/PID/root.
-func CheckExec(root string, data []byte) error {
+// running container certainly does not exist there, in runc's words. at is the
+// container's root directory, mounts included.
+func CheckExec(at rootfs.Location, data []byte) error {
 	var p specs.Process
 	if err := json.Unmarshal(data, &p); err != nil {
 		return fmt.Errorf("process: %w", err)
 	}
-	if _, err := os.Stat(root); err != nil || len(p.Args) == 0 {
+	root, err := at.Open()
+	if err != nil || len(p.Args) == 0 {
 		return nil // the low-level runtime says what is wrong
 	}
-	return tree{rootfs: root}.checkProgram(&p)
+	defer root.Close()
+	return tree{volume: volume{at, root}}.checkProgram(&p)
 }
 
 func dropFrom(c *specs.LinuxCapabilities) {

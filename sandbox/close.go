@@ -82,14 +82,15 @@ const unfinished = time.Minute
 // containers are gone too.
 func Sweep(runDir string) error {
 	entries, err := os.ReadDir(sandboxesDir(runDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list sandboxes: %w", err)
 	}
+	known := map[string]bool{} // claims on mount points
 	for _, e := range entries {
 		info, err := readInfo(filepath.Join(sandboxesDir(runDir), e.Name()))
+		for _, c := range info.Containers {
+			known[c.Claim] = true
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			made, err := e.Info()
@@ -105,7 +106,7 @@ func Sweep(runDir string) error {
 			return err
 		}
 	}
-	return nil
+	return sweepMountPoints(runDir, known)
 }
 
 // abandon takes a dead supervisor's place: it takes the containers out of the
@@ -130,7 +131,9 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 	var left []Container
 	for _, c := range info.Containers {
 		if deleted(c) || !c.running() {
-			c.removeStubs()
+			if err := c.RemoveMountPoints(runDir); err != nil {
+				return err
+			}
 		} else {
 			left = append(left, c)
 		}

@@ -2,12 +2,12 @@ package sandbox
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
+	"sync"
 
-	"github.com/cyphar/filepath-securejoin"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
 )
@@ -34,7 +34,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: confine.RulesetFor(p.Effective)}
-	options := policy.Options{ResolveBinary: s.resolveBinary, HostAliases: s.hostAliases()}
+	options := policy.Options{ResolveBinary: programLinks(s.request.Container.Rootfs), HostAliases: s.hostAliases()}
 	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
 	}
@@ -47,22 +47,25 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	return nil
 }
 
-// resolveBinary follows the symbolic links of a path in the first container's
-// root file system: the kernel knows a process by what they lead to.
-func (s *Sandbox) resolveBinary(path string) string {
-	root := s.request.Rootfs
-	if root == "" {
-		return ""
+// programLinks returns what follows the symbolic links of a program's path in a
+// root file system, once: the kernel knows a process by what they lead to.
+func programLinks(at rootfs.Location) func(path string) string {
+	var mu sync.Mutex
+	known := map[string]string{}
+	return func(path string) string {
+		mu.Lock()
+		defer mu.Unlock()
+		resolved, ok := known[path]
+		if ok {
+			return resolved
+		}
+		if root, err := at.Open(); err == nil {
+			resolved, _ = root.Resolve(path) // "" where it fails
+			root.Close()
+		}
+		known[path] = resolved
+		return resolved
 	}
-	resolved, err := securejoin.SecureJoin(root, path)
-	if err != nil {
-		return ""
-	}
-	rel, err := filepath.Rel(root, resolved)
-	if err != nil {
-		return ""
-	}
-	return "/" + rel
 }
 
 // confinement is what later execs get. Landlock is not applied in permissive

@@ -25,6 +25,7 @@ import (
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/confine/filter"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
@@ -52,7 +53,6 @@ type Request struct {
 	// Publish are the ports of the outer namespace that lead to the workload.
 	Publish []ingress.Publication `json:"publish,omitempty"`
 	DNS     Resolver              `json:"dns"`
-	Rootfs  string                `json:"rootfs"` // of the first container, on the host
 
 	Container Container `json:"container"`
 	// Creator is the process that makes the first container: it becomes the
@@ -114,16 +114,10 @@ type Resolver struct {
 	Hosts   string   `json:"hosts,omitempty"`
 	// HostsFile is the file of Hosts: what a running container has mounted its
 	// workload may have written to.
-	HostsFile FileID `json:"hosts_file,omitzero"`
+	HostsFile rootfs.ID `json:"hosts_file,omitzero"`
 	// Embedded is true where docker's resolver is named, which answers inside the
 	// container's own namespace.
 	Embedded bool `json:"embedded,omitzero"`
-}
-
-// FileID is a file's identity on this host.
-type FileID struct {
-	Dev uint64 `json:"dev"`
-	Ino uint64 `json:"ino"`
 }
 
 // Ready is what a container's bundle needs to know of its sandbox.
@@ -454,8 +448,11 @@ func (s *Sandbox) Stop() {
 			s.standIns.Close()
 		}
 		for _, m := range s.members {
-			if !m.running() {
-				m.removeStubs()
+			if m.running() {
+				continue
+			}
+			if err := m.RemoveMountPoints(s.config.RunDir); err != nil {
+				slog.Error("remove what was made for a container", "container", m.ID, "error", err)
 			}
 		}
 		if err := os.RemoveAll(s.dir); err != nil {

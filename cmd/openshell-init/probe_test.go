@@ -173,6 +173,7 @@ var systemCalls = map[string]func() error{
 	"seccomp filter":    func() error { return raw(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0) },
 	"socket packet":     func() error { return socket(unix.AF_PACKET, unix.SOCK_RAW, 0) },
 	"socket vsock":      func() error { return socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0) },
+	"prctl set mm":      func() error { return unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_EXE_FILE, 0, 0, 0) },
 	"netlink netfilter": func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER) },
 	"netlink route":     func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE) },
 	"socket inet":       func() error { return socket(unix.AF_INET, unix.SOCK_STREAM, 0) },

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/rootfs"
 )
 
 // bundle is an OCI bundle whose root file system is an overlay over the host's
@@ -58,8 +59,17 @@ func (b *bundle) writeHosts() error {
 	}
 	hosts = fmt.Appendf(hosts, "\n127.0.1.1 %s\n", hostname)
 	// It goes to the overlay's upper layer, as the workload's own changes do.
-	if err := os.WriteFile(filepath.Join(b.rootfs(), "etc", "hosts"), hosts, 0o644); err != nil {
+	root, err := rootfs.At(b.rootfs()).Open()
+	if err != nil {
 		return fmt.Errorf("make bundle: %w", err)
+	}
+	defer root.Close()
+	name, err := root.Resolve("/etc/hosts") // a link may be absolute
+	if err == nil {
+		err = root.WriteFile(name, hosts, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("make bundle: /etc/hosts: %w", err)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 // otherReadings are the request as other servers would read its target.
 func (r *Request) otherReadings() iter.Seq[Request] {
 	return func(yield func(Request) bool) {
-		for _, other := range r.Target.others {
+		for _, other := range r.Target.others() {
 			one := *r
 			one.Path, one.Target = other.path, Target{}
 			if !yield(one) {
@@ -18,11 +18,19 @@ func (r *Request) otherReadings() iter.Seq[Request] {
 	}
 }
 
-// ofReadings is the verdict on a request whose target has more than one reading,
-// v being that on the first: the strictest. What rules lack is what they lack for
-// any reading, since only all together help.
-func (m *Match) ofReadings(r *Request, method string, v Verdict, decide func(*Request) Verdict) Verdict {
+// ofReadings is the verdict on a request whose target may have more than one reading:
+// the strictest. What rules lack is what they lack for
+// any reading, since only all together help. With a message it is that on a message on
+// the WebSocket that the request opened.
+func (m *Match) ofReadings(r Request, message *[]byte) Verdict {
+	method, decide := r.Method, m.request
+	if message != nil {
+		method, decide = methodWebSocketText, func(one *Request) Verdict { return m.text(one, *message) }
+	}
+	v := decide(&r)
 	switch {
+	case len(r.Target.others()) == 0:
+		return v
 	case !m.Allowed:
 		v.Missing = r.Target.Matches(method)
 		return v
@@ -32,7 +40,7 @@ func (m *Match) ofReadings(r *Request, method string, v Verdict, decide func(*Re
 	inSegment := m.keepsEncodedSlash(r.Path)
 	i := 0
 	for one := range r.otherReadings() {
-		slash := r.Target.others[i].slash
+		slash := r.Target.read.others[i].slash
 		i++
 		if slash && inSegment {
 			// The endpoint says that its server takes it for none. A deny rule wins over

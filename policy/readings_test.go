@@ -66,6 +66,26 @@ func TestEveryReadingDecides(t *testing.T) {
 	}
 }
 
+// Messages are decided on every reading too, and a method of their name makes no
+// message of a request.
+func TestMessagesOfEveryReading(t *testing.T) {
+	m := connect(t, engine(t, ruleYAML(`host: h.example, port: 443, protocol: websocket, enforcement: enforce, rules: [`+
+		`{allow: {method: GET, path: /**}}, {allow: {method: WEBSOCKET_TEXT, path: /a/**}}]`)))
+	for target, want := range map[string]Decision{"/a/b//c": Allow, "/a/../b": Deny, "/a/b": Allow} {
+		r, v, err := m.Target("GET", target)
+		if err != nil || v.Decision != Allow {
+			t.Fatalf("%s: %+v, %v", target, v, err)
+		}
+		if v := m.Text(r, nil); v.Decision != want {
+			t.Errorf("a message on %s: %+v", target, v)
+		}
+	}
+	m = connect(t, engine(t, ruleYAML(`host: h.example, port: 443, protocol: rest, enforcement: enforce, access: read-only`)))
+	if _, v, err := m.Target("WEBSOCKET_TEXT", "/a//b"); err != nil || v.Decision != Deny {
+		t.Errorf("an HTTP request: %+v, %v", v, err)
+	}
+}
+
 func TestAsteriskIsARequestLikeAnyOther(t *testing.T) {
 	for rules, want := range map[string]Decision{
 		`access: full`: Allow,

@@ -128,7 +128,7 @@ func (m Match) Target(method, target string) (Request, Verdict, error) {
 
 // NewRequest is a request for a target, without what Match.Inspection may ask for.
 func NewRequest(method string, t Target) Request {
-	return Request{Method: method, Path: t.path, RawQuery: t.query, Target: t}
+	return Request{Method: method, Path: t.Path(), RawQuery: t.query, Target: t}
 }
 
 // Request decides one request of an allowed connection.
@@ -138,11 +138,10 @@ func NewRequest(method string, t Target) Request {
 // them wins. The most specific path's endpoints say by which protocol the
 // request is decided, and whether a refusal is enforced; if they differ, it is.
 func (m Match) Request(r Request) Verdict {
-	v := m.request(&r)
-	if len(r.Target.others) == 0 {
-		return v
+	if r.Target.read == nil {
+		return m.request(&r)
 	}
-	return m.ofReadings(&r, r.Method, v, func(one *Request) Verdict { return m.request(one) })
+	return m.ofReadings(r, nil)
 }
 
 // request decides one reading of a request.

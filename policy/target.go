@@ -19,10 +19,15 @@ const maxPath = 4096
 //
 // It is immutable. The zero value has no readings.
 type Target struct {
-	sent   string // the path, byte for byte; "*" where the server itself is meant
-	query  string
-	asks   bool // there is a "?"
-	path   string
+	sent  string // the path, byte for byte; "*" where the server itself is meant
+	query string
+	asks  bool      // there is a "?"
+	read  *readings // nil where sent is the only one, in the spelling of rules
+}
+
+// readings are what a path may be read as.
+type readings struct {
+	path   string // as it was sent, in the spelling of rules
 	others []reading
 }
 
@@ -54,10 +59,9 @@ func ParseTarget(method, target string) (Target, error) {
 	}
 	raw, query, asks := strings.Cut(target, "?")
 	raw = originForm(raw)
-	options := strings.EqualFold(method, "OPTIONS")
 	switch {
-	case options && !asks && (target == asterisk || raw == "" && target != ""):
-		return Target{sent: asterisk, path: asterisk}, nil
+	case (target == asterisk || raw == "" && target != "" && !asks) && strings.EqualFold(method, "OPTIONS"):
+		return Target{sent: asterisk}, nil
 	case raw == "":
 		raw = "/"
 	case raw[0] != '/':
@@ -65,11 +69,12 @@ func ParseTarget(method, target string) (Target, error) {
 	case len(raw) > maxPath:
 		return Target{}, errors.New("request-target exceeds the configured maximum length")
 	}
-	t := Target{sent: raw, query: query, asks: asks, path: raw}
+	t := Target{sent: raw, query: query, asks: asks}
 	if isPlain(raw) { // as nearly every target is
 		return t, nil
 	}
-	if err := t.read(); err != nil {
+	var err error
+	if t.read, err = readingsOf(raw); err != nil {
 		return Target{}, err
 	}
 	return t, nil
@@ -77,7 +82,19 @@ func ParseTarget(method, target string) (Target, error) {
 
 // Path is the target's path as it was sent, in the spelling that rules are
 // compared with: unreserved bytes are decoded, others escaped in upper case.
-func (t Target) Path() string { return t.path }
+func (t Target) Path() string {
+	if t.read != nil {
+		return t.read.path
+	}
+	return t.sent
+}
+
+func (t Target) others() []reading {
+	if t.read != nil {
+		return t.read.others
+	}
+	return nil
+}
 
 // Query is what follows the "?".
 func (t Target) Query() string { return t.query }
@@ -85,10 +102,9 @@ func (t Target) Query() string { return t.query }
 // Readings are the paths that rules decide on: Path, and those that other servers
 // would read.
 func (t Target) Readings() []string {
-	all := make([]string, 0, 1+len(t.others))
-	all = append(all, t.path)
-	for i := range t.others {
-		all = append(all, t.others[i].path)
+	all := []string{t.Path()}
+	for _, other := range t.others() {
+		all = append(all, other.path)
 	}
 	return all
 }
@@ -100,7 +116,7 @@ func (t Target) URL(scheme, host string) *url.URL {
 		u.Opaque = t.sent
 		return u
 	}
-	// An opaque part that begins so would be taken for a host. read has seen to
+	// An opaque part that begins so would be taken for a host. readingsOf has seen to
 	// it that this one can be told in the other way.
 	u.RawPath = t.sent
 	u.Path, _ = url.PathUnescape(t.sent)
@@ -149,12 +165,12 @@ func originForm(target string) string {
 // has a few.
 const maxReadings = 32
 
-// read finds the target's readings: whatever comes of any of the ways to read a
-// path, in any order.
-func (t *Target) read() error {
-	first, err := decode(t.sent, true)
+// readingsOf finds a path's readings: whatever comes of any of the ways to read it,
+// in any order.
+func readingsOf(sent string) (*readings, error) {
+	first, err := decode(sent, true)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	type found struct {
 		text  string // decoded
@@ -164,33 +180,33 @@ func (t *Target) read() error {
 	for i := 0; i < len(all); i++ {
 		text := all[i].text
 		if err := check(text); err != nil {
-			return err
+			return nil, err
 		}
 		for _, way := range ways {
 			other, err := way.read(text)
 			switch {
 			case err != nil:
-				return err
+				return nil, err
 			case slices.ContainsFunc(all, func(f found) bool { return f.text == other }):
 			case len(all) == maxReadings:
-				return fmt.Errorf("request-target can be read in more than %d ways", maxReadings)
+				return nil, fmt.Errorf("request-target can be read in more than %d ways", maxReadings)
 			default:
 				all = append(all, found{other, all[i].slash || way.slash})
 			}
 		}
 	}
-	t.path = spell(first)
-	if len(t.path) > maxPath {
-		return errors.New("request-target exceeds the configured maximum length once it is escaped")
+	r := &readings{path: spell(first)}
+	if len(r.path) > maxPath {
+		return nil, errors.New("request-target exceeds the configured maximum length once it is escaped")
 	}
-	if strings.HasPrefix(t.sent, "//") && (&url.URL{Path: mustUnescape(t.sent), RawPath: t.sent}).EscapedPath() != t.sent {
-		return errors.New("request-target begins with '//' and has bytes that must be percent-encoded")
+	if strings.HasPrefix(sent, "//") && (&url.URL{Path: mustUnescape(sent), RawPath: sent}).EscapedPath() != sent {
+		return nil, errors.New("request-target begins with '//' and has bytes that must be percent-encoded")
 	}
 	// Last is what comes of most ways, which says most of a refusal.
 	for _, f := range slices.Backward(all[1:]) {
-		t.others = append(t.others, reading{spell(f.text), f.slash})
+		r.others = append(r.others, reading{spell(f.text), f.slash})
 	}
-	return nil
+	return r, nil
 }
 
 func mustUnescape(path string) string {

@@ -14,11 +14,10 @@ const methodWebSocketText = "WEBSOCKET_TEXT"
 // (graphql-transport-ws, and the graphql-ws of subscriptions-transport-ws),
 // those of JSON-RPC and MCP endpoints are what POST would carry as a body.
 func (m Match) Text(r Request, message []byte) Verdict {
-	v := m.text(&r, message)
-	if len(r.Target.others) == 0 {
-		return v
+	if r.Target.read == nil {
+		return m.text(&r, message)
 	}
-	return m.ofReadings(&r, methodWebSocketText, v, func(one *Request) Verdict { return m.text(one, message) })
+	return m.ofReadings(r, &message)
 }
 
 // text decides a message on one reading of the request.

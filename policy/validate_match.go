@@ -124,6 +124,7 @@ func (v *validator) requestPath(path, pattern string) {
 		v.problem(path, "is required: start it with '/', or use '**' for any")
 	case !v.plainText(path, pattern, maxPathBytes):
 	case pattern == `\*`: // the asterisk of "OPTIONS *"
+		v.warn(path, "%s names the server as a whole, "+inOpenShell, pattern)
 	case !strings.HasPrefix(pattern, "/") && pattern != "**":
 		v.problem(path, "path must start with '/' or be '**'")
 	case strings.Contains(pattern, "?"):

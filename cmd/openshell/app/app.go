@@ -87,7 +87,7 @@ func printVersion() int {
 	}
 	out, err := exec.Command(c.Runtime, "--version").Output()
 	if err == nil {
-		os.Stdout.Write(out)
+		_, _ = os.Stdout.Write(out)
 	}
 	return 0
 }

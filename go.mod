@@ -2,6 +2,8 @@ module openshell.ai/openshell
 
 go 1.26.6
 
+toolchain go1.26.9
+
 require (
 	charm.land/bubbles/v2 v2.2.1
 	charm.land/bubbletea/v2 v2.1.1

@@ -75,7 +75,7 @@ func (b *bundle) mountShown(v view) error {
 	if err := unix.Mount(v.shown, lower, "", unix.MS_BIND, ""); err != nil {
 		return &os.PathError{Op: "bind", Path: v.shown, Err: err}
 	}
-	defer unix.Unmount(lower, unix.MNT_DETACH) // the overlay has it
+	defer func() { _ = unix.Unmount(lower, unix.MNT_DETACH) }() // the overlay has it
 	l, err := newLayers(filepath.Join(b.dir, "shown"), v.shown, v)
 	if err != nil {
 		return err

@@ -62,6 +62,21 @@ func Get(store *state.Store, id string) (Proposal, error) {
 // approval fails if the proposal has another one by now. Approving again what is
 // approved, also where it was tightened, changes nothing.
 func Approve(store *state.Store, policyName string, ids []string, by string) (Result, error) {
+	return ApproveChosen(store, policyName, by, func() ([]string, error) { return ids, nil })
+}
+
+// ApproveChosen is Approve of what choose names. No proposal changes between its looking at them and the
+// approval: runs that learn wait meanwhile.
+func ApproveChosen(store *state.Store, policyName, by string, choose func() ([]string, error)) (Result, error) {
+	unlock, err := store.Lock(policyName)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	ids, err := choose()
+	if err != nil {
+		return Result{}, err
+	}
 	choices := make([]choice, len(ids))
 	for i, id := range ids {
 		choices[i].id = id
@@ -69,13 +84,8 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 	return approveChoices(store, policyName, choices, by)
 }
 
+// approveChoices approves proposals. The caller holds the policy's lock.
 func approveChoices(store *state.Store, policyName string, choices []choice, by string) (Result, error) {
-	unlock, err := store.Lock(policyName)
-	if err != nil {
-		return Result{}, err
-	}
-	defer unlock()
-
 	learned, err := LearnedPolicy(store, policyName)
 	if err != nil {
 		return Result{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,7 +70,7 @@ func (s *Sandbox) gone(which func(*member) bool) {
 	last := len(left) == 0
 	var err error
 	if last {
-		s.ending = true
+		s.end()
 	} else {
 		s.members = left
 		err = s.writeInfo()
@@ -85,6 +86,18 @@ func (s *Sandbox) gone(which func(*member) bool) {
 	if last {
 		go s.Stop()
 	}
+}
+
+// end lets nothing begin any more, and says so. s.mu must be held.
+func (s *Sandbox) end() {
+	if s.ending {
+		return
+	}
+	s.info.LastState = Ending
+	if err := s.writeInfo(); err != nil {
+		slog.Error("sandbox.json was not updated", "error", err)
+	}
+	s.ending = true
 }
 
 // watch follows a container from before it exists to its end.

@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/confine"
@@ -190,7 +189,8 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.Outer.identify(); err != nil {
+	outer, err := r.Outer.identify()
+	if err != nil {
 		return nil, err
 	}
 	if r.PolicyNamed && !policies.Named && !r.Permissive {
@@ -205,13 +205,13 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
-		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID), seen: seen, mode: mode{clock: t},
+		seen: seen, mode: mode{clock: t},
 		hosts: newHosts(r.DNS),
 	}
 	if err := s.readSettings(); err != nil {
 		return nil, err
 	}
-	if err := s.makeDir(); err != nil {
+	if err := s.makeDir(outer); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -270,43 +270,33 @@ func required(p *Policies) []string {
 	return slices.Concat(rules.ReadOnly, rules.ReadWrite)
 }
 
-// makeDir makes the sandbox's directory. What it says of itself comes first: by
-// that, others tell a supervisor that was killed here from one that is at work.
-func (s *Sandbox) makeDir() (err error) {
-	self, err := system.Stat(os.Getpid())
+// makeDir makes the sandbox's directory. outer is the identity of a namespace
+// that others share.
+func (s *Sandbox) makeDir(outer netns.ID) error {
+	self, err := thisProcess()
 	if err != nil {
-		return fmt.Errorf("read own start time: %w", err)
+		return err
 	}
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry,
-		Supervisor: Supervisor{PID: os.Getpid(), StartTime: self.StartTime},
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting,
+		// By these others find it while it starts, and clear up after a kill.
+		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
 	if s.mode.permissive() {
 		s.info.TTL = s.request.TTL.String()
 	}
-	if err := os.MkdirAll(sandboxesDir(s.config.RunDir), 0o700); err != nil {
-		return fmt.Errorf("make run directory: %w", err)
-	}
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		return fmt.Errorf("make sandbox directory: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(s.dir)
-		}
-	}()
-	if err := writeInfo(s.dir, s.info); err != nil {
+	if s.dir, err = makeDirectory(s.config.RunDir, s.info); err != nil {
 		return err
 	}
 	for _, d := range []string{s.confineDir(), s.tlsDir()} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return fmt.Errorf("make sandbox directory: %w", err)
-		}
 		// The workload reads them as its own user, whatever the umask.
-		if err := os.Chmod(d, 0o755); err != nil {
-			return fmt.Errorf("make sandbox directory: %w", err)
+		if err = os.Mkdir(d, 0o755); err == nil {
+			err = os.Chmod(d, 0o755)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("make sandbox directory: %w", err), removeDirectory(s.dir))
 		}
 	}
 	return nil
@@ -368,7 +358,6 @@ func (s *Sandbox) serve(p *Policies) error {
 	}
 	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir(), Required: required(p)}
 	s.mu.Lock()
-	s.info.Shared, s.info.OuterPath = s.request.Outer.Kind == OuterPath, s.request.Outer.Path
 	if s.info.Pending = s.outer == nil; !s.info.Pending {
 		s.info.Outer = s.outer.ID()
 	}
@@ -380,6 +369,9 @@ func (s *Sandbox) serve(p *Policies) error {
 	s.recordStart(p)
 	s.startTimer()
 	s.wg.Go(s.watchPolicies)
+	s.mu.Lock()
+	s.info.LastState = Running
+	s.mu.Unlock()
 	return s.Attach(s.request.Container, s.request.Creator)
 }
 
@@ -422,7 +414,7 @@ func (s *Sandbox) begin() bool {
 func (s *Sandbox) Stop() {
 	s.once.Do(func() {
 		s.mu.Lock()
-		s.ending = true
+		s.end()
 		s.mu.Unlock()
 		s.cancel()
 		s.wg.Wait()
@@ -456,8 +448,8 @@ func (s *Sandbox) Stop() {
 				m.removeStubs()
 			}
 		}
-		if err := os.RemoveAll(s.dir); err != nil {
-			slog.Error("remove sandbox directory", "error", err) // the next sweep tries again
+		if err := removeDirectory(s.dir); err != nil {
+			slog.Error("sandbox directory", "error", err) // the next sweep tries again
 		}
 		close(s.done)
 	})

@@ -270,9 +270,13 @@ func checkSandboxes(c *config.Config, now time.Time) finding {
 		}
 	}
 	for _, info := range all {
-		s := listed{info, info.Alive()}
-		id := shortID(s.ID)
-		if !s.Alive {
+		s := newListed(info)
+		id := shortID(plain(s.ID))
+		switch s.State {
+		case sandbox.Unreadable:
+			note(fmt.Sprintf("%s: is unreadable: %s", id, oneLine(s.Broken)), "remove what is unreadable with openshell doctor --clean")
+			continue
+		case sandbox.Dead:
 			note(id+": its supervisor is dead", "stop the containers of dead supervisors: they reach nothing any more")
 			continue
 		}

@@ -19,8 +19,9 @@ func lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [--json | -q]",
 		Short: "List the running sandboxes",
-		Long: "List the sandboxes of the node. One whose supervisor is dead reaches nothing any more: its\n" +
-			"container has to be stopped.",
+		Long: "List the sandboxes of the node, each with its state: starting, running, ending (it still writes\n" +
+			"down what it learned), dead (its supervisor is: it reaches nothing any more, and its container has\n" +
+			"to be stopped) or unreadable (its file below run_dir is damaged: see openshell doctor).",
 		Example: "  openshell ls",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,7 +38,7 @@ func lsCommand() *cobra.Command {
 			})
 			list := make([]listed, len(all))
 			for i, info := range all {
-				list[i] = listed{info, info.Alive()}
+				list[i] = newListed(info)
 			}
 			warnPermissive(cmd.ErrOrStderr(), list)
 			warnPolicy(cmd.ErrOrStderr(), list)
@@ -63,8 +64,11 @@ func lsCommand() *cobra.Command {
 // listed is a sandbox as ls shows it.
 type listed struct {
 	sandbox.Info
-	Alive bool `json:"alive"`
+	State sandbox.State `json:"state"`
+	Alive bool          `json:"alive"`
 }
+
+func newListed(info sandbox.Info) listed { return listed{info, info.State(), info.Alive()} }
 
 func (l *listed) permissive() bool { return l.Alive && l.Mode == confine.ModePermissive }
 
@@ -92,14 +96,14 @@ func warnPolicy(w io.Writer, list []listed) {
 }
 
 func sandboxRows(list []listed, now time.Time) [][]string {
-	rows := [][]string{{"ID", "POLICY", "MODE", "CONTAINERS", "STARTED", "SUPERVISOR"}}
+	rows := [][]string{{"ID", "POLICY", "MODE", "CONTAINERS", "STARTED", "STATE"}}
 	for i := range list {
 		s := &list[i]
-		supervisor := "dead"
-		if s.Alive {
-			supervisor = "alive"
+		if s.State == sandbox.Unreadable {
+			rows = append(rows, []string{shortID(plain(s.ID)), "-", "-", "-", "-", string(s.State)})
+			continue
 		}
-		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), containers(s.Containers), ago(now.Sub(s.Started)), supervisor})
+		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), containers(s.Containers), ago(now.Sub(s.Started)), string(s.State)})
 	}
 	return rows
 }

@@ -24,11 +24,14 @@ const (
 type Options struct {
 	OCSF     bool  // write events.jsonl besides openshell.log
 	MaxBytes int64 // a file of this size is rotated to .1; 0: DefaultMaxBytes
+	// Lost is told of events that could not be written, and why; nil: nobody is.
+	Lost func(events int, err error)
 }
 
 // Logger writes one sandbox's events. Its methods may be called at the same time.
 type Logger struct {
 	dir  string
+	lost func(events int, err error)
 	wake chan struct{}
 	done chan struct{}
 	idle sync.WaitGroup
@@ -60,6 +63,7 @@ func Open(dir string, o Options) (*Logger, error) {
 	}
 	l := &Logger{
 		dir:    dir,
+		lost:   o.Lost,
 		wake:   make(chan struct{}, 1),
 		done:   make(chan struct{}),
 		people: &file{path: filepath.Join(dir, "openshell.log"), limit: limit},
@@ -145,6 +149,9 @@ func (l *Logger) flush() {
 		slog.Error("audit events are being lost", "dir", l.dir, "error", err)
 	}
 	l.failing = err != nil
+	if err != nil && l.lost != nil {
+		l.lost(len(batch), err)
+	}
 }
 
 func (l *Logger) write(batch []Event) error {

@@ -213,7 +213,7 @@ func TestApproveRefuses(t *testing.T) {
 	}
 }
 
-// An approval that was cut short, the rule written and the proposal not, can be repeated and undone.
+// An approval of an earlier version that was cut short, the rule written and the proposal not, can be repeated and undone.
 func TestInterruptedApproval(t *testing.T) {
 	for name, finish := range map[string]func(t *testing.T, store *state.Store, id string) int{
 		"repeated": func(t *testing.T, store *state.Store, id string) int { approve(t, store, id); return 1 },
@@ -229,13 +229,23 @@ func TestInterruptedApproval(t *testing.T) {
 			learnFrom(t, store, permissiveRun("r1"), request1("GET", "/a"))
 			p := one(t, store)
 			rules := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{p.RuleName: p.Rule}}
-			if err := saveLearned(store, "agent", rules, nil); err != nil {
-				t.Fatal(err)
-			}
+			saveLearned(t, store, rules)
 			if want := finish(t, store, p.ID); len(learned(t, store)) != want {
 				t.Errorf("%d rules, want %d", len(learned(t, store)), want)
 			}
 		})
+	}
+}
+
+// saveLearned writes approved rules, and nothing of where they come from.
+func saveLearned(t *testing.T, store *state.Store, rules *policy.Policy) {
+	t.Helper()
+	b := store.Batch("agent")
+	if err := stageLearned(b, store, "agent", rules, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Write(); err != nil {
+		t.Fatal(err)
 	}
 }
 

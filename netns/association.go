@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"openshell.ai/openshell/crash"
 )
 
 const (
@@ -38,7 +40,7 @@ func TakeDatagrams(conn *net.UDPConn, take func(Datagram)) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		take(d)
+		crash.Contain("a datagram", func() { take(d) })
 	}
 }
 
@@ -133,8 +135,8 @@ func (a *Association) Relay(ctx context.Context, source, destination net.Conn) {
 	a.seen.Store(time.Now().UnixNano())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = a.pass(destination, source, a.May)
-		cancel()
+		defer cancel()
+		crash.Contain("datagrams", func() { _ = a.pass(destination, source, a.May) })
 	})
 	wg.Go(func() { // what came before the socket for the rest
 		for b := a.Next(ctx); b != nil; b = a.Next(ctx) {

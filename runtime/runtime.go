@@ -163,7 +163,12 @@ func (r *Runtime) delete(ctx context.Context, inv Invocation) (int, error) {
 	if inv.Force {
 		takeDown = sandbox.ForceClose
 	}
-	if err := takeDown(ctx, r.config, root, inv.ID); err != nil {
+	err = takeDown(ctx, r.config, root, inv.ID)
+	if unwritten := (*sandbox.UnwrittenError)(nil); errors.As(err, &unwritten) {
+		fmt.Fprintln(os.Stderr, "openshell: warning: "+err.Error()) // the container is gone all the same
+		return status, nil
+	}
+	if err != nil {
 		return max(status, 1), err
 	}
 	return status, nil

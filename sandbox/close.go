@@ -16,7 +16,8 @@ import (
 
 // Close tears down what a deleted container leaves: it takes the container out
 // of its sandbox, waits for the sandbox's end if it was the last, and clears up
-// after a supervisor that died.
+// after a supervisor that died. An UnwrittenError says that all this is done, but
+// not everything that was learned could be written.
 func Close(ctx context.Context, c *config.Config, root, id string) error {
 	return takeDown(ctx, c.RunDir, root, id, false)
 }
@@ -66,7 +67,7 @@ func (i Info) close(ctx context.Context, runDir, root, id string, force bool) er
 	if err != nil {
 		return fmt.Errorf("sandbox %s: %w", i.ID, err)
 	}
-	return nil
+	return i.aside(runDir)
 }
 
 // await waits until a sandbox has gone, or enough holds for it. One whose

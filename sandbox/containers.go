@@ -142,8 +142,8 @@ func (s *Sandbox) updateInfo(change func()) error {
 
 // writeInfo writes sandbox.json. s.mu must be held.
 func (s *Sandbox) writeInfo() error {
-	if s.ending {
-		return nil // the file may be gone already
+	if s.removed {
+		return nil
 	}
 	info := s.info
 	info.Containers = make([]Container, len(s.members))

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"openshell.ai/openshell/crash"
 )
 
 // The control socket speaks HTTP: POST /METHOD with a JSON body. Only root can
@@ -59,7 +61,10 @@ func (s *Sandbox) serveControl() error {
 	mux.HandleFunc("POST /describe", handle(func(struct{}) (struct{}, error) {
 		return struct{}{}, s.updateInfo(func() {})
 	}))
-	server := &http.Server{Handler: mux, ReadTimeout: callTimeout}
+	mux.HandleFunc("POST /flush", func(w http.ResponseWriter, r *http.Request) {
+		handle(func(struct{}) (Health, error) { return s.flush(r.Context()) })(w, r)
+	})
+	server := &http.Server{Handler: crash.Handler(mux), ReadTimeout: callTimeout}
 	s.wg.Go(func() { _ = server.Serve(l) }) // until it is closed
 	context.AfterFunc(s.ctx, func() { server.Close() })
 	return nil
@@ -89,6 +94,10 @@ func handle[Req, Resp any](f func(Req) (Resp, error)) http.HandlerFunc {
 // errUnreachable says that nobody answers on a control socket: its supervisor
 // is not ready yet, or is about to end.
 var errUnreachable = errors.New("the supervisor cannot be reached")
+
+// errUnsupported says that a supervisor of another version does not know what it
+// is asked for.
+var errUnsupported = errors.New("the supervisor is of another version, which does not know this")
 
 // call asks the supervisor of a sandbox. in and out may be nil.
 func call(ctx context.Context, runDir string, info Info, method string, in, out any) error {
@@ -121,6 +130,9 @@ func call(ctx context.Context, runDir string, info Info, method string, in, out 
 	}
 	if resp.StatusCode == http.StatusGone {
 		return errEnding
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return fmt.Errorf("%s: %w", method, errUnsupported)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(strings.TrimSpace(string(data)))

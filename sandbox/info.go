@@ -39,6 +39,8 @@ type Info struct {
 	InnerID     netns.ID    `json:"inner_id"`
 	Pending     bool        `json:"pending,omitzero"` // its network is not complete, see Admit
 	Containers  []Container `json:"containers"`
+	Health      Health      `json:"health,omitzero"`
+	Version     string      `json:"version,omitzero"` // of the supervisor's program
 	// LastState is what the supervisor last said; State tells what is.
 	LastState State `json:"state,omitzero"`
 	// Broken says why nothing but the ID is known of the sandbox.
@@ -165,7 +167,7 @@ func readInfo(dir string) (Info, error) {
 	if err := json.Unmarshal(data, &info); err != nil {
 		return Info{}, fmt.Errorf("read %s: %w", path, err)
 	}
-	if info.ID != filepath.Base(dir) {
+	if !info.names(filepath.Base(dir)) {
 		return Info{}, fmt.Errorf("read %s: it is of the sandbox %.140q", path, info.ID)
 	}
 	return info, nil

@@ -142,6 +142,7 @@ type Sandbox struct {
 	dir     string
 	ready   Ready // what is asked for it may come after the sandbox's end
 	store   *state.Store
+	process *supervisorLog // nil: this process's messages go elsewhere
 	log     *audit.Logger
 	learner *learn.Learner
 	thisRun learn.Run
@@ -176,6 +177,7 @@ type Sandbox struct {
 	info    Info       // but for Containers
 	members []*member
 	ending  bool // nothing may begin any more
+	removed bool // the directory has gone, or is about to
 	// stopping: no container may live on.
 	stopping bool
 }
@@ -214,6 +216,7 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err := s.makeDir(outer); err != nil {
 		return nil, err
 	}
+	s.process = openLog(s.store.SandboxDir(r.ID), s.failed)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -280,7 +283,7 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting,
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: Version,
 		// By these others find it while it starts, and clear up after a kill.
 		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
@@ -345,12 +348,12 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 // serve starts everything that runs.
 func (s *Sandbox) serve(p *Policies) error {
 	var err error
-	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF})
+	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
 	if err != nil {
 		return err
 	}
 	s.thisRun = s.run(p)
-	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record})
+	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
 	if s.outer != nil {
 		if err := s.serveNetwork(); err != nil {
 			return err
@@ -367,6 +370,10 @@ func (s *Sandbox) serve(p *Policies) error {
 		return err
 	}
 	s.recordStart(p)
+	// It opens the log, where a panic is told. Nothing waits for that.
+	if s.process != nil {
+		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
+	}
 	s.startTimer()
 	s.wg.Go(s.watchPolicies)
 	s.mu.Lock()
@@ -394,7 +401,7 @@ func (s *Sandbox) Ready() Ready { return s.ready }
 // directory.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
 
-// closeWait bounds the last write of what was learned.
+// closeWait bounds how long the end waits for the last write of what was learned.
 const closeWait = 10 * time.Second
 
 // begin reports whether the sandbox goes on. Then Stop waits until the caller
@@ -410,7 +417,8 @@ func (s *Sandbox) begin() bool {
 }
 
 // Stop ends the sandbox: no connection lives on, what was learned is written,
-// and the run directory is cleared. It may be called any number of times.
+// and the run directory is cleared. Evidence that cannot be written yet is waited
+// for after that: see Done. It may be called any number of times.
 func (s *Sandbox) Stop() {
 	s.once.Do(func() {
 		s.mu.Lock()
@@ -418,18 +426,7 @@ func (s *Sandbox) Stop() {
 		s.mu.Unlock()
 		s.cancel()
 		s.wg.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
-		defer cancel()
-		if s.learner != nil {
-			if err := s.learner.Close(ctx); err != nil {
-				s.recordError("the last evidence could not be written", err)
-			}
-		}
-		if s.log != nil {
-			s.prune()
-			s.recordStop()
-			s.log.Close()
-		}
+		written := s.closeRecords()
 		if s.ingress != nil {
 			if err := s.ingress.Remove(); err != nil {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
@@ -448,11 +445,52 @@ func (s *Sandbox) Stop() {
 				m.removeStubs()
 			}
 		}
-		if err := removeDirectory(s.dir); err != nil {
-			slog.Error("sandbox directory", "error", err) // the next sweep tries again
+		if written {
+			s.leave()
+			return
 		}
-		close(s.done)
+		s.stepAside()
+		go func() {
+			<-s.learner.Done()
+			s.leave()
+		}()
 	})
+}
+
+// closeRecords ends the log and the learner. It reports whether all that was
+// learned is on the disk.
+func (s *Sandbox) closeRecords() (written bool) {
+	written = true
+	if s.learner != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		defer cancel()
+		if err := s.learner.Close(ctx); err != nil {
+			s.recordError("the last evidence could not be written yet", err)
+			select {
+			case <-s.learner.Done(): // it never can be
+			default:
+				written = false
+			}
+		}
+	}
+	if s.log != nil {
+		s.prune()
+		s.recordStop()
+		s.log.Close()
+	}
+	return written
+}
+
+// leave removes the sandbox's directory.
+func (s *Sandbox) leave() {
+	s.mu.Lock()
+	s.removed = true
+	s.mu.Unlock()
+	if err := removeDirectory(s.dir); err != nil {
+		slog.Error("sandbox directory", "error", err) // the next sweep tries again
+	}
+	s.process.close()
+	close(s.done)
 }
 
 // foreignOuter is the outer namespace where it is not the process's own.

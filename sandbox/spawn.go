@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/netns"
 )
@@ -231,11 +233,15 @@ func (s *Spawner) Close() {
 // answerFD is where a supervisor answers: the first of exec.Cmd's ExtraFiles.
 const answerFD = 3
 
+// Version is that of this program, for the record.
+var Version = "devel"
+
 // Supervise runs one sandbox until its containers are gone. The request comes
 // on standard input, the answer goes to descriptor 3.
 func Supervise(c *config.Config) error {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	CaptureLog()
 	answer := os.NewFile(answerFD, "answer")
 	var r Request
 	err := json.NewDecoder(os.Stdin).Decode(&r)
@@ -264,12 +270,35 @@ func Supervise(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-signals:
-		s.Stop()
-	case <-s.Done():
+	for {
+		select {
+		case sig := <-signals:
+			s.signalled(sig)
+		case <-s.Done():
+			return nil
+		}
 	}
-	return nil
+}
+
+// signalled is for a signal that asks the supervisor to end. Its containers
+// would go on without a network, and without what makes exec safe: so it ends
+// with them, and not before.
+func (s *Sandbox) signalled(sig os.Signal) {
+	s.mu.Lock()
+	ending, containers := s.ending, len(s.members)
+	s.mu.Unlock()
+	if ending {
+		slog.Warn("signal: what could not be written is given up", "signal", sig.String())
+		s.learner.GiveUp()
+		return
+	}
+	if containers == 0 {
+		go s.Stop()
+		return
+	}
+	slog.Warn("signal ignored: the supervisor ends with its containers, which go on", "signal", sig.String(), "containers", containers)
+	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "SIGNAL", Severity: audit.SeverityMedium,
+		Message: fmt.Sprintf("the supervisor ignores the signal %q: it ends with its containers", sig)})
 }
 
 // closeInherited lets go of everything that the engine had open: a pipe that

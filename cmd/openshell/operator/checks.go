@@ -283,6 +283,12 @@ func checkSandboxes(c *config.Config, now time.Time) finding {
 		if s.permissive() {
 			note(id+": "+mode(&s, now), "stop what should not be permissive: what the policy denies is logged and allowed there")
 		}
+		switch h := s.Health; {
+		case h.Warning() != "":
+			note(id+": "+h.Warning(), "make room in state_dir, and let it be written to")
+		case h.LastError != "":
+			note(fmt.Sprintf("%s: %s, %s", id, h.LastError, ago(now.Sub(h.LastErrorAt))), "look at "+filepath.Join(c.StateDir, "sandboxes", s.ID, sandbox.LogFile))
+		}
 		if s.PolicyError != "" {
 			note(id+": keeps the last valid policy: "+s.PolicyError, "correct the policy's files")
 		}

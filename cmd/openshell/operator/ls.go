@@ -42,6 +42,7 @@ func lsCommand() *cobra.Command {
 			}
 			warnPermissive(cmd.ErrOrStderr(), list)
 			warnPolicy(cmd.ErrOrStderr(), list)
+			warnHealth(cmd.ErrOrStderr(), list)
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON:
@@ -91,6 +92,15 @@ func warnPolicy(w io.Writer, list []listed) {
 	for i := range list {
 		if s := &list[i]; s.Alive && s.PolicyError != "" {
 			fmt.Fprintf(w, "warning: sandbox %s keeps the last valid policy: %s\n", shortID(plain(s.ID)), plain(s.PolicyError))
+		}
+	}
+}
+
+// warnHealth is for whoever relies on what sandboxes learn and log.
+func warnHealth(w io.Writer, list []listed) {
+	for i := range list {
+		if text := list[i].Health.Warning(); text != "" && list[i].Alive {
+			fmt.Fprintf(w, "warning: sandbox %s: %s\n", shortID(plain(list[i].ID)), plain(text))
 		}
 	}
 }

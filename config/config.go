@@ -43,6 +43,8 @@ type Config struct {
 	DNS DNS `yaml:"dns"`
 	// Limits bound what one sandbox may use.
 	Limits Limits `yaml:"limits"`
+	// Supervisor bounds the process that a sandbox runs in.
+	Supervisor Supervisor `yaml:"supervisor"`
 	// Identity says whether the connecting process must be known.
 	Identity Identity `yaml:"identity"`
 	// Seccomp says what is put into a bundle besides openshell's own filter.
@@ -95,10 +97,17 @@ type DNS struct {
 type Limits struct {
 	// Connections is the number of connections open at a time.
 	Connections int `yaml:"connections"`
-	// IdleTimeout is how long a connection may carry nothing.
+	// IdleTimeout is how long a connection of any kind may carry nothing.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// HeaderBytes is the size of an HTTP message's head in bytes.
 	HeaderBytes int `yaml:"header_bytes"`
+}
+
+// Supervisor bounds the process that a sandbox runs in.
+type Supervisor struct {
+	// Memory is what it works within. A shim with several sandboxes has as much for
+	// each.
+	Memory Size `yaml:"memory"`
 }
 
 // Identity says whether the connecting process must be known.
@@ -146,6 +155,7 @@ func Default() *Config {
 		TLS:            TLS{ExtraRoots: []string{}},
 		DNS:            DNS{Upstream: []string{}},
 		Limits:         Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},
+		Supervisor:     Supervisor{Memory: 256 << 20},
 		Identity:       Identity{Required: true},
 		Seccomp:        Seccomp{DefaultProfile: true},
 		Audit:          Audit{OCSF: true, KeepDays: 7},

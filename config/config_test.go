@@ -29,6 +29,7 @@ policy_local: { enabled: true }
 tls: { extra_roots: [] }
 dns: { upstream: [] }
 limits: { connections: 4096, idle_timeout: 5m, header_bytes: 65536 }
+supervisor: { memory: 256MiB }
 identity: { required: true }
 seccomp: { default_profile: true }
 audit: { ocsf: true, keep_days: 7 }
@@ -66,6 +67,7 @@ func TestParse(t *testing.T) {
 				c.Permissive.Never = []string{"*.corp.example", "db.example:5432", "[2001:db8::1]:22"}
 			})},
 		{"no policy.local", "policy_local: {enabled: false}\n", changed(func(c *Config) { c.PolicyLocal.Enabled = false })},
+		{"memory", "supervisor: {memory: 1.5GiB}\n", changed(func(c *Config) { c.Supervisor.Memory = 3 << 29 })},
 		{"switches", "seccomp: {default_profile: false}\naudit: {ocsf: false, keep_days: 30}\n",
 			changed(func(c *Config) { c.Seccomp.DefaultProfile, c.Audit.OCSF, c.Audit.KeepDays = false, false, 30 })},
 	}
@@ -117,6 +119,11 @@ func TestParseErrors(t *testing.T) {
 		{"no connections", "limits: {connections: 0}\n", []string{"limits.connections: must be from 1 to"}},
 		{"no header", "limits: {header_bytes: 1}\n", []string{"limits.header_bytes: must be from 4096"}},
 		{"no idling", "limits: {idle_timeout: 0s}\n", []string{"limits.idle_timeout: must be positive"}},
+		{"little memory", "supervisor: {memory: 63MiB}\n", []string{"line 1: supervisor.memory: must be from 64MiB to 64GiB, not 63MiB"}},
+		{"too much memory", "supervisor: {memory: 1PiB}\n", []string{"supervisor.memory: must be from 64MiB to 64GiB, not 1PiB"}},
+		{"memory without a unit", "supervisor: {memory: 268435456}\n", []string{"supervisor.memory: want a size such as 256MiB"}},
+		{"negative memory", "supervisor: {memory: -1MiB}\n", []string{"supervisor.memory: want a size"}},
+		{"no memory", "supervisor: {memory: lots}\n", []string{"supervisor.memory: want a size"}},
 		{"keep nothing", "audit: {keep_days: 0}\n", []string{"audit.keep_days: must be from 1"}},
 		{"listen", "metrics: {listen: '9469'}\n", []string{`metrics.listen: "9469" is not host:port`}},
 		{"relative maximum policy", "maximum_policy: max.yaml\n", []string{`line 1: maximum_policy: "max.yaml" is not an absolute path`}},
@@ -149,6 +156,7 @@ func TestParseErrors(t *testing.T) {
 func TestMarshalReadsBack(t *testing.T) {
 	c := Default()
 	c.Runtime, c.DNS.Upstream, c.Permissive.DefaultTTL = "crun", []string{"1.1.1.1"}, 90*time.Second
+	c.Supervisor.Memory = 100<<20 + 1
 	data, err := c.Marshal()
 	if err != nil {
 		t.Fatal(err)

@@ -126,6 +126,8 @@ func describe(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return "a duration such as 90s, 5m or 1h"
+	case t == reflect.TypeFor[Size]():
+		return "a size such as 256MiB or 1GiB"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.Int:

@@ -18,6 +18,8 @@ const (
 	minHeaderBytes = 4 << 10
 	maxHeaderBytes = 16 << 20
 	maxKeepDays    = 3650
+	minMemory      = Size(64 << 20)
+	maxMemory      = Size(64 << 30)
 )
 
 // validate checks every field, and reports to d where it stands in the file.
@@ -46,6 +48,8 @@ func (c *Config) validate(d *decoder) {
 	v.between("limits.connections", c.Limits.Connections, 1, maxConnections)
 	v.check(c.Limits.IdleTimeout > 0, "limits.idle_timeout", "must be positive, not %s", c.Limits.IdleTimeout)
 	v.between("limits.header_bytes", c.Limits.HeaderBytes, minHeaderBytes, maxHeaderBytes)
+	v.check(minMemory <= c.Supervisor.Memory && c.Supervisor.Memory <= maxMemory, "supervisor.memory",
+		"must be from %s to %s, not %s", minMemory, maxMemory, c.Supervisor.Memory)
 	v.between("audit.keep_days", c.Audit.KeepDays, 1, maxKeepDays)
 	v.check(c.Metrics.Listen == "" || isListener(c.Metrics.Listen), "metrics.listen",
 		"%q is not host:port", c.Metrics.Listen)

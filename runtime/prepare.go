@@ -133,7 +133,7 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 	r := sandbox.Request{
 		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
-		Said:  said(spec.Annotations),
+		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
 		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Rootfs: files.rootfs, Creator: os.Getpid(),
 		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations),
 			Stubs: slices.Concat(files.stubs(confine.Dir), files.stubs(tlsDir))},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -209,6 +210,9 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 	}
 	if err := info.removeIngress(); err != nil {
 		return err
+	}
+	if err := info.removeCgroup(); err != nil {
+		slog.Warn("what a dead supervisor left", "error", err) // a process may still be leaving it
 	}
 	return removeDirectory(dir)
 }

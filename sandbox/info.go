@@ -39,6 +39,7 @@ type Info struct {
 	InnerID     netns.ID    `json:"inner_id"`
 	Pending     bool        `json:"pending,omitzero"` // its network is not complete, see Admit
 	Containers  []Container `json:"containers"`
+	Cgroups     []string    `json:"cgroups,omitempty"` // of the supervisor, below /sys/fs/cgroup
 	Health      Health      `json:"health,omitzero"`
 	Version     string      `json:"version,omitzero"` // of the supervisor's program
 	// LastState is what the supervisor last said; State tells what is.

@@ -54,6 +54,8 @@ type Request struct {
 	Rootfs  string                `json:"rootfs"` // of the first container, on the host
 
 	Container Container `json:"container"`
+	// Cgroup is the container's, as its config.json names it.
+	Cgroup string `json:"cgroup,omitzero"`
 	// Creator is the process that makes the first container: it becomes the
 	// low-level runtime.
 	Creator int `json:"creator"`
@@ -486,6 +488,7 @@ func (s *Sandbox) leave() {
 	s.mu.Lock()
 	s.removed = true
 	s.mu.Unlock()
+	s.info.leaveCgroup()
 	if err := removeDirectory(s.dir); err != nil {
 		slog.Error("sandbox directory", "error", err) // the next sweep tries again
 	}

@@ -270,6 +270,9 @@ func Supervise(c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	if s.begin() {
+		go func() { defer s.wg.Done(); s.account() }()
+	}
 	for {
 		select {
 		case sig := <-signals:

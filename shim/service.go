@@ -57,6 +57,11 @@ func registerTaskService() {
 	})
 }
 
+var (
+	_ taskapi.TTRPCTaskService = (*service)(nil)
+	_ shim.TTRPCService        = (*service)(nil)
+)
+
 // service is the runc shim's task service with a sandbox around its
 // containers.
 type service struct {

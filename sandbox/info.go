@@ -119,6 +119,9 @@ func lookAgain(runDir, id string) (Info, bool) {
 	return look(dir)
 }
 
+// ErrExists says that a container has the id already.
+var ErrExists = errors.New("exists already")
+
 // ErrNotFound says that no sandbox has the id asked for.
 var ErrNotFound = errors.New("no such sandbox")
 

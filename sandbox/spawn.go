@@ -63,7 +63,7 @@ func vacate(ctx context.Context, runDir string, r Request) error {
 	case !there:
 		return nil
 	case info.populated() || r.Container.running():
-		return fmt.Errorf("container with id %s exists already", r.Container.ID)
+		return fmt.Errorf("container with id %s %w", r.Container.ID, ErrExists)
 	case info.Broken != nil && !listens(dir):
 		return abandon(runDir, r.ID, func(Container) bool { return true })
 	case info.State() == Dead:

@@ -177,7 +177,6 @@ func TestApproveRefuses(t *testing.T) {
 		"id":      {`"id": "` + bad.ID, `"id": "` + good.ID},
 		"policy":  {`"policy": "agent"`, `"policy": "other"`},
 		"name":    {`"rule_name": "api`, `"rule_name": "xpi`},
-		"unknown": {`"kind"`, `"surprise": 1, "kind"`},
 		"half":    {`"evidence"`, ``},
 	} {
 		text := strings.Replace(string(original), change[0], change[1], -1)
@@ -235,6 +234,36 @@ func TestInterruptedApproval(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A newer program may have added a field: an older one goes on, unless what it does not know is a part of the
+// rule, which then has another digest.
+func TestProposalOfANewerVersion(t *testing.T) {
+	store := state.Open(t.TempDir())
+	learnFrom(t, store, permissiveRun("r1"), request1("GET", "/a"))
+	p := one(t, store)
+	path := store.ProposalPath("agent", p.ID)
+	original, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(pairs ...string) {
+		t.Helper()
+		text := strings.NewReplacer(pairs...).Replace(string(original))
+		if err := state.WriteFile(path, []byte(text), 0o600); err != nil || text == string(original) {
+			t.Fatalf("nothing was changed: %v", err)
+		}
+	}
+	write(`"path": "/a"`, `"path": "/a", "only_on_sundays": true`, p.Digest, "sha256:"+strings.Repeat("5", 64))
+	if _, err := Approve(store, "agent", []string{p.ID}, "me"); err == nil {
+		t.Error("approved more than is proposed")
+	}
+	write(`"kind"`, `"surprise": {"a": [1]}, "kind"`)
+	learnFrom(t, store, permissiveRun("r2"), request1("GET", "/a"))
+	if now := one(t, store); now.Evidence.Hits != 2 {
+		t.Errorf("no evidence was added: %+v", now.Evidence)
+	}
+	approve(t, store, p.ID)
 }
 
 // saveLearned writes approved rules, and nothing of where they come from.

@@ -135,16 +135,16 @@ func encodeJSON(path string, v any) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// ReadJSON reads into v the one JSON document that a file holds. An unknown field is an
-// error: it would be lost when the document is written again. The error for a
-// missing file is fs.ErrNotExist.
+// ReadJSON reads into v the one JSON document that a file holds. A field that is not
+// known is passed over, and lost when the document is written again: within the
+// version that a document names, newer programs add only what older ones, which run
+// beside them, can do without. The error for a missing file is fs.ErrNotExist.
 func ReadJSON(path string, v any) error {
 	data, err := ReadFile(path)
 	if err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}

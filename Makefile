@@ -54,9 +54,9 @@ demo: root deps build ## learn, review, approve and enforce, on an internet of i
 .PHONY: test
 test: root deps build lint ## run every test (as root)
 	@status=0; \
-	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(e2e|containerd|engines)') || status=1; \
+	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(bypass|e2e|containerd|engines)') || status=1; \
 	$(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 10m -run Million ./learn || status=1; \
-	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m ./test/e2e/... || status=1; \
+	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m -p 1 ./test/e2e/... ./test/bypass/... || status=1; \
 	$(MAKE) test-containerd || status=1; \
 	$(MAKE) test-engines || status=1; \
 	exit $$status
@@ -88,7 +88,7 @@ lint: check-go ## gofmt, go vet, staticcheck
 
 .PHONY: bench
 bench: check-go ## run the benchmarks
-	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(e2e|containerd|engines)') | grep -v '\[no test files\]'
+	@$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -vE '/test/(bypass|e2e|containerd|engines)') | grep -v '\[no test files\]'
 
 .PHONY: bench-net
 bench-net: check-go ## compare connections with those of a container without a sandbox (root, an idle machine)

@@ -13,9 +13,10 @@ import (
 const (
 	// flushInterval is the longest an event waits before it is written.
 	flushInterval = 100 * time.Millisecond
-	// maxPending is how much may wait, in bytes, before Record writes it itself: so a flood of
-	// events slows down its cause rather than filling the memory or losing any.
-	maxPending = 1 << 20
+	// eagerPending is how much waits, in bytes, before it is written at once, and maxPending
+	// how much may wait at all. What a disk is too slow for is dropped, and counted.
+	eagerPending = 1 << 20
+	maxPending   = 8 << 20
 	// DefaultMaxBytes is the size at which a file is rotated.
 	DefaultMaxBytes = 16 << 20
 )
@@ -33,12 +34,14 @@ type Logger struct {
 	dir  string
 	lost func(events int, err error)
 	wake chan struct{}
+	full chan struct{} // there is enough to be written at once
 	done chan struct{}
 	idle sync.WaitGroup
 
 	mu      sync.Mutex // guards what waits to be written
 	pending []Event
 	size    int
+	dropped int // since the last batch
 	closed  bool
 
 	io      sync.Mutex // guards the files, and orders batches; taken before mu
@@ -65,6 +68,7 @@ func Open(dir string, o Options) (*Logger, error) {
 		dir:    dir,
 		lost:   o.Lost,
 		wake:   make(chan struct{}, 1),
+		full:   make(chan struct{}, 1),
 		done:   make(chan struct{}),
 		people: &file{path: filepath.Join(dir, "openshell.log"), limit: limit},
 	}
@@ -76,7 +80,8 @@ func Open(dir string, o Options) (*Logger, error) {
 }
 
 // Record takes down an event; it reaches the file within 250 ms. It does not wait for a
-// disk, unless events come faster than they can be written. After Close it does nothing.
+// disk: where events come faster than they can be written, some are dropped, and the log
+// says how many. After Close it does nothing.
 func (l *Logger) Record(e Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
@@ -86,19 +91,34 @@ func (l *Logger) Record(e Event) {
 		l.mu.Unlock()
 		return
 	}
-	l.pending = append(l.pending, e)
-	l.size += weight(&e)
-	full := l.size > maxPending
-	l.mu.Unlock()
-
-	if full {
-		l.flush()
+	if l.size > maxPending {
+		l.dropped++
+		l.mu.Unlock()
 		return
 	}
-	select {
-	case l.wake <- struct{}{}:
-	default: // the writer knows already
+	l.pending = append(l.pending, e)
+	l.size += weight(&e)
+	full := l.size > eagerPending
+	l.mu.Unlock()
+
+	signal(l.wake)
+	if full {
+		signal(l.full)
 	}
+}
+
+// signal tells the writer, unless it knows already.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// lost is the event that stands for those that were dropped.
+func lost(n int) Event {
+	return Event{Time: time.Now(), Class: ClassConfig, Activity: "FAILED", Severity: SeverityHigh,
+		Message: fmt.Sprintf("%d events were dropped: they came faster than they could be written", n)}
 }
 
 // weight is about how many bytes an event keeps in memory.
@@ -123,6 +143,7 @@ func (l *Logger) run() {
 		}
 		select {
 		case <-time.After(flushInterval):
+		case <-l.full:
 		case <-l.done:
 			return
 		}
@@ -138,7 +159,10 @@ func (l *Logger) flush() {
 
 	l.mu.Lock()
 	batch := l.pending
-	l.pending, l.size = nil, 0
+	if l.dropped > 0 {
+		batch = append(batch, lost(l.dropped))
+	}
+	l.pending, l.size, l.dropped = nil, 0, 0
 	l.mu.Unlock()
 	if len(batch) == 0 {
 		return

@@ -253,3 +253,34 @@ func BenchmarkRecord(b *testing.B) {
 		l.Record(e)
 	}
 }
+
+// Whoever records does not wait for the disk. What it is too slow for is dropped, and the
+// log says how much.
+func TestLoggerDropsRatherThanWaits(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "s")
+	l := open(t, dir, Options{MaxBytes: 1 << 30})
+	l.io.Lock() // the disk takes its time
+	n := 0
+	for dropped := 0; dropped < 10; n++ {
+		l.Record(event(n))
+		l.mu.Lock()
+		dropped = l.dropped
+		l.mu.Unlock()
+	}
+	if l.size > maxPending+4096 {
+		t.Errorf("%d bytes wait", l.size)
+	}
+	l.io.Unlock()
+	l.Record(event(n))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log := lines(t, filepath.Join(dir, "openshell.log"))
+	text := strings.Join(log[len(log)-min(len(log), 3):], "\n")
+	if !strings.Contains(text, "10 events were dropped") && !strings.Contains(text, "11 events were dropped") {
+		t.Errorf("the log ends with\n%s", text)
+	}
+	if len(log) < n-11 || len(log) > n+2 {
+		t.Errorf("%d lines for %d events", len(log), n)
+	}
+}

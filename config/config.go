@@ -55,7 +55,13 @@ type Config struct {
 	Metrics Metrics `yaml:"metrics"`
 	// CredentialsDir keeps the node's credentials; always the default, see Load.
 	CredentialsDir string `yaml:"credentials_dir,omitempty"`
+
+	file string
 }
+
+// File is the file that the configuration was loaded from; empty where it was
+// not.
+func (c *Config) File() string { return c.file }
 
 // Permissive says whether and how a container may run permissively.
 type Permissive struct {

@@ -204,8 +204,8 @@ func TestLoad(t *testing.T) {
 				}
 			case err != nil:
 				t.Error(err)
-			case c.Runtime != tt.runtime:
-				t.Errorf("runtime %q, want %q", c.Runtime, tt.runtime)
+			case c.Runtime != tt.runtime || c.File() != file:
+				t.Errorf("runtime %q of %s, want %q", c.Runtime, c.File(), tt.runtime)
 			}
 		})
 	}
@@ -259,7 +259,9 @@ func TestLoadDefaultPath(t *testing.T) {
 	t.Setenv(PathVariable, "")
 	_, statErr := os.Stat(DefaultPath)
 	c, err := Load("")
-	if os.IsNotExist(statErr) && (err != nil || !reflect.DeepEqual(c, Default())) {
+	want := Default()
+	want.file = DefaultPath // where it would be
+	if os.IsNotExist(statErr) && (err != nil || !reflect.DeepEqual(c, want)) {
 		t.Errorf("got %+v, %v, want the defaults", c, err)
 	}
 }

@@ -36,7 +36,9 @@ func Load(path string) (*Config, error) {
 	}
 	data, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) && !named {
-		return Default(), nil
+		c := Default()
+		c.file = path
+		return c, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -45,6 +47,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
+	c.file = path
 	return c, nil
 }
 

@@ -147,14 +147,16 @@ func keyOf(f reflect.StructField) string {
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for _, f := range reflect.VisibleFields(t) {
-		keys = append(keys, keyOf(f))
+		if f.IsExported() {
+			keys = append(keys, keyOf(f))
+		}
 	}
 	return keys
 }
 
 func fieldByKey(v reflect.Value, key string) (reflect.Value, bool) {
 	for f, value := range v.Fields() {
-		if keyOf(f) == key {
+		if f.IsExported() && keyOf(f) == key {
 			return value, true
 		}
 	}

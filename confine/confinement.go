@@ -7,7 +7,11 @@
 // bundle (package runtime).
 package confine
 
-import "openshell.ai/openshell/confine/launch"
+import (
+	"errors"
+
+	"openshell.ai/openshell/confine/launch"
+)
 
 // The directory below which openshell-init finds its files inside the container,
 // and the names of all of them. It is on the container's own /dev, so that
@@ -31,10 +35,24 @@ type Confinement = launch.Confinement
 // Ruleset is what Landlock is to allow.
 type Ruleset = launch.Ruleset
 
+// NoLandlock is the KernelABI of a Ruleset for a kernel that has no Landlock.
+const NoLandlock = launch.NoLandlock
+
 // LandlockABI returns the version of the kernel's Landlock interface, at least 1.
 // The error says why there is none for the calling process, and the version is
 // 0 then.
 func LandlockABI() (int, error) { return launch.LandlockABI() }
+
+// KernelLandlock returns the version of the kernel's Landlock interface, or
+// NoLandlock. It has to be asked outside the container. Where the kernel's own
+// answer cannot be had, that is an error.
+func KernelLandlock() (int, error) {
+	abi, err := launch.LandlockABI()
+	if errors.Is(err, launch.ErrNoLandlock) {
+		return NoLandlock, nil
+	}
+	return abi, err
+}
 
 // ObservedName is the file below Dir that says that a container is observed, by
 // the id of the mount of Dir.

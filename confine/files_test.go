@@ -12,7 +12,13 @@ import (
 	"openshell.ai/openshell/policy"
 )
 
-var enforcing = Confinement{Mode: ModeEnforcing, Landlock: RulesetFor(&policy.Policy{Version: 1})}
+var enforcing = Confinement{Mode: ModeEnforcing, Landlock: ruleset()}
+
+func ruleset() *Ruleset {
+	r := RulesetFor(&policy.Policy{Version: 1})
+	r.KernelABI = 1
+	return r
+}
 
 func TestWriteDirIsReadableByAnyUser(t *testing.T) {
 	old := syscall.Umask(0o077)
@@ -65,7 +71,7 @@ func TestWriteConfinementReplaces(t *testing.T) {
 
 func TestWriteRefuses(t *testing.T) {
 	withPath := func(p string) Confinement {
-		return Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: launch.BestEffort, ReadOnly: []string{p}}}
+		return Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: launch.BestEffort, KernelABI: 1, ReadOnly: []string{p}}}
 	}
 	filter := make([]byte, 8)
 	tests := []struct {
@@ -81,6 +87,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"enforcing nothing", filter, Confinement{Mode: ModeEnforcing}, "needs a landlock ruleset"},
 		{"permissive with rules", filter, Confinement{Mode: ModePermissive, Landlock: enforcing.Landlock}, "takes no landlock ruleset"},
 		{"no compatibility", filter, Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{}}, `compatibility ""`},
+		{"the kernel was not asked", filter, Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: launch.BestEffort}}, "kernel_abi 0"},
 		{"relative path", filter, withPath("usr"), `"usr" is not an absolute path`},
 		{"path that is not text", filter, withPath("/a\xff"), "UTF-8"},
 	}

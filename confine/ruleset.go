@@ -20,7 +20,8 @@ var (
 	}
 )
 
-// RulesetFor returns the policy's filesystem rules with the baseline added.
+// RulesetFor returns the policy's filesystem rules with the baseline added. Its
+// KernelABI is left to whoever applies it.
 //
 // The baseline never promotes what the policy says. Landlock grants add up along
 // a path, so a baseline directory is not made writable when the policy names it,

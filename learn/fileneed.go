@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/policy"
 )
 
 // FileGrant is a path that a policy should grant, and what for. A directory stands for its subtree:
@@ -41,6 +42,9 @@ func needOf(a FileAccess) (need, bool) {
 	p := anyProcess(path.Clean(a.Path))
 	if !strings.HasPrefix(p, "/") || p == "/" || len(p) > maxPathBytes || a.Op == 0 {
 		return need{}, false
+	}
+	if a.Op&opsWrite != 0 && policy.ProcessMemory(p) {
+		return need{}, false // no policy may have it
 	}
 	n := need{path: p, write: a.Op&opsWrite != 0}
 	if a.Op&opsEntry != 0 {

@@ -80,6 +80,7 @@ func TestFileGrants(t *testing.T) {
 		"made in /etc/ssh":             {[]FileAccess{made("/etc/ssh/key", "")}, []string{"w /etc/ssh/key"}},
 		"kernel":                       {[]FileAccess{made("/sys/fs/cgroup/x", ""), access(OpWrite, "/dev/mem"), access(OpRead, "/run/secrets/a/token")}, []string{"w /dev/mem", "r /run/secrets/a/token", "w /sys/fs/cgroup/x"}},
 		"a process":                    {[]FileAccess{access(OpRead, "/proc/123/maps"), access(OpRead, "/proc/self/status")}, []string{"r /proc"}},
+		"a process's memory":           {[]FileAccess{access(OpWrite, "/proc/123/mem"), access(OpWrite, "/proc/77/task/78/mem"), access(OpDelete, "/proc/self")}, nil},
 		"a process is written":         {[]FileAccess{access(OpWrite, "/proc/123/comm"), access(OpWrite, "/proc/77/task/78/comm")}, []string{"w /proc/self/comm"}},
 		"a system":                     {[]FileAccess{access(OpRead, "/usr/share/x"), access(OpExecute, "/usr/bin/y"), access(OpRead, "/nix/store/abc-x/lib/y")}, []string{"r /nix/store", "r /usr"}},
 		"a system is written":          {[]FileAccess{made("/usr/local/share/x", ""), made("/usr/bin/x", "")}, []string{"w /usr/bin/x", "w /usr/local/share"}},

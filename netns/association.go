@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// datagramIdle is how long two ends may be silent: RFC 4787 (REQ-5) wants two
-	// minutes at least.
+	// datagramIdle is how long two ends may be silent unless less is wanted: RFC
+	// 4787 (REQ-5) wants two minutes at least.
 	datagramIdle = 2 * time.Minute
 	// maxPending bounds the datagrams that wait until an association has its sockets.
 	maxPending  = 16
@@ -98,6 +98,9 @@ type Association struct {
 	// May tells whether a datagram of the source's may pass; where not, Relay ends.
 	// It is called by one goroutine. nil: all may.
 	May func() bool
+	// Silence, where it is less than datagramIdle and not 0, is how long both ends
+	// may be silent.
+	Silence time.Duration
 
 	pending chan []byte
 	seen    atomic.Int64 // when the last datagram passed, in Unix nanoseconds
@@ -155,9 +158,13 @@ func (a *Association) Relay(ctx context.Context, source, destination net.Conn) {
 // pass copies one direction, as long as its datagrams may pass, until its source
 // fails or both are silent.
 func (a *Association) pass(to, from net.Conn, may func() bool) error {
+	silence := datagramIdle
+	if a.Silence > 0 {
+		silence = min(silence, a.Silence)
+	}
 	buf := make([]byte, maxDatagram)
 	for {
-		_ = from.SetReadDeadline(time.Now().Add(datagramIdle))
+		_ = from.SetReadDeadline(time.Now().Add(silence))
 		n, err := from.Read(buf)
 		var timeout net.Error
 		switch {
@@ -165,7 +172,7 @@ func (a *Association) pass(to, from net.Conn, may func() bool) error {
 			return nil
 		case err == nil:
 			a.Write(to, buf[:n])
-		case errors.As(err, &timeout) && timeout.Timeout() && time.Since(time.Unix(0, a.seen.Load())) < datagramIdle:
+		case errors.As(err, &timeout) && timeout.Timeout() && time.Since(time.Unix(0, a.seen.Load())) < silence:
 		default:
 			return err
 		}

@@ -137,3 +137,17 @@ func TestAssociationHoldsFew(t *testing.T) {
 		t.Errorf("one more: %v", b)
 	}
 }
+
+func TestAssociationEndsWhereBothAreSilent(t *testing.T) {
+	_, near := pair(t)
+	far, _ := pair(t)
+	a := NewAssociation(Ends{})
+	a.Silence = 50 * time.Millisecond
+	ended := make(chan struct{})
+	go func() { a.Relay(t.Context(), near, far); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the relay goes on")
+	}
+}

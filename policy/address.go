@@ -4,60 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-)
 
-// blockedRange is a range that nothing in a policy can open.
-type blockedRange struct {
-	prefix netip.Prefix
-	what   string
-}
-
-// alwaysBlocked are loopback, link-local and the other ranges that reach the
-// host itself or nobody (RFC 6890, RFC 5771, RFC 1112 section 4, RFC 4291).
-var alwaysBlocked = []blockedRange{
-	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified"},
-	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
-	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
-	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
-	{netip.MustParsePrefix("240.0.0.0/4"), "reserved"},
-	{netip.MustParsePrefix("::/128"), "unspecified"},
-	{netip.MustParsePrefix("::1/128"), "loopback"},
-	{netip.MustParsePrefix("fe80::/10"), "link-local"},
-	{netip.MustParsePrefix("ff00::/8"), "multicast"},
-}
-
-// metadataAddrs are cloud metadata services outside the link-local ranges:
-// AWS over IPv6 and Alibaba Cloud.
-var metadataAddrs = []netip.Addr{
-	netip.MustParseAddr("fd00:ec2::254"),
-	netip.MustParseAddr("100.100.100.200"),
-}
-
-// internal are the ranges that are not public (the IANA special-purpose
-// address registries) but may be opened by a policy.
-var internal = []netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"),
-	netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"),
-	netip.MustParsePrefix("100.64.0.0/10"),
-	netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"),
-	netip.MustParsePrefix("fc00::/7"),
-	netip.MustParsePrefix("fec0::/10"),      // site-local, deprecated by RFC 3879
-	netip.MustParsePrefix("64:ff9b:1::/48"), // local-use NAT64, RFC 8215
-	netip.MustParsePrefix("100::/64"),       // discard-only, RFC 6666
-	netip.MustParsePrefix("2001::/32"),      // Teredo: reaches an address it hides
-	netip.MustParsePrefix("2001:db8::/32"),
-	netip.MustParsePrefix("3fff::/20"),
-}
-
-var (
-	nat64      = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
-	sixToFour  = netip.MustParsePrefix("2002::/16")    // RFC 3056
-	compatible = netip.MustParsePrefix("::/96")        // RFC 4291 section 2.5.5.1
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // controlPlanePorts (etcd, Docker, Kubernetes) are closed wherever a policy
@@ -73,52 +21,6 @@ type AddressError struct {
 
 func (e *AddressError) Error() string { return e.Reason }
 
-// plain strips what does not change where an address leads: the IPv4-mapped
-// form and the zone.
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
-
-// embedded returns the IPv4 address that an IPv6 one is translated to.
-func embedded(a netip.Addr) (netip.Addr, bool) {
-	if a.Is4() {
-		return netip.Addr{}, false
-	}
-	b := a.As16()
-	switch {
-	case nat64.Contains(a), compatible.Contains(a):
-		return netip.AddrFrom4([4]byte(b[12:16])), true
-	case sixToFour.Contains(a):
-		return netip.AddrFrom4([4]byte(b[2:6])), true
-	}
-	return netip.Addr{}, false
-}
-
-// blocked returns what makes an address one that is never dialled, or "".
-func blocked(a netip.Addr) string {
-	for _, r := range alwaysBlocked {
-		if r.prefix.Contains(a) {
-			return r.what
-		}
-	}
-	if slices.Contains(metadataAddrs, a) {
-		return "cloud metadata"
-	}
-	if v4, ok := embedded(a); ok {
-		return blocked(v4)
-	}
-	return ""
-}
-
-// isInternal reports whether an address that is not blocked is not public.
-func isInternal(a netip.Addr) bool {
-	for _, prefix := range internal {
-		if prefix.Contains(a) {
-			return true
-		}
-	}
-	v4, ok := embedded(a)
-	return ok && isInternal(v4)
-}
-
 // CheckAddress is the guard against server-side request forgery, for one
 // address that the host resolved to and the port to be dialled. Every resolved
 // address has to pass it. It returns nil or an *AddressError.
@@ -133,11 +35,11 @@ func isInternal(a netip.Addr) bool {
 // the endpoints of one of these kinds, allowed_ips takes precedence; without
 // it, the operator's own exact hosts may be private.
 func (m Match) CheckAddress(addr netip.Addr, port uint16) error {
-	a := plain(addr)
+	a := ipaddr.Plain(addr)
 	refuse := func(format string, args ...any) error {
 		return &AddressError{addr, fmt.Sprintf(format, args...)}
 	}
-	switch what := blocked(a); {
+	switch what := ipaddr.Never(a); {
 	case m.metadata:
 		return refuse("internal address: the host is a cloud metadata service, which is always blocked")
 	case !a.IsValid():
@@ -152,7 +54,7 @@ func (m Match) CheckAddress(addr netip.Addr, port uint16) error {
 	case what != "":
 		return refuse("internal address: %s is always blocked (%s)", addr, what)
 	}
-	public := !isInternal(a)
+	public := ipaddr.Public(a)
 	unlisted, closedPort := false, false
 	for kind := exactHost; kind <= hostless; kind++ {
 		trust, found := m.trust(kind, a)
@@ -240,11 +142,7 @@ func checkAllowedIP(s string) (netip.Prefix, error) {
 	if err != nil {
 		return prefix, err
 	}
-	never := prefix.IsSingleIP() && blocked(prefix.Addr()) != ""
-	for _, r := range alwaysBlocked {
-		never = never || r.prefix.Overlaps(prefix)
-	}
-	if never {
+	if ipaddr.NeverIn(prefix) {
 		return prefix, fmt.Errorf("allowed_ips entry %s falls within always-blocked range (loopback/link-local/unspecified); remove it or narrow it", s)
 	}
 	return prefix, nil

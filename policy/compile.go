@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // Options are the facts about a sandbox that compiling needs.
@@ -241,7 +243,7 @@ func (e *Engine) bucket(host string, s service) *bucket {
 	case host == "":
 		return bucketAt(e.hostless, s)
 	case literal:
-		return bucketAt(e.addrs, addrKey{plain(addr), s})
+		return bucketAt(e.addrs, addrKey{ipaddr.Plain(addr), s})
 	case !strings.Contains(host, "*"):
 		e.knownNames[host] = true
 		return bucketAt(e.names, nameKey{host, s})

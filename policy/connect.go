@@ -5,6 +5,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // Connection is what is known of a connection before its first byte.
@@ -58,7 +60,7 @@ func (e *Engine) Connect(c Connection) Match {
 	}
 	named := false // a rule names the endpoint, if not for this binary
 	if addr, literal := hostAddr(host); literal {
-		named = m.collect(e.addrs[addrKey{plain(addr), s}], &c)
+		named = m.collect(e.addrs[addrKey{ipaddr.Plain(addr), s}], &c)
 	} else {
 		named = m.collect(e.names[nameKey{host, s}], &c)
 		e.wildcards.any(host, func(w *wildcardHost) bool {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // Excess is something a policy allows that could not be shown to be allowed by
@@ -370,9 +372,9 @@ func (c *containment) addresses(a *atom, near, sure []*grant) {
 	needed := a.prefixes
 	literal, isAddress := hostAddr(canonicalHost(a.source.Host))
 	if isAddress && len(needed) == 0 {
-		literal = plain(literal)
+		literal = ipaddr.Plain(literal)
 		needed = []netip.Prefix{netip.PrefixFrom(literal, literal.BitLen())}
-		if blocked(literal) != "" || !a.trusted() && isInternal(literal) {
+		if ipaddr.Never(literal) != "" || !a.trusted() && !ipaddr.Public(literal) {
 			return
 		}
 	}
@@ -397,23 +399,10 @@ type admission struct {
 }
 
 func (d *admission) admits(p netip.Prefix) bool {
-	if d.private || d.public && public(p) {
+	if d.private || d.public && ipaddr.PublicPrefix(p) {
 		return true
 	}
 	return slices.ContainsFunc(d.prefixes, func(in netip.Prefix) bool {
 		return in.Bits() <= p.Bits() && in.Contains(p.Addr())
 	})
-}
-
-// public reports whether all of a prefix's addresses are.
-func public(p netip.Prefix) bool {
-	if p.IsSingleIP() {
-		return !isInternal(p.Addr())
-	}
-	for _, special := range slices.Concat(internal, []netip.Prefix{nat64, sixToFour, compatible}) {
-		if special.Overlaps(p) {
-			return false
-		}
-	}
-	return true
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // pattern is a set of strings, as two policies compare them: a host, a binary, a
@@ -58,7 +60,7 @@ func hostPatternText(host string) *pattern {
 		return anyText
 	case !strings.Contains(host, "*"):
 		if a, literal := hostAddr(host); literal {
-			return literalPattern(plain(a).String())
+			return literalPattern(ipaddr.Plain(a).String())
 		}
 		return literalPattern(host)
 	}

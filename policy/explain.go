@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // Explanation says why an action is decided as it is, and what would change that.
@@ -261,7 +263,7 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 	}
 	addrs, _ := r.check()
 	for _, a := range addrs {
-		if a = plain(a); a.IsValid() && (isInternal(a) || m.CheckAddress(a, r.Port) != nil && m.Allowed) {
+		if a = ipaddr.Plain(a); a.IsValid() && (!ipaddr.Public(a) || m.CheckAddress(a, r.Port) != nil && m.Allowed) {
 			ep.AllowedIPs = append(ep.AllowedIPs, netip.PrefixFrom(a, a.BitLen()).String())
 		}
 	}
@@ -269,7 +271,7 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 		// Once some are listed, the others have to be.
 		ep.AllowedIPs = nil
 		for _, a := range addrs {
-			ep.AllowedIPs = append(ep.AllowedIPs, netip.PrefixFrom(plain(a), plain(a).BitLen()).String())
+			ep.AllowedIPs = append(ep.AllowedIPs, netip.PrefixFrom(ipaddr.Plain(a), ipaddr.Plain(a).BitLen()).String())
 		}
 	}
 	if r.HTTP != nil && (m.Inspect || !m.Allowed) {

@@ -3,6 +3,8 @@ package policy
 import (
 	"net/netip"
 	"slices"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // hostAliases are the names by which engines tell a container where its host is.
@@ -25,7 +27,7 @@ var metadataRanges = []netip.Prefix{
 func gatewayAddrs(addrs []netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range addrs {
-		a = plain(a)
+		a = ipaddr.Plain(a)
 		isMetadata := slices.ContainsFunc(metadataRanges, func(p netip.Prefix) bool { return p.Contains(a) })
 		if a.IsLinkLocalUnicast() && !isMetadata {
 			out = append(out, a)

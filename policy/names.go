@@ -1,6 +1,10 @@
 package policy
 
-import "slices"
+import (
+	"slices"
+
+	"openshell.ai/openshell/internal/ipaddr"
+)
 
 // NameKnown reports whether a rule, whatever its ports and binaries, names a
 // host, so that the name may be sent to a DNS server. Endpoints without a host
@@ -24,7 +28,7 @@ func (e *Engine) rulesFor(host string, s service, n int) []string {
 		}
 	}
 	if addr, literal := hostAddr(host); literal {
-		take(e.addrs[addrKey{plain(addr), s}])
+		take(e.addrs[addrKey{ipaddr.Plain(addr), s}])
 	} else {
 		take(e.names[nameKey{host, s}])
 	}

@@ -93,6 +93,8 @@ func TestParseErrors(t *testing.T) {
 		{"version: 1\nfilesystem_policy: {read_only: [etc]}", "2:33: filesystem_policy.read_only[0]: path must be absolute (start with '/'): etc"},
 		{"version: 1\nfilesystem_policy: {read_only: [/a/../b]}", "path contains '..' traversal component: /a/../b"},
 		{"version: 1\nfilesystem_policy: {read_write: [//]}", "read-write path is overly broad: //"},
+		{"version: 1\nfilesystem_policy: {read_write: [/./]}", "read-write path is overly broad: /./"},
+		{"version: 1\nfilesystem_policy: {read_write: [/proc]}", "2:34: filesystem_policy.read_write[0]: leads to the memory of processes, /proc/PID/mem: make it read_only, or name the files below it: /proc"},
 		{"version: 1\nfilesystem_policy: {read_only: [/" + strings.Repeat("x", 4096) + "]}", "path exceeds maximum length (4097 > 4096)"},
 		{"version: 1\nfilesystem_policy: {read_only: [" + strings.Repeat("/a,", 1025) + "]}", "too many filesystem paths (1025 > 1024)"},
 		{"version: 1\nfilesystem_policy: {include_workdir: yes}", "must be true or false, not a string"},
@@ -351,5 +353,24 @@ func TestParseLimitsAliases(t *testing.T) {
 	}
 	if _, _, err := Parse(make([]byte, maxPolicyBytes+1)); err == nil || !strings.Contains(err.Error(), "bytes, more than") {
 		t.Errorf("size: got %v", err)
+	}
+}
+
+func TestProcessMemory(t *testing.T) {
+	for _, p := range []string{
+		"/proc", "/proc/", "//proc/.", "/proc/self", "/proc/thread-self/", "/proc/1", "/proc/self/mem", "/proc/12/mem",
+		"/proc/self/task", "/proc/1/task/2", "/proc/1/task/2/mem", "/proc/thread-self/mem",
+	} {
+		if !ProcessMemory(p) {
+			t.Errorf("%s does not lead to it", p)
+		}
+	}
+	for _, p := range []string{
+		"/", "/procs", "/proc/sys", "/proc/sys/net", "/proc/self/oom_score_adj", "/proc/1/task/2/comm", "/proc/self/memory",
+		"/proc/self/attr", "/proc/mem", "/work/proc/self/mem", "/proc/sys/self",
+	} {
+		if ProcessMemory(p) {
+			t.Errorf("%s leads to it", p)
+		}
 	}
 }

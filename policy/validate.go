@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"maps"
+	pathpkg "path"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,10 +107,31 @@ func (v *validator) filesystem(f *Filesystem) {
 	}
 	for i, p := range f.ReadWrite {
 		path := element(section+".read_write", i)
-		if v.filesystemPath(path, p) && strings.Trim(p, "/") == "" {
+		switch {
+		case !v.filesystemPath(path, p):
+		case pathpkg.Clean(p) == "/":
 			v.problem(path, "read-write path is overly broad: %s", p)
+		case ProcessMemory(p):
+			v.problem(path, "leads to the memory of processes, /proc/PID/mem: make it read_only, or name the files below it: %s", p)
 		}
 	}
+}
+
+// ProcessMemory reports whether write access to a path, and all below it, would be
+// access to /proc/PID/mem: to act as another program.
+func ProcessMemory(p string) bool {
+	rest, ok := strings.CutPrefix(pathpkg.Clean(p)+"/", "/proc/")
+	if !ok {
+		return false
+	}
+	process, rest, _ := strings.Cut(rest, "/")
+	if thread, ok := strings.CutPrefix(rest, "task/"); ok {
+		_, rest, _ = strings.Cut(thread, "/")
+	}
+	if _, err := strconv.ParseUint(process, 10, 32); err != nil && process != "" && process != "self" && process != "thread-self" {
+		return false
+	}
+	return rest == "" || rest == "mem/"
 }
 
 func (v *validator) filesystemPath(path, p string) bool {

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/ipaddr"
 )
 
 // What is read of one request that is decided by its body, in bytes.
@@ -59,8 +61,8 @@ func (v *validator) host(path string, e *Endpoint) {
 		v.problem(at, "address %s must not have a zone", e.Host)
 	case literal && e.Protocol == ProtocolTCP:
 		v.problem(at, "protocol tcp endpoint '%s' must use a DNS hostname, not an IP literal; remove protocol", e.Host)
-	case literal && blocked(plain(addr)) != "":
-		v.warn(at, "%s is never reachable: it is always blocked (%s)", e.Host, blocked(plain(addr)))
+	case literal && ipaddr.Never(ipaddr.Plain(addr)) != "":
+		v.warn(at, "%s is never reachable: it is always blocked (%s)", e.Host, ipaddr.Never(ipaddr.Plain(addr)))
 	case metadataHost(host):
 		v.warn(at, "%s is never reachable: cloud metadata services are always blocked", e.Host)
 	}

@@ -52,6 +52,7 @@ func (f *flow) admit() (*net.TCPConn, plan, *refusal) {
 	if err != nil {
 		return nil, plan{}, f.refusedUpstream(err)
 	}
+	f.own(upstream)
 	f.admitted.Store(true)
 	// Reconsider looks only at admitted flows; a change before that is ours to see.
 	if now := f.p.View(); now != view && !f.standsUnder(now) {
@@ -60,6 +61,7 @@ func (f *flow) admit() (*net.TCPConn, plan, *refusal) {
 		return nil, plan{}, f.refusedPolicy(LayerL4, "policy changed")
 	}
 	f.record(decided.Record)
+	f.watchIdle()
 	return upstream, plan{
 		inspect:  grant.inspects() || !grant.match.Allowed,
 		declared: grant.inspects(),

@@ -19,6 +19,7 @@ import (
 // close.
 type flow struct {
 	p      *Proxy
+	began  time.Time
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -58,12 +59,13 @@ type flow struct {
 	origins   map[*net.TCPConn]struct{} // the transport's connections
 	exchanges map[*exchange]struct{}    // under way
 	socket    *socket                   // what it has become, where messages are decided
+	idle      *time.Timer               // see watchIdle
 
 	end sync.Once
 }
 
 func (p *Proxy) newFlow(ctx context.Context) *flow {
-	f := &flow{p: p, origins: make(map[*net.TCPConn]struct{})}
+	f := &flow{p: p, began: time.Now(), origins: make(map[*net.TCPConn]struct{})}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
 }
@@ -221,6 +223,9 @@ func (f *flow) finish() {
 		f.mu.Lock()
 		f.ended = true
 		client, transport := f.client, f.transport
+		if f.idle != nil {
+			f.idle.Stop()
+		}
 		f.mu.Unlock()
 		if client != nil {
 			client.Close()

@@ -37,7 +37,6 @@ const (
 // offer makes an upstream connection the first one that the flow's requests
 // use. Later ones, where the origin closed it, go to the same addresses.
 func (f *flow) offer(upstream net.Conn) {
-	f.own(tcpOf(upstream))
 	f.first.Store(&upstream)
 	f.authority = f.hostPort()
 	if origin, ok := upstream.(*tls.Conn); ok {
@@ -59,8 +58,7 @@ func (f *flow) newTransport() *http.Transport {
 		ExpectContinueTimeout:  expectWait,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		WriteBufferSize:        16 << 10,
-		ReadBufferSize:         16 << 10,
-		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer},
+		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: maxUnreadBack},
 	}
 	if f.http2 && f.scheme == "http" {
 		t.Protocols = new(http.Protocols)

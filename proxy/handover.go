@@ -61,7 +61,9 @@ type flowConn struct {
 func (c *flowConn) Read(b []byte) (int, error) {
 	if len(c.prefix) > 0 {
 		n := copy(b, c.prefix)
-		c.prefix = c.prefix[n:]
+		if c.prefix = c.prefix[n:]; len(c.prefix) == 0 {
+			c.prefix = nil // it would be kept for as long as the connection
+		}
 		return n, nil
 	}
 	return c.Conn.Read(b)
@@ -90,7 +92,8 @@ func (c *flowConn) CloseWrite() error {
 type serverConn struct {
 	net.Conn
 	flow    *flow
-	between atomic.Bool // no request has reached a handler since the last answer
+	between atomic.Bool  // no request has reached a handler since the last answer
+	header  atomic.Int64 // of Proxy.headers, for the request that is read or answered
 }
 
 func newServerConn(conn net.Conn, f *flow) *serverConn {
@@ -127,7 +130,12 @@ func (c *serverConn) CloseWrite() error {
 
 // connState is an HTTP/1 server's hook.
 func connState(c net.Conn, state http.ConnState) {
-	if conn, ok := c.(*serverConn); ok && state == http.StateIdle {
+	conn, ok := c.(*serverConn)
+	if !ok || state == http.StateNew || state == http.StateActive {
+		return
+	}
+	conn.releaseHeader()
+	if state == http.StateIdle {
 		conn.between.Store(true)
 	}
 }

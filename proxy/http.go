@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/proxy/memory"
 )
 
 // exchange is a request that was let through, until its response has ended.
@@ -54,6 +55,10 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 	defer f.p.requests.Add(-1)
 	if f.p.requests.Add(1) > int64(f.p.MaxConnections) {
 		f.refuse(w, r, refusedRequests(f.p.MaxConnections))
+		return
+	}
+	if memory.Tight() {
+		f.refuse(w, r, refusedMemory())
 		return
 	}
 	if no := ambiguous(r); no != nil {

@@ -11,7 +11,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -22,10 +21,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/proxy/memory"
 	"openshell.ai/openshell/proxy/names"
 )
 
@@ -39,7 +40,7 @@ type View struct {
 	Never *policy.Endpoints
 }
 
-// Config is what a sandbox's proxy works with. All fields but Answer, Local and Reticent are required.
+// Config is what a sandbox's proxy works with. All fields but Answer, Local, Reticent and Memory are required.
 type Config struct {
 	Inner   *netns.Namespace // where the workload is
 	Outer   *netns.Namespace // where upstream connections start
@@ -68,8 +69,10 @@ type Config struct {
 	Reticent bool
 
 	MaxConnections int           // at once, and requests at once; more are refused
-	IdleTimeout    time.Duration // of kept-alive HTTP connections
+	IdleTimeout    time.Duration // how long a connection may carry nothing
 	HeaderBytes    int           // of an HTTP request's header
+	// Memory is added to what the process works within, in bytes; 0: nothing is.
+	Memory int64
 }
 
 // Proxy serves one sandbox.
@@ -87,12 +90,14 @@ type Proxy struct {
 	pinned      pinned
 	datagrams   netns.Associations[*association]
 	held        held
+	headers     *semaphore.Weighted // see maxHeaders
 
 	handlers sync.WaitGroup
 	open     atomic.Int64 // connections of the workload
 	requests atomic.Int64 // under way, on whatever connections
 	mu       sync.Mutex
 	flows    map[*flow]struct{}
+	most     int // flows at a time, since many have ended
 }
 
 // New returns a proxy that Serve puts to work.
@@ -105,6 +110,7 @@ func New(c Config) *Proxy {
 		sessions:  tls.NewLRUClientSessionCache(512),
 		flows:     make(map[*flow]struct{}),
 		held:      newHeld(),
+		headers:   semaphore.NewWeighted(maxHeaders),
 	}
 	_, _ = rand.Read(p.ticketKey[:]) // never fails: crypto/rand ends the program instead
 	p.forward = newForwarder()
@@ -127,6 +133,7 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       p.IdleTimeout,
 		MaxHeaderBytes:    p.HeaderBytes,
+		HTTP2:             http2Limits(),
 		// "OPTIONS *" is a request like any other.
 		DisableGeneralOptionsHandler: true,
 		// Malformed requests and failed handshakes are the workload's noise.
@@ -141,6 +148,9 @@ const shutdownWait = 5 * time.Second
 // must be in the inner namespace, until ctx ends. Then it closes every connection and waits for
 // those who served them, so that nothing is recorded after it returns.
 func (p *Proxy) Serve(ctx context.Context, listeners []*net.TCPListener, packets []*net.UDPConn) {
+	if p.Memory > 0 {
+		defer memory.New(p.Memory, p.shed).Close()
+	}
 	var serving sync.WaitGroup
 	for _, c := range packets {
 		serving.Go(func() { netns.TakeDatagrams(c, func(d netns.Datagram) { p.takeDatagram(ctx, d) }) })
@@ -184,13 +194,12 @@ func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		if p.open.Add(1) > int64(p.MaxConnections) {
-			p.open.Add(-1)
-			p.Record(Record{Time: time.Now(), Outcome: Denied, Layer: LayerLimit,
-				Reason: fmt.Sprintf("the sandbox has %d connections open (limits.connections)", p.MaxConnections)})
+		if full := p.room(); full != "" {
+			p.Record(Record{Time: time.Now(), Outcome: Denied, Layer: LayerLimit, Reason: full})
 			reset(conn)
 			continue
 		}
+		p.open.Add(1)
 		p.handlers.Go(func() {
 			f := p.newFlow(ctx)
 			if !crash.Contain("a connection of the workload", func() { p.handle(f, conn) }) {
@@ -271,6 +280,7 @@ func (p *Proxy) track(f *flow) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.flows[f] = struct{}{}
+	p.most = max(p.most, len(p.flows))
 }
 
 func (p *Proxy) forget(f *flow) {
@@ -283,6 +293,7 @@ func (p *Proxy) forget(f *flow) {
 	if f.counted {
 		p.open.Add(-1)
 	}
+	p.ebb()
 }
 
 // replace puts a tunnel's flow in the place of the one its client came by. ok

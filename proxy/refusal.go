@@ -157,6 +157,12 @@ func refusedRequests(limit int) *refusal {
 	return no
 }
 
+func refusedMemory() *refusal {
+	no := refusedBody(http.StatusServiceUnavailable, "busy", "the supervisor has no memory left (supervisor.memory)")
+	no.layer = LayerLimit
+	return no
+}
+
 // refusedRequest explains a request that its endpoint's rules deny.
 func (f *flow) refusedRequest(decided ruling, method, path string) *refusal {
 	r := &refusal{

@@ -49,10 +49,10 @@ func (p *Proxy) takeDatagram(ctx context.Context, d netns.Datagram) {
 		return
 	}
 	a, ok := p.datagrams.Get(d.Ends, func(int) (*association, bool) {
-		if p.open.Add(1) > int64(p.MaxConnections) {
-			p.open.Add(-1)
+		if p.room() != "" {
 			return nil, false
 		}
+		p.open.Add(1)
 		a := &association{Association: netns.NewAssociation(d.Ends), p: p}
 		a.ctx, a.cancel = context.WithCancel(ctx)
 		p.handlers.Go(func() { crash.Contain("datagrams of the workload", a.run) })
@@ -93,7 +93,7 @@ func (a *association) run() {
 		a.refuse(first)
 		return
 	}
-	a.May = a.sameProgram
+	a.May, a.Silence = a.sameProgram, a.p.IdleTimeout
 	a.Relay(a.ctx, down, up)
 	if a.Refused.Load() {
 		a.unreachable(nil)

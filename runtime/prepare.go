@@ -42,7 +42,8 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 		return err
 	}
 	files := newTree(bundle, spec)
-	if err := check(spec, files.rootfs, thisHost(bundle, c.StateDir, c.RunDir)); err != nil {
+	views, err := check(spec, files, thisHost(c, bundle, root))
+	if err != nil {
 		return err
 	}
 	if err := files.checkProgram(spec.Process); err != nil {
@@ -56,7 +57,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err != nil {
 		return err
 	}
-	p := preparation{ready: ready, launcher: init, bundles: files.bundles(), seccomp: c.Seccomp.DefaultProfile}
+	p := preparation{ready: ready, launcher: init, views: views, bundles: files.bundles(), seccomp: c.Seccomp.DefaultProfile}
 	err = files.checkRequired(ready.Required)
 	if err == nil && command == "run" && request.Outer.Kind == sandbox.OuterLate {
 		p.hook, err = admissionHook(root, id)

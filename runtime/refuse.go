@@ -3,53 +3,59 @@ package runtime
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/confine"
 )
 
-// host is what a spec is held against: facts about this machine, so that the
-// check itself touches nothing.
-type host struct {
-	private []string             // directories no container may see: state and run directory
-	real    func(string) string  // a path with its symbolic links resolved
-	hostPID func(ns string) bool // the namespace of that path is the host's
-}
-
-// engineSockets are what turns a container into the host: whoever can talk to
-// an engine can start a container that is no sandbox.
-var engineSockets = []string{
-	"/run/docker.sock", "/run/containerd/containerd.sock", "/run/containerd", "/run/podman/podman.sock",
-	"/run/crio/crio.sock", "/run/buildkit/buildkitd.sock", "/run/k3s/containerd/containerd.sock",
-	"/run/dockershim.sock", "/run/docker/containerd/containerd.sock", "/run/cri-dockerd.sock",
-	"/run/containerd/containerd.sock.ttrpc", "/run/containerd/s",
-}
-
 // check refuses a container that could undo its sandbox. Errors name the field.
-// rootfs is the root file system's path on the host.
-func check(spec *specs.Spec, rootfs string, h host) error {
+// It returns what each mount shows of the kernel's settings.
+func check(spec *specs.Spec, files tree, h host) ([]kernelView, error) {
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
-		return errors.New("process.args: no program")
+		return nil, errors.New("process.args: no program")
 	}
-	if h.real(rootfs) == "/" {
-		return errors.New("root.path: the host's own root file system")
+	rootfs, err := h.nearest(files.rootfs)
+	if err != nil {
+		return nil, fmt.Errorf("root.path: %w", err)
+	}
+	if err := checkRootfs(rootfs, h); err != nil {
+		return nil, fmt.Errorf("root.path: %w", err)
 	}
 	if err := checkNamespaces(spec, h); err != nil {
-		return err
+		return nil, err
 	}
 	if len(spec.Linux.NetDevices) > 0 {
-		return errors.New("linux.netDevices: a device in the workload's namespace would be a way around the proxy")
+		return nil, errors.New("linux.netDevices: a device in the workload's namespace would be a way around the proxy")
 	}
-	for i, m := range spec.Mounts {
-		if err := checkMount(m, h); err != nil {
-			return fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
-		}
+	views, err := checkMounts(spec, files, rootfs, h)
+	if err != nil {
+		return nil, err
 	}
-	return checkDevices(spec)
+	return views, checkDevices(spec, h)
+}
+
+// checkRootfs refuses a root file system that is the host's, or shows what no
+// mount may.
+func checkRootfs(rootfs place, h host) error {
+	root, err := h.place("/")
+	if err != nil {
+		return err
+	}
+	if rootfs.contains(root) {
+		return errors.New("the host's own root file system")
+	}
+	if rootfs.kernelKind() != notKernel {
+		return errors.New("the kernel's own file system")
+	}
+	// openshell's own directories may hold it: `try` makes it there.
+	outside := slices.Clone(h.guarded)
+	for i := range outside {
+		outside[i].tree = false
+	}
+	h.guarded = outside
+	return h.checkPlace(rootfs)
 }
 
 func checkNamespaces(spec *specs.Spec, h host) error {
@@ -59,46 +65,18 @@ func checkNamespaces(spec *specs.Spec, h host) error {
 	if i := index(specs.PIDNamespace); i < 0 || spec.Linux.Namespaces[i].Path != "" && h.hostPID(spec.Linux.Namespaces[i].Path) {
 		return errors.New("linux.namespaces: the host's PID namespace would let the workload reach processes outside its sandbox")
 	}
-	if index(specs.MountNamespace) < 0 {
+	switch i := index(specs.MountNamespace); {
+	case i < 0:
 		return errors.New("linux.namespaces: without a mount namespace, the sandbox's files would be mounted on the host's own")
+	case spec.Linux.Namespaces[i].Path != "":
+		return errors.New("linux.namespaces: the mount namespace must be a new one, without a path: nothing is masked in another")
 	}
 	return nil
-}
-
-func checkMount(m specs.Mount, h host) error {
-	if within("/"+m.Destination, confine.Dir) {
-		return fmt.Errorf("%s belongs to the sandbox", confine.Dir)
-	}
-	if !isBind(m) {
-		return nil
-	}
-	source := h.real(m.Source)
-	if source == "/dev" {
-		return errors.New("the host's /dev must not be mounted")
-	}
-	if within(source, "/proc") {
-		return errors.New("the host's /proc must not be mounted: it leads to processes and settings outside the sandbox")
-	}
-	for _, dir := range h.private {
-		if real := h.real(dir); within(source, real) || within(real, source) {
-			return fmt.Errorf("source %s exposes %s, which holds openshell's state", m.Source, dir)
-		}
-	}
-	for _, socket := range engineSockets {
-		if within(socket, source) || within(h.real(socket), source) {
-			return fmt.Errorf("source %s exposes %s, a container engine's socket", m.Source, socket)
-		}
-	}
-	return nil
-}
-
-func isBind(m specs.Mount) bool {
-	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
 // checkDevices refuses a container that may make, or is given, the host's
 // disks: their content is outside every mount and rule.
-func checkDevices(spec *specs.Spec) error {
+func checkDevices(spec *specs.Spec, h host) error {
 	open := openBlockDevices(spec.Linux.Resources)
 	if open < 0 {
 		return nil
@@ -106,6 +84,13 @@ func checkDevices(spec *specs.Spec) error {
 	for _, d := range spec.Linux.Devices {
 		if d.Type == "b" {
 			return fmt.Errorf("linux.resources.devices[%d]: all block devices are allowed, and linux.devices gives %s", open, d.Path)
+		}
+	}
+	for i, m := range spec.Mounts {
+		for _, source := range sourcesOf(m) {
+			if p, err := h.place(source); err != nil || p.kind == unix.S_IFBLK {
+				return fmt.Errorf("linux.resources.devices[%d]: all block devices are allowed, and mounts[%d] gives %s", open, i, source)
+			}
 		}
 	}
 	if c := spec.Process.Capabilities; c != nil && slices.Contains(c.Bounding, "CAP_MKNOD") {
@@ -134,28 +119,3 @@ func openBlockDevices(r *specs.LinuxResources) int {
 }
 
 func wild(n *int64) bool { return n == nil || *n < 0 }
-
-// thisHost returns the facts about this machine. Relative paths are the
-// bundle's.
-func thisHost(bundle string, private ...string) host {
-	return host{
-		private: private,
-		real:    func(path string) string { return resolved(filepath.Clean(absolute(bundle, path))) },
-		hostPID: func(ns string) bool {
-			var a, b unix.Stat_t
-			if unix.Stat(ns, &a) != nil || unix.Stat("/proc/self/ns/pid", &b) != nil {
-				return true // in doubt, it is
-			}
-			return a.Dev == b.Dev && a.Ino == b.Ino
-		},
-	}
-}
-
-// resolved follows the symbolic links of an absolute path as far as it exists:
-// /var/run/docker.sock is /run/docker.sock before an engine runs, too.
-func resolved(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil || path == "/" {
-		return real
-	}
-	return filepath.Join(resolved(filepath.Dir(path)), filepath.Base(path))
-}

@@ -25,6 +25,7 @@ type tree struct {
 // mountPoint is a mount at its place in the container, links resolved.
 type mountPoint struct {
 	at     string
+	known  bool   // at is certain
 	source string // on the host; "" where the file system does not exist yet
 }
 
@@ -37,7 +38,7 @@ func newTree(bundle string, spec *specs.Spec) tree {
 		if err != nil {
 			at = path.Clean("/" + m.Destination)
 		}
-		point := mountPoint{at: at}
+		point := mountPoint{at: at, known: err == nil}
 		if isBind(m) {
 			point.source = absolute(bundle, m.Source)
 			if resolved, err := filepath.EvalSymlinks(point.source); err == nil {

@@ -44,15 +44,16 @@ const tlsDir = "/etc/openshell-tls"
 var droppedCapabilities = []string{
 	"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT",
 	"CAP_SYS_TIME", "CAP_SYS_PTRACE", "CAP_BPF", "CAP_PERFMON", "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE",
-	"CAP_CHECKPOINT_RESTORE",
+	"CAP_CHECKPOINT_RESTORE", "CAP_SYS_RESOURCE",
 }
 
 // preparation is what a bundle is rewritten with.
 type preparation struct {
 	ready    sandbox.Ready
-	launcher string   // openshell-init's path on the host
-	bundles  []string // paths in the container of the image's CA bundles
-	seccomp  bool     // put a default profile in where there is none
+	launcher string       // openshell-init's path on the host
+	views    []kernelView // what the engine's mounts show of the kernel
+	bundles  []string     // paths in the container of the image's CA bundles
+	seccomp  bool         // put a default profile in where there is none
 	hook     *specs.Hook
 }
 
@@ -63,6 +64,7 @@ type modifier func(*specs.Spec, preparation) error
 var modifiers = []modifier{
 	useInnerNamespace,
 	confineFirstProcess,
+	protectKernel,
 	addSeccomp,
 	mountLauncher,
 	mountAuthority,
@@ -72,20 +74,26 @@ var modifiers = []modifier{
 // rewrite applies every edit to a spec, and what changed to its document.
 func rewrite(doc document, spec *specs.Spec, p preparation) error {
 	m := mark{Network: networkPath(spec)}
-	mounts := len(spec.Mounts)
-	hadSeccomp := spec.Linux.Seccomp != nil
+	before := slices.Clone(spec.Mounts)
+	hadSeccomp, seccompRules := spec.Linux.Seccomp != nil, 0
+	if hadSeccomp {
+		seccompRules = len(spec.Linux.Seccomp.Syscalls)
+	}
 	for _, modify := range modifiers {
 		if err := modify(spec, p); err != nil {
 			return err
 		}
 	}
-	for _, added := range spec.Mounts[mounts:] {
+	for _, added := range spec.Mounts[len(before):] {
 		m.Mounts = append(m.Mounts, mounted{added.Destination, added.Source})
 	}
 	errs := []error{
 		setProcess(doc, spec.Process, "process"),
+		setOptions(doc, before, spec.Mounts),
 		setList(doc, spec.Mounts, "mounts"),
 		setList(doc, spec.Linux.Namespaces, "linux", "namespaces"),
+		doc.set(spec.Linux.MaskedPaths, "linux", "maskedPaths"),
+		doc.set(spec.Linux.ReadonlyPaths, "linux", "readonlyPaths"),
 		doc.set(m, markKey),
 	}
 	if p.hook != nil {
@@ -93,6 +101,8 @@ func rewrite(doc document, spec *specs.Spec, p preparation) error {
 	}
 	if !hadSeccomp {
 		errs = append(errs, doc.set(spec.Linux.Seccomp, "linux", "seccomp"))
+	} else if rules := spec.Linux.Seccomp.Syscalls; len(rules) > seccompRules {
+		errs = append(errs, setList(doc, rules, "linux", "seccomp", "syscalls"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
@@ -175,10 +185,21 @@ func bind(source, destination string) specs.Mount {
 		Options: []string{"bind", "ro", "nosuid", "nodev"}}
 }
 
+// launcherCalls are the system calls by which openshell-init confines itself. They
+// can only take rights away, so that a workload may have them too.
+var launcherCalls = []string{
+	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl", "seccomp",
+}
+
 // addSeccomp puts the engines' common default profile where the spec has none.
-// openshell's own filter is stacked on either by openshell-init.
+// openshell's own filter is stacked on either by openshell-init, which the profile
+// has to let do so.
 func addSeccomp(spec *specs.Spec, p preparation) error {
-	if spec.Linux.Seccomp != nil || !p.seccomp {
+	if spec.Linux.Seccomp != nil {
+		allowLauncher(spec.Linux.Seccomp)
+		return nil
+	}
+	if !p.seccomp {
 		return nil
 	}
 	process := *spec.Process
@@ -191,6 +212,22 @@ func addSeccomp(spec *specs.Spec, p preparation) error {
 	}
 	spec.Linux.Seccomp = profile
 	return nil
+}
+
+// allowLauncher adds what openshell-init needs to a profile that does not mention
+// it, as those do not that are older than Landlock. What a profile refuses by name
+// stays refused: openshell-init then starts nothing, and says why.
+func allowLauncher(profile *specs.LinuxSeccomp) {
+	switch profile.DefaultAction {
+	case specs.ActAllow, specs.ActLog:
+		return
+	}
+	missing := slices.DeleteFunc(slices.Clone(launcherCalls), func(call string) bool {
+		return slices.ContainsFunc(profile.Syscalls, func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
+	})
+	if len(missing) > 0 {
+		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: missing, Action: specs.ActAllow})
+	}
 }
 
 // mountAuthority gives the workload the files of the sandbox's CA, and puts them

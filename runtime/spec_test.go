@@ -227,7 +227,7 @@ func TestRewriteKeepsWhatItDoesNotKnow(t *testing.T) {
 				t.Errorf("%s is lost: %s", want, data)
 			}
 		}
-		if len(spec.Process.Capabilities.Bounding) != 0 || spec.Linux.Seccomp.DefaultAction != "SCMP_ACT_ERRNO" || len(spec.Linux.Seccomp.Syscalls) != 0 {
+		if len(spec.Process.Capabilities.Bounding) != 0 || spec.Linux.Seccomp.DefaultAction != "SCMP_ACT_ERRNO" || len(spec.Linux.Seccomp.Syscalls) != 1 {
 			t.Errorf("capabilities %+v, seccomp %+v", spec.Process.Capabilities, spec.Linux.Seccomp)
 		}
 	}
@@ -314,6 +314,53 @@ func TestSeccompDefaultOnlyWhereAbsent(t *testing.T) {
 		if !tt.calls(n) {
 			t.Errorf("%s: %d rules", name, n)
 		}
+	}
+}
+
+func TestSeccompLetsTheLauncherConfineItself(t *testing.T) {
+	const refusal = `{"names":["landlock_restrict_self","clone"],"action":"SCMP_ACT_ERRNO","errnoRet":0,"new":1}`
+	const profile = `{"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read","prctl"],"action":"SCMP_ACT_ALLOW"},` + refusal + `]}}`
+	for name, tt := range map[string]struct {
+		linux string
+		want  []string // is added to those that are there
+		there int
+	}{
+		"none of it":        {`{"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[]}}`, launcherCalls, 0},
+		"no list":           {`{"seccomp":{"defaultAction":"SCMP_ACT_KILL_PROCESS"}}`, launcherCalls, 0},
+		"what it lacks":     {profile, []string{"landlock_create_ruleset", "landlock_add_rule", "seccomp"}, 2},
+		"all but some":      {`{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[` + refusal + `]}}`, nil, 1},
+		"all, and a record": {`{"seccomp":{"defaultAction":"SCMP_ACT_LOG"}}`, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := writeBundle(t, withLinux(tt.linux))
+			for range 2 { // once more adds nothing
+				spec, _ := prepared(t, file, testPreparation)
+				rules := spec.Linux.Seccomp.Syscalls
+				if len(rules) < tt.there {
+					t.Fatalf("rules %+v", rules)
+				}
+				var added []string
+				for _, rule := range rules[tt.there:] {
+					if rule.Action != specs.ActAllow || len(rule.Args) > 0 {
+						t.Errorf("added %+v", rule)
+					}
+					added = append(added, rule.Names...)
+				}
+				if !slices.Equal(added, tt.want) {
+					t.Errorf("added %q, want %q", added, tt.want)
+				}
+				if _, err := specconv.SetupSeccomp(spec.Linux.Seccomp); err != nil {
+					t.Errorf("runc refuses the profile: %v", err)
+				}
+				data, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(tt.linux, refusal) && !strings.Contains(string(data), `"new":1`) {
+					t.Errorf("the rule that was there is changed: %s", data)
+				}
+			}
+		})
 	}
 }
 

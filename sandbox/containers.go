@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/confine"
@@ -19,6 +20,7 @@ type member struct {
 	Container                    // does not change
 	leave     context.CancelFunc // ends the watch over it
 	pid       int                // of its first process, once known; s.mu guards it
+	confined  *Confined          // once known; s.mu guards it
 }
 
 // errEnding says that a sandbox takes nothing more.
@@ -127,8 +129,13 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 			}()
 		}
 	})
+	runs, ended := context.WithCancel(ctx)
+	var reported sync.WaitGroup
+	reported.Go(func() { s.reportConfined(runs, m, pid, init) })
 	stop := s.observeFiles(ctx, pid)
 	init.ended(0)
+	ended()
+	reported.Wait()
 	stop()
 }
 
@@ -149,7 +156,7 @@ func (s *Sandbox) writeInfo() error {
 	info.Containers = make([]Container, len(s.members))
 	for i, m := range s.members {
 		info.Containers[i] = m.Container
-		info.Containers[i].PID = m.pid
+		info.Containers[i].PID, info.Containers[i].Confined = m.pid, m.confined
 	}
 	return writeInfo(s.dir, info)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"openshell.ai/openshell/confine/observe"
 	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/policy"
 )
 
 // rootWait bounds how long a container's root is waited for, from when it has a
@@ -206,6 +208,9 @@ func (f *files) take(a observe.Access) {
 	if !f.sandbox.mode.permissive() {
 		return
 	}
+	if a.Kinds&observe.Write != 0 && path.Base(a.Path) == "mem" && policy.ProcessMemory(a.Path) {
+		f.sandbox.recordMemory(a)
+	}
 	access := learn.FileAccess{
 		Time: a.Time, Path: a.Path, Op: opOf(a.Kinds), Binary: a.Binary, Permissive: true, Reason: reasonFile,
 	}
@@ -263,6 +268,17 @@ func (f *files) resolve(paths []string) (resolved []string) {
 	}
 	return resolved
 }
+
+// recordMemory records what Landlock refuses where it is applied: a program that
+// writes to a process's memory can have that act for it.
+func (s *Sandbox) recordMemory(a observe.Access) {
+	s.record(audit.Event{Class: audit.ClassFinding, Activity: "CREATE", Severity: audit.SeverityHigh, Message: fmt.Sprintf(
+		"%s wrote to the memory of a process, %s: which program did what in this run is not certain from here on",
+		audit.Escape(a.Binary, maxNamed), audit.Escape(a.Path, maxNamed))})
+}
+
+// maxNamed bounds a path in a message, in bytes.
+const maxNamed = 512
 
 // recordLost records that some of what the workload did to files is not known.
 func (s *Sandbox) recordLost(reason string) {

@@ -61,6 +61,8 @@ type Container struct {
 	Bundle string `json:"bundle"`
 	Image  string `json:"image,omitzero"`
 	PID    int    `json:"pid,omitzero"` // of the first process, once known
+	// Confined is what holds it, once its program has begun.
+	Confined *Confined `json:"confined,omitempty"`
 	// Stubs are the mount points made in the container's root file system,
 	// which are removed again.
 	Stubs []string `json:"stubs,omitempty"`

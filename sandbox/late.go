@@ -186,7 +186,7 @@ func (s *Sandbox) startIngress() error {
 	if !s.lent {
 		return nil
 	}
-	r, err := ingress.Start(s.ctx, s.outer, s.inner, s.own, s.config.Limits.Connections)
+	r, err := ingress.Start(s.ctx, s.outer, s.inner, s.own, s.ingressLimits())
 	if err != nil {
 		return err
 	}

@@ -92,11 +92,15 @@ func (s *Sandbox) serveNetwork() error {
 	if err := netns.Intercept(s.inner, s.own); err != nil {
 		return err
 	}
-	published, err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.config.Limits.Connections)
+	published, err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.ingressLimits())
 	for _, r := range published {
 		s.wg.Go(r.Wait)
 	}
 	return err
+}
+
+func (s *Sandbox) ingressLimits() ingress.Limits {
+	return ingress.Limits{Connections: s.config.Limits.Connections, Idle: s.config.Limits.IdleTimeout}
 }
 
 func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, finder *identity.Finder, tracked *netns.Conntrack) proxy.Config {
@@ -118,6 +122,7 @@ func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, find
 		MaxConnections:   s.config.Limits.Connections,
 		IdleTimeout:      s.config.Limits.IdleTimeout,
 		HeaderBytes:      s.config.Limits.HeaderBytes,
+		Memory:           int64(s.config.Supervisor.Memory),
 	}
 	if s.ingress != nil {
 		c.Answer = s.ingress.Answer

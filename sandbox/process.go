@@ -51,6 +51,20 @@ func (p *process) ended(within time.Duration) bool {
 	return err == nil
 }
 
+// lives reports whether the process has not ended.
+func (p *process) lives() bool {
+	lives := false
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		lives = err == nil && n == 0
+	})
+	return err == nil && lives
+}
+
 func (p *process) kill() error {
 	raw, err := p.file.SyscallConn()
 	if err != nil {

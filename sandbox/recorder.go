@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
@@ -137,6 +138,10 @@ func (s *Sandbox) recordStart(p *Policies) {
 	}
 	text := fmt.Sprintf("sandbox started, policy %s from %s with %d learned rules", p.Name, base, len(p.Learned.Network))
 	severity := audit.SeverityInformational
+	if s.landlock == confine.NoLandlock {
+		text += "; the kernel has no Landlock: files are not protected"
+		severity = audit.SeverityMedium
+	}
 	if s.mode.permissive() {
 		text += fmt.Sprintf("; PERMISSIVE for %s: network denials are logged but not enforced, Landlock is not applied", s.request.TTL)
 		severity = audit.SeverityMedium

@@ -68,11 +68,18 @@ func (s *Sandbox) resolveBinary(path string) string {
 // confinement is what later execs get. Landlock is not applied in permissive
 // mode, but for what the maximum says about files.
 func (s *Sandbox) confinement(p *Policies) confine.Confinement {
+	enforcing := func(p *policy.Policy) confine.Confinement {
+		r := confine.RulesetFor(p)
+		r.KernelABI = s.landlock
+		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: r}
+	}
 	switch {
 	case !s.mode.permissive():
-		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Effective)}
+		return enforcing(p.Effective)
 	case p.Maximum != nil && p.Maximum.Filesystem != nil:
-		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: confine.RulesetFor(p.Maximum), Observed: true}
+		c := enforcing(p.Maximum)
+		c.Observed = true
+		return c
 	default:
 		return confine.Confinement{Mode: confine.ModePermissive, Observed: true}
 	}

@@ -154,6 +154,7 @@ type Sandbox struct {
 	lent         bool             // outer has the engine's addresses, which are the workload's
 	own          []netip.Addr     // those addresses; applying guards what follows late changes
 	native       []string         // devices that the kernel made in inner
+	landlock     int              // the version of the kernel's, or confine.NoLandlock
 	standIns     *netns.StandIns  // in inner, for the engine's devices; nil where the network is not late
 	proxy        *proxy.Proxy
 	ingress      *ingress.Relay // where the outer namespace is the engine's
@@ -204,13 +205,14 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err := policies.CheckMaximum(); err != nil {
 		return nil, err
 	}
-	if err := checkLandlock(policies); err != nil {
+	landlock, err := checkLandlock(policies)
+	if err != nil {
 		return nil, err
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
 		seen: seen, mode: mode{clock: t},
-		hosts: newHosts(r.DNS),
+		hosts: newHosts(r.DNS), landlock: landlock,
 	}
 	if err := s.readSettings(); err != nil {
 		return nil, err
@@ -249,16 +251,16 @@ func (s *Sandbox) readSettings() (err error) {
 	return nil
 }
 
-// checkLandlock refuses a policy that must have Landlock where the kernel has
-// none, before anything starts.
-func checkLandlock(p *Policies) error {
-	if !insists(p) {
-		return nil
+// checkLandlock returns the version of the kernel's Landlock interface, or
+// confine.NoLandlock. It refuses a policy that must have Landlock where the kernel
+// has none, before anything starts.
+func checkLandlock(p *Policies) (int, error) {
+	abi, err := confine.KernelLandlock()
+	if err == nil && abi == confine.NoLandlock && insists(p) {
+		_, err = confine.LandlockABI()
+		err = fmt.Errorf("policy %q: landlock.compatibility is hard_requirement: %w", p.Name, err)
 	}
-	if _, err := confine.LandlockABI(); err != nil {
-		return fmt.Errorf("policy %q: landlock.compatibility is hard_requirement: %w", p.Name, err)
-	}
-	return nil
+	return abi, err
 }
 
 // insists tells whether a policy must have Landlock.

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/policy"
 )
@@ -202,21 +205,59 @@ func TestMissingPaths(t *testing.T) {
 	}
 }
 
+// without runs a command where a system call has a seccomp profile's answer.
+func without(cmd *exec.Cmd, call uintptr, answer syscall.Errno) *exec.Cmd {
+	cmd.Path = probe
+	cmd.Args = append([]string{probe, strconv.Itoa(int(call)), strconv.Itoa(int(answer))}, cmd.Args...)
+	cmd.Env = append(cmd.Env, probeVariable+"=exec-without-call")
+	return cmd
+}
+
 func TestKernelWithoutLandlock(t *testing.T) {
 	for compatibility, runs := range map[string]bool{
 		policy.CompatibilityBestEffort: true, policy.CompatibilityHardRequirement: false,
 	} {
 		t.Run(compatibility, func(t *testing.T) {
 			r := rules()
-			r.Compatibility, r.Optional = compatibility, systemPaths
-			cmd := command(files(t, enforcing(r)), "exec-without-landlock")
-			cmd.Path, cmd.Args = probe, append([]string{probe}, cmd.Args...)
+			r.Compatibility, r.Optional, r.KernelABI = compatibility, systemPaths, confine.NoLandlock
+			cmd := without(command(files(t, enforcing(r)), "pid"), unix.SYS_LANDLOCK_CREATE_RULESET, syscall.ENOSYS)
 			if runs {
 				output(t, cmd)
 			} else {
-				refused(t, cmd, 126, "landlock compatibility is hard_requirement: landlock is not built into this kernel")
+				refused(t, cmd, 126, "landlock compatibility is hard_requirement: the kernel has no landlock")
 			}
 		})
+	}
+}
+
+// What an engine's seccomp profile keeps from the launcher is not taken for what
+// the kernel lacks: nothing is executed with less.
+func TestEngineRefusesALayer(t *testing.T) {
+	requireLandlock(t)
+	best, hard := rules(), rules()
+	hard.Compatibility, hard.Optional = policy.CompatibilityHardRequirement, systemPaths
+	landlock := map[string]confine.Confinement{"best effort": enforcing(best), "hard requirement": enforcing(hard)}
+	all := map[string]confine.Confinement{"enforcing": enforcing(best), "permissive": permissive}
+	for name, tt := range map[string]struct {
+		number uintptr
+		under  map[string]confine.Confinement
+	}{
+		"landlock_create_ruleset": {unix.SYS_LANDLOCK_CREATE_RULESET, landlock},
+		"landlock_add_rule":       {unix.SYS_LANDLOCK_ADD_RULE, landlock},
+		"landlock_restrict_self":  {unix.SYS_LANDLOCK_RESTRICT_SELF, landlock},
+		"seccomp":                 {unix.SYS_SECCOMP, all},
+		"prctl":                   {unix.SYS_PRCTL, all},
+	} {
+		for mode, c := range tt.under {
+			for _, answer := range []syscall.Errno{syscall.EPERM, syscall.ENOSYS, 0} {
+				if answer == 0 && tt.number == unix.SYS_LANDLOCK_ADD_RULE {
+					continue // it grants less
+				}
+				t.Run(fmt.Sprintf("%s %s %d", name, mode, answer), func(t *testing.T) {
+					refused(t, without(command(files(t, c), "pid"), tt.number, answer), 126, "if a seccomp profile of the engine's refuses it, allow ")
+				})
+			}
+		}
 	}
 }
 
@@ -264,4 +305,60 @@ func TestUnprivilegedUser(t *testing.T) {
 	if got := output(t, cmd); got != "ok\nEACCES\nEACCES\n" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// Write access to /proc/PID/mem is another program's identity: no way of granting
+// it by a directory goes through.
+func TestProcessMemoryIsNotGranted(t *testing.T) {
+	requireLandlock(t)
+	link := func(target string) func(dir string) string {
+		return func(dir string) string {
+			name := filepath.Join(dir, "link")
+			if err := os.Symlink(target, name); err != nil {
+				t.Fatal(err)
+			}
+			return name
+		}
+	}
+	literally := func(path string) func(string) string { return func(string) string { return path } }
+	for name, path := range map[string]func(dir string) string{
+		"proc": literally("/proc"), "self": literally("/proc/self"), "thread": literally("/proc/thread-self"),
+		"threads": literally("/proc/self/task"), "memory": literally("/proc/self/mem"), "first": literally("/proc/1"),
+		"root": literally("/./"), "link to proc": link("/proc"), "link to memory": link("/proc/1/mem"), "link to root": link("/"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rules()
+			r.ReadWrite = []string{path(testDir(t))}
+			refused(t, command(files(t, enforcing(r)), "pid"), 126, "must not be granted for writing")
+		})
+	}
+	t.Run("below another directory", func(t *testing.T) {
+		if os.Getuid() != 0 {
+			t.Skip("only root can mount")
+		}
+		dir, r := tree(t)
+		cmd := command(files(t, enforcing(r)), "pid")
+		point := filepath.Join(dir, "rw/a b/proc")
+		script := `mount --make-rprivate / && mkdir -p "$1" && mount -t proc proc "$1" && shift && exec "$@"`
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, "sh", point}, cmd.Args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		refused(t, cmd, 126, "the memory of processes is below it, at "+point)
+	})
+	t.Run("working directory", func(t *testing.T) { // the image's choice: as if it were the root
+		r := rules()
+		r.IncludeWorkdir = true
+		cmd := command(files(t, enforcing(r)), "files", "read /proc/self/oom_score_adj", "write /proc/self/oom_score_adj")
+		cmd.Dir = "/proc"
+		if got := output(t, cmd); got != "ok\nEACCES\n" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("other files", func(t *testing.T) {
+		r := rules()
+		r.ReadWrite = []string{"/proc/self/oom_score_adj", "/proc/sys/net"}
+		cmd := command(files(t, enforcing(r)), "files", "write /proc/self/oom_score_adj", "write /proc/self/mem", "write /proc/self/comm")
+		if got := output(t, cmd); got != "ok\nEACCES\nEACCES\n" {
+			t.Errorf("got %q", got)
+		}
+	})
 }

@@ -105,6 +105,12 @@ func rules() *confine.Ruleset {
 }
 
 func enforcing(r *confine.Ruleset) confine.Confinement {
+	if r.KernelABI == 0 {
+		var err error
+		if r.KernelABI, err = confine.KernelLandlock(); err != nil {
+			panic(err)
+		}
+	}
 	return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: r}
 }
 

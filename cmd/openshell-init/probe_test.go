@@ -59,10 +59,10 @@ func runProbe(name string) {
 		exitOn(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 		os.Unsetenv(probeVariable)
 		exitOn(unix.Exec(args[0], args, os.Environ()))
-	case "exec-without-landlock":
-		exitOn(hideLandlock())
+	case "exec-without-call": // number, error, program and its arguments
+		exitOn(refuseCall(args[0], args[1]))
 		os.Setenv(probeVariable, "pid")
-		exitOn(unix.Exec(args[0], args, os.Environ()))
+		exitOn(unix.Exec(args[2], args[2:], os.Environ()))
 	default:
 		exitOn(fmt.Errorf("no probe %q", name))
 	}
@@ -173,6 +173,7 @@ var systemCalls = map[string]func() error{
 	"seccomp filter":    func() error { return raw(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0) },
 	"socket packet":     func() error { return socket(unix.AF_PACKET, unix.SOCK_RAW, 0) },
 	"socket vsock":      func() error { return socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0) },
+	"prctl set mm":      func() error { return unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_EXE_FILE, 0, 0, 0) },
 	"netlink netfilter": func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER) },
 	"netlink route":     func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE) },
 	"socket inet":       func() error { return socket(unix.AF_INET, unix.SOCK_STREAM, 0) },
@@ -194,24 +195,33 @@ func socket(family, kind, protocol int) error {
 	return err
 }
 
-// hideLandlock makes this a process of a kernel without Landlock.
-func hideLandlock() error {
+// refuseCall gives an error in the kernel's place for a system call of any
+// arguments; the error 0 is success.
+func refuseCall(number, errno string) error {
+	nr, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
+		return err
+	}
+	answer, err := strconv.ParseUint(errno, 10, 16)
+	if err != nil {
+		return err
+	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
 	const nrOffset = 0 // of struct seccomp_data
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: nrOffset},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_LANDLOCK_CREATE_RULESET},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(nr)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(answer)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	// For all threads, since the execve may come from another one.
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+	_, _, failed := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
 		uintptr(unsafe.Pointer(&fprog)))
-	if errno != 0 {
-		return errno
+	if failed != 0 {
+		return failed
 	}
 	return nil
 }

@@ -25,7 +25,8 @@ func TestSystemCalls(t *testing.T) {
 		"io_uring_setup": "EPERM", "io_uring_enter": "EPERM", "io_uring_register": "EPERM",
 		"delete_module": "EPERM", "kexec_load": "EPERM", "open_by_handle_at": "EPERM",
 		"seccomp filter": "EPERM", "execveat empty path": "EPERM",
-		"socket packet": "EPERM", "socket vsock": "EPERM", "netlink netfilter": "EPERM",
+		"socket packet": "EAFNOSUPPORT", "socket vsock": "EAFNOSUPPORT", "netlink netfilter": "EPROTONOSUPPORT",
+		"prctl set mm": "EINVAL",
 	}
 	var names []string
 	for name := range want {

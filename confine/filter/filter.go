@@ -20,7 +20,7 @@ import (
 
 // Compile returns the filter for the running architecture as an array of struct
 // sock_filter (linux/filter.h) in native byte order. Refused system calls fail
-// with EPERM, and clone3 with ENOSYS. The other system call interfaces of the
+// with EPERM, or as on a kernel that has not what they ask for. The other system call interfaces of the
 // machine (32-bit, x32), whose numbers the list does not cover, kill the process.
 func Compile() ([]byte, error) {
 	f, err := seccomp.NewFilter(seccomp.ActAllow)

@@ -80,7 +80,8 @@ func TestFilterDecisions(t *testing.T) {
 		t.Fatalf("no audit architecture known for %s", runtime.GOARCH)
 	}
 	const garbage = 0xdeadbeef << 32 // what the kernel ignores of an int argument
-	eperm, enosys := errno(unix.EPERM), errno(unix.ENOSYS)
+	eperm, enosys, einval := errno(unix.EPERM), errno(unix.ENOSYS), errno(unix.EINVAL)
+	noFamily := errno(unix.EAFNOSUPPORT)
 	tests := []struct {
 		name string
 		nr   uint32
@@ -96,10 +97,13 @@ func TestFilterDecisions(t *testing.T) {
 		{"socket inet", unix.SYS_SOCKET, [6]uint64{unix.AF_INET, unix.SOCK_STREAM}, allow},
 		{"socket inet6 udp", unix.SYS_SOCKET, [6]uint64{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}, allow},
 		{"socket unix", unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM}, allow},
-		{"socket packet", unix.SYS_SOCKET, [6]uint64{unix.AF_PACKET, unix.SOCK_RAW}, eperm},
-		{"socket packet with garbage", unix.SYS_SOCKET, [6]uint64{unix.AF_PACKET | garbage, unix.SOCK_RAW}, eperm},
-		{"socket bluetooth", unix.SYS_SOCKET, [6]uint64{unix.AF_BLUETOOTH}, eperm},
-		{"socket vsock", unix.SYS_SOCKET, [6]uint64{unix.AF_VSOCK | garbage}, eperm},
+		{"socket unix with garbage", unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX | garbage, unix.SOCK_STREAM | garbage}, allow},
+		{"socketpair unix", unix.SYS_SOCKETPAIR, [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM}, allow},
+		{"socket packet with garbage", unix.SYS_SOCKET, [6]uint64{unix.AF_PACKET | garbage, unix.SOCK_RAW}, noFamily},
+		{"socket vsock with garbage", unix.SYS_SOCKET, [6]uint64{unix.AF_VSOCK | garbage}, noFamily},
+		{"packet by its old name", unix.SYS_SOCKET, [6]uint64{unix.AF_INET, unix.SOCK_PACKET | unix.SOCK_CLOEXEC}, noFamily},
+		{"packet by its old name with garbage", unix.SYS_SOCKET, [6]uint64{unix.AF_INET | garbage, unix.SOCK_PACKET | unix.SOCK_NONBLOCK | garbage}, noFamily},
+		{"a negative family", unix.SYS_SOCKET, [6]uint64{math.MaxUint64}, noFamily},
 		{"netlink route", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}, allow},
 		{"netlink route with garbage", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, garbage}, allow},
 		{"protocol 12 of another family", unix.SYS_SOCKET, [6]uint64{unix.AF_INET, unix.SOCK_RAW, 12}, allow},
@@ -113,6 +117,10 @@ func TestFilterDecisions(t *testing.T) {
 		{"clone user namespace", unix.SYS_CLONE, [6]uint64{unix.CLONE_NEWUSER | uint64(unix.SIGCHLD)}, eperm},
 		{"unshare files", unix.SYS_UNSHARE, [6]uint64{unix.CLONE_FILES}, allow},
 		{"unshare user and net", unix.SYS_UNSHARE, [6]uint64{unix.CLONE_NEWUSER | unix.CLONE_NEWNET | garbage}, eperm},
+
+		{"prctl for the executable", unix.SYS_PRCTL, [6]uint64{unix.PR_SET_MM, unix.PR_SET_MM_EXE_FILE, 3}, einval},
+		{"prctl for all of it", unix.SYS_PRCTL, [6]uint64{unix.PR_SET_MM | garbage, unix.PR_SET_MM_MAP}, einval},
+		{"prctl for a name", unix.SYS_PRCTL, [6]uint64{unix.PR_SET_NAME}, allow},
 
 		{"seccomp strict", unix.SYS_SECCOMP, [6]uint64{unix.SECCOMP_SET_MODE_STRICT}, allow},
 		{"seccomp filter", unix.SYS_SECCOMP, [6]uint64{unix.SECCOMP_SET_MODE_FILTER | garbage}, eperm},
@@ -132,8 +140,33 @@ func TestFilterRefusesEveryNetlinkProtocolButRoute(t *testing.T) {
 	vm := compile(t)
 	for protocol := uint64(1); protocol < 32; protocol++ {
 		c := call{auditArch, unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, protocol}}
-		if got := run(t, vm, c); got != errno(unix.EPERM) {
+		if got := run(t, vm, c); got != errno(unix.EPROTONOSUPPORT) {
 			t.Errorf("protocol %d: answer %#x", protocol, got)
+		}
+	}
+}
+
+func TestFilterRefusesEveryFamilyButThoseNeeded(t *testing.T) {
+	vm := compile(t)
+	var families []uint64
+	for family := range uint64(1 << 12) {
+		families = append(families, family)
+	}
+	for bit := 12; bit < 32; bit++ { // above any that there will be, with the lower bits of each that is needed
+		for _, low := range allowedFamilies {
+			families = append(families, 1<<bit|uint64(low))
+		}
+	}
+	for _, nr := range []uint32{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR} {
+		for _, family := range families {
+			want := errno(unix.EAFNOSUPPORT)
+			switch family {
+			case unix.AF_UNSPEC, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
+				want = allow
+			}
+			if got := run(t, vm, call{auditArch, nr, [6]uint64{family, unix.SOCK_RAW}}); got != want {
+				t.Errorf("system call %d, family %d: answer %#x, want %#x", nr, family, got, want)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package filter
 import (
 	"fmt"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,13 +60,42 @@ var refused = []int{
 	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD,
 }
 
-// refusedFamilies are the sockets that do not pass through the network namespace,
-// or see below TCP and UDP.
-var refusedFamilies = []int{unix.AF_PACKET, unix.AF_BLUETOOTH, unix.AF_VSOCK}
+// allowedFamilies are the address families of sockets that a workload gets: the
+// rest do not pass through the network namespace, see below TCP and UDP, or are
+// kernel interfaces that few need (AF_ALG). AF_UNSPEC is none at all.
+var allowedFamilies = []int{unix.AF_UNSPEC, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+
+// otherFamilies returns conditions of which one holds for each other family,
+// known or to come. "None of these" is said by blocks of numbers that have their
+// upper bits in common, since only masked comparisons for equality exist.
+func otherFamilies() []condition {
+	const bits = 5 // that tell the allowed ones apart
+	var list []condition
+	for bit := bits; bit < 32; bit++ {
+		list = append(list, hasFlag(0, 1<<bit))
+	}
+	var cover func(first, size int)
+	cover = func(first, size int) {
+		allowed := func(f int) bool { return f >= first && f < first+size }
+		switch {
+		case !slices.ContainsFunc(allowedFamilies, allowed):
+			list = append(list, condition{0, (1<<bits - 1) &^ uint64(size-1), uint64(first)})
+		case size > 1:
+			cover(first, size/2)
+			cover(first+size/2, size/2)
+		}
+	}
+	cover(0, 1<<bits)
+	return list
+}
 
 // maxNetlinkBits is the width of the largest netlink protocol: the kernel takes
 // none from MAX_LINKS (linux/netlink.h), which is 32, on.
 const maxNetlinkBits = 5
+
+// sockTypeMask is where a socket's type is among its flags (SOCK_TYPE_MASK in
+// linux/net.h).
+const sockTypeMask = 0xf
 
 // rules returns the whole list. Anything that it does not name is allowed here,
 // among them memfd_create, which CUDA, V8 and Java need.
@@ -78,17 +108,26 @@ func rules() []rule {
 	// back to clone, whose flags are not.
 	list = append(list, rule{nr: unix.SYS_CLONE3, errno: unix.ENOSYS})
 
-	refuse := func(nr int, when ...condition) {
-		list = append(list, rule{nr: nr, errno: unix.EPERM, when: when})
+	refuseWith := func(errno unix.Errno, nr int, when ...condition) {
+		list = append(list, rule{nr: nr, errno: errno, when: when})
 	}
-	for _, family := range refusedFamilies {
-		refuse(unix.SYS_SOCKET, isInt(0, family))
+	refuse := func(nr int, when ...condition) { refuseWith(unix.EPERM, nr, when...) }
+	// The errors are those of a kernel without the family, the protocol or the
+	// option: programs know how to go on.
+	for _, nr := range []int{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR} {
+		for _, other := range otherFamilies() {
+			refuseWith(unix.EAFNOSUPPORT, nr, other)
+		}
+		// The old name of AF_PACKET.
+		refuseWith(unix.EAFNOSUPPORT, nr, isInt(0, unix.AF_INET), condition{1, sockTypeMask, unix.SOCK_PACKET})
+		// NETLINK_ROUTE (0) only, which lists interfaces and addresses. "Not 0" is said
+		// bit by bit because a masked comparison for inequality does not exist.
+		for bit := range maxNetlinkBits {
+			refuseWith(unix.EPROTONOSUPPORT, nr, isInt(0, unix.AF_NETLINK), hasFlag(2, 1<<bit))
+		}
 	}
-	// NETLINK_ROUTE (0) only, which lists interfaces and addresses. "Not 0" is said
-	// bit by bit because a masked comparison for inequality does not exist.
-	for bit := range maxNetlinkBits {
-		refuse(unix.SYS_SOCKET, isInt(0, unix.AF_NETLINK), hasFlag(2, 1<<bit))
-	}
+	// It gives a process another executable's name, and so its identity.
+	refuseWith(unix.EINVAL, unix.SYS_PRCTL, isInt(0, unix.PR_SET_MM))
 	// A user namespace gives every capability inside it.
 	refuse(unix.SYS_CLONE, hasFlag(cloneFlags(), unix.CLONE_NEWUSER))
 	refuse(unix.SYS_UNSHARE, hasFlag(0, unix.CLONE_NEWUSER))

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -41,7 +42,10 @@ func Apply(dir, program string) error {
 	}
 	// Both Landlock and seccomp demand it of a process without CAP_SYS_ADMIN.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
+		return refusedCall("set no_new_privs with prctl", err)
+	}
+	if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || set != 1 {
+		return refusedCall("set no_new_privs with prctl", errors.New("it succeeds without effect"))
 	}
 	if ruleset != nil {
 		if err := ruleset.restrict(); err != nil {
@@ -65,9 +69,16 @@ func loadFilter(filter []byte) error {
 			K:    binary.NativeEndian.Uint32(b[4:]),
 		}
 	}
+	// The kernel says EFAULT. A profile can give success as well as an error.
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0); errno == 0 {
+		return refusedCall("load the seccomp filter", errors.New("it succeeds without effect"))
+	}
 	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog)))
 	runtime.KeepAlive(program)
+	if errno == unix.EPERM || errno == unix.ENOSYS {
+		return refusedCall("load the seccomp filter", errno)
+	}
 	if errno != 0 {
 		return fmt.Errorf("load the seccomp filter: %w", errno)
 	}

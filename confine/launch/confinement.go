@@ -40,6 +40,10 @@ const (
 	HardRequirement = "hard_requirement"
 )
 
+// NoLandlock is the KernelABI of a kernel that has none. It is not zero, so that it
+// has to be said.
+const NoLandlock = -1
+
 // Confinement is the content of the file ConfigName.
 type Confinement struct {
 	// Mode is ModeEnforcing or ModePermissive.
@@ -56,6 +60,10 @@ type Confinement struct {
 type Ruleset struct {
 	// Compatibility is BestEffort or HardRequirement.
 	Compatibility string `json:"compatibility"`
+	// KernelABI is the version of the kernel's Landlock interface, asked outside the
+	// container, or NoLandlock. What has less inside was kept from it by something
+	// else, such as a seccomp profile, and is not executed.
+	KernelABI int `json:"kernel_abi"`
 	// IncludeWorkdir adds the process's working directory to ReadWrite, unless it is "/".
 	IncludeWorkdir bool `json:"include_workdir"`
 	// ReadOnly may be read and executed.
@@ -158,6 +166,9 @@ func (c Confinement) Validate() error {
 func (r *Ruleset) validate() error {
 	if r.Compatibility != BestEffort && r.Compatibility != HardRequirement {
 		return fmt.Errorf("landlock compatibility %q is not %s or %s", r.Compatibility, BestEffort, HardRequirement)
+	}
+	if r.KernelABI < 1 && r.KernelABI != NoLandlock {
+		return fmt.Errorf("landlock kernel_abi %d is neither a version nor %d for none", r.KernelABI, NoLandlock)
 	}
 	for _, p := range slices.Concat(r.ReadOnly, r.ReadWrite) {
 		// JSON carries text only: other bytes would name another path on reading.

@@ -13,8 +13,8 @@ import (
 func TestParseConfinement(t *testing.T) {
 	for _, in := range []string{
 		`{"mode":"permissive","landlock":null}`,
-		`{"mode":"enforcing","landlock":{"compatibility":"best_effort"}}`,
-		`{"mode":"enforcing","landlock":{"compatibility":"hard_requirement","include_workdir":true,"read_only":["/usr"],"read_write":["/tmp"],"optional":["/usr"]}}` + "\n",
+		`{"mode":"enforcing","landlock":{"kernel_abi":7,"compatibility":"best_effort"}}`,
+		`{"mode":"enforcing","landlock":{"kernel_abi":-1,"compatibility":"hard_requirement","include_workdir":true,"read_only":["/usr"],"read_write":["/tmp"],"optional":["/usr"]}}` + "\n",
 	} {
 		if _, err := parseConfinement([]byte(in)); err != nil {
 			t.Errorf("%s: %v", in, err)
@@ -30,12 +30,14 @@ func TestParseConfinementRefuses(t *testing.T) {
 		"half a file":           `{"mode":"enforcing","landlock":{"compat`,
 		"enforcing nothing":     `{"mode":"enforcing","landlock":null}`,
 		"enforcing, no key":     `{"mode":"enforcing"}`,
-		"permissive with rules": `{"mode":"permissive","landlock":{"compatibility":"best_effort"}}`,
+		"permissive with rules": `{"mode":"permissive","landlock":{"kernel_abi":7,"compatibility":"best_effort"}}`,
 		"unknown mode":          `{"mode":"off"}`,
-		"unknown compatibility": `{"mode":"enforcing","landlock":{"compatibility":"none"}}`,
+		"unknown compatibility": `{"mode":"enforcing","landlock":{"kernel_abi":7,"compatibility":"none"}}`,
 		"unknown key":           `{"mode":"permissive","seccomp":false}`,
-		"unknown nested key":    `{"mode":"enforcing","landlock":{"compatibility":"best_effort","execute":["/"]}}`,
-		"relative path":         `{"mode":"enforcing","landlock":{"compatibility":"best_effort","read_write":["."]}}`,
+		"unknown nested key":    `{"mode":"enforcing","landlock":{"kernel_abi":7,"compatibility":"best_effort","execute":["/"]}}`,
+		"kernel not asked":      `{"mode":"enforcing","landlock":{"compatibility":"best_effort"}}`,
+		"kernel of no version":  `{"mode":"enforcing","landlock":{"kernel_abi":-2,"compatibility":"best_effort"}}`,
+		"relative path":         `{"mode":"enforcing","landlock":{"kernel_abi":7,"compatibility":"best_effort","read_write":["."]}}`,
 		"two values":            `{"mode":"permissive"}{"mode":"permissive"}`,
 		"trailing bytes":        `{"mode":"permissive"} x`,
 	} {
@@ -47,7 +49,7 @@ func TestParseConfinementRefuses(t *testing.T) {
 
 func FuzzParseConfinement(f *testing.F) {
 	f.Add([]byte(`{"mode":"permissive","landlock":null}`))
-	f.Add([]byte(`{"mode":"enforcing","landlock":{"compatibility":"best_effort","read_only":["/"]}}`))
+	f.Add([]byte(`{"mode":"enforcing","landlock":{"kernel_abi":7,"compatibility":"best_effort","read_only":["/"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfinement(data)
 		if err == nil && (c.Landlock == nil) != (c.Mode == ModePermissive) {

@@ -33,45 +33,67 @@ var handledByABI = []landlock.Config{
 // abiLogging is the first ABI with flags for the audit log (landlock_restrict_self(2)).
 const abiLogging = 7
 
+// ErrNoLandlock says that the kernel itself has no Landlock, or does not use it.
+var ErrNoLandlock = errors.New("the kernel has no landlock")
+
 // LandlockABI returns the version of the kernel's Landlock interface, at least 1.
 // The error says why there is none for the calling process, and the version is
-// 0 then.
+// 0 then. It is ErrNoLandlock where that is certainly the kernel's doing.
 func LandlockABI() (int, error) {
 	abi, err := ll.LandlockGetABIVersion()
 	switch {
 	case err == nil && abi > 0:
 		return abi, nil
-	case errors.Is(err, unix.ENOSYS):
-		return 0, errors.New("landlock is not built into this kernel: use one with CONFIG_SECURITY_LANDLOCK")
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return 0, errors.New("landlock is disabled on this kernel: add it to the lsm= boot parameter")
-	case errors.Is(err, unix.EPERM):
-		return 0, errors.New("landlock is blocked by a seccomp profile: allow landlock_create_ruleset in it")
-	default:
-		return 0, fmt.Errorf("landlock is unavailable: %w", err)
+		return 0, fmt.Errorf("%w: add it to the lsm= boot parameter", ErrNoLandlock)
+	case errors.Is(err, unix.ENOSYS) && !filtered():
+		return 0, fmt.Errorf("%w: use one with CONFIG_SECURITY_LANDLOCK", ErrNoLandlock)
+	case err == nil:
+		err = errors.New("it succeeds without effect")
 	}
+	return 0, refusedCall("landlock_create_ruleset", err)
+}
+
+// filtered reports whether the calling thread is under a seccomp filter, which can
+// give any answer in the kernel's place.
+func filtered() bool {
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	return err != nil || mode != 0
+}
+
+// refusedCall is for a system call that something other than the kernel's own
+// abilities keeps from working.
+func refusedCall(call string, err error) error {
+	return fmt.Errorf("%s: %w: if a seccomp profile of the engine's refuses it, allow landlock_create_ruleset, "+
+		"landlock_add_rule, landlock_restrict_self, prctl and seccomp in it", call, err)
 }
 
 // rulesetFD is a Landlock ruleset under construction.
 type rulesetFD struct {
 	fd      int
 	handled uint64
-	flags   int // for landlock_restrict_self
+	flags   int      // for landlock_restrict_self
+	procs   []string // the container's mounts with processes' files, once known
 }
 
 // openRuleset builds the kernel's ruleset for the calling process: its working
 // directory and standard streams are part of it. It returns nil where the kernel
-// has no Landlock and r does not require it.
+// has no Landlock and r does not require it. What keeps a process from the
+// Landlock that the kernel has is an error, whatever r says.
 //
 // Processes of a sandbox are not scoped from each other: an exec session must be
 // able to signal the main process.
 func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
 	abi, err := LandlockABI()
-	if err != nil {
-		if r.Compatibility == HardRequirement {
-			return nil, fmt.Errorf("landlock compatibility is %s: %w", HardRequirement, err)
-		}
+	switch {
+	case err != nil && r.KernelABI != NoLandlock:
+		return nil, fmt.Errorf("the kernel has landlock ABI %d, but not for this container: %w", r.KernelABI, err)
+	case err != nil && r.Compatibility == HardRequirement:
+		return nil, fmt.Errorf("landlock compatibility is %s: %w", HardRequirement, ErrNoLandlock)
+	case err != nil:
 		return nil, nil
+	case abi < r.KernelABI:
+		return nil, fmt.Errorf("the kernel has landlock ABI %d, but ABI %d for this container", r.KernelABI, abi)
 	}
 	set := &rulesetFD{handled: uint64(handledByABI[min(abi, len(handledByABI))-1].HandledAccessFS)}
 	if abi >= abiLogging {
@@ -80,7 +102,10 @@ func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
 	}
 	set.fd, err = ll.LandlockCreateRuleset(&ll.RulesetAttr{HandledAccessFS: set.handled}, 0)
 	if err != nil {
-		return nil, fmt.Errorf("create landlock ruleset: %w", err)
+		return nil, refusedCall("landlock_create_ruleset", err)
+	}
+	if set.fd <= unix.Stderr { // these are open: Go sees to it
+		return nil, refusedCall("landlock_create_ruleset", errors.New("it succeeds without effect"))
 	}
 	if err := set.fill(r, program); err != nil {
 		set.close()
@@ -128,29 +153,29 @@ func (s *rulesetFD) allowPath(p string, rights uint64, required bool) error {
 		return nil
 	}
 	defer unix.Close(fd)
+	if rights&rightsWrite != 0 {
+		if err := s.checkWritable(fd); err != nil {
+			return fmt.Errorf("landlock path %q: %w", p, err)
+		}
+	}
 	if err := s.allow(fd, rights); err != nil {
 		return fmt.Errorf("landlock path %q: %w", p, err)
 	}
 	return nil
 }
 
-// allowWorkdir grants the working directory, unless that is the root, which would
-// grant everything.
+// allowWorkdir grants the working directory, unless that would grant everything,
+// or processes' memory: it is the image's choice.
 func (s *rulesetFD) allowWorkdir() error {
-	var root, workdir unix.Stat_t
-	if err := unix.Stat("/", &root); err != nil {
-		return fmt.Errorf("stat the root directory: %w", err)
-	}
 	fd, err := unix.Open(".", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the working directory: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Fstat(fd, &workdir); err != nil {
-		return fmt.Errorf("stat the working directory: %w", err)
-	}
-	if workdir.Dev == root.Dev && workdir.Ino == root.Ino {
+	if err := s.checkWritable(fd); errors.Is(err, errTooMuch) {
 		return nil
+	} else if err != nil {
+		return fmt.Errorf("landlock working directory: %w", err)
 	}
 	if err := s.allow(fd, rightsRead|rightsWrite); err != nil {
 		return fmt.Errorf("landlock working directory: %w", err)
@@ -217,13 +242,20 @@ func (s *rulesetFD) allow(fd int, rights uint64) error {
 	if rights == 0 {
 		return nil // the kernel calls a rule without rights an error
 	}
-	return ll.LandlockAddPathBeneathRule(s.fd, &ll.PathBeneathAttr{ParentFd: fd, AllowedAccess: rights}, 0)
+	err := ll.LandlockAddPathBeneathRule(s.fd, &ll.PathBeneathAttr{ParentFd: fd, AllowedAccess: rights}, 0)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) { // nothing that the kernel says of a rule
+		return refusedCall("landlock_add_rule", err)
+	}
+	return err
 }
 
 // restrict confines the calling thread, for good; no_new_privs must be set.
 func (s *rulesetFD) restrict() error {
+	if ll.LandlockRestrictSelf(-1, 0) == nil { // the kernel says EBADF
+		return refusedCall("landlock_restrict_self", errors.New("it succeeds without effect"))
+	}
 	if err := ll.LandlockRestrictSelf(s.fd, uint32(s.flags)); err != nil {
-		return fmt.Errorf("landlock_restrict_self: %w", err)
+		return refusedCall("landlock_restrict_self", err)
 	}
 	return nil
 }

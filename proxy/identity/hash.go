@@ -10,17 +10,32 @@ import (
 	"strconv"
 	"sync"
 
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 )
 
 // hashes remembers the hash of every executable seen, so that a file is read
 // once, and holds each path to the first hash seen for it: a binary that is
-// replaced while the sandbox runs loses what its name was granted.
+// replaced while the sandbox runs loses what its name was granted. Connections
+// that wait for the hash of one file share it, and few large files are read at a
+// time, whatever the number of connections.
 type hashes struct {
+	flight singleflight.Group
+	large  chan struct{} // one for each large file that is being read
+	read   func(dst io.Writer, f io.Reader) (int64, error)
+
 	mu    sync.Mutex
 	files map[fingerprint]string
 	trust map[location]string
 }
+
+const (
+	// largeFile is the size, in bytes, from which a file waits for its turn. Smaller
+	// ones are read before that would matter.
+	largeFile = 8 << 20
+	// maxLarge leaves a processor to others on all machines but those with one.
+	maxLarge = 1
+)
 
 // fingerprint changes whenever a file's content may have.
 type fingerprint struct {
@@ -39,7 +54,8 @@ type location struct {
 type executable struct{ path, sha256 string }
 
 func newHashes() *hashes {
-	return &hashes{files: make(map[fingerprint]string), trust: make(map[location]string)}
+	return &hashes{large: make(chan struct{}, maxLarge), read: io.Copy,
+		files: make(map[fingerprint]string), trust: make(map[location]string)}
 }
 
 // maxRemembered bounds both maps; a workload can make any number of
@@ -74,35 +90,74 @@ func (h *hashes) executable(procRoot string, pid int) (executable, error) {
 // sum returns the hash of the file that a link leads to and that st is of.
 func (h *hashes) sum(link string, st *unix.Stat_t) (string, error) {
 	key := fingerprintOf(st)
-	h.mu.Lock()
-	sum, ok := h.files[key]
-	h.mu.Unlock()
-	if ok {
+	if sum, ok := h.known(key); ok {
 		return sum, nil
 	}
+	// Opened by everybody who asks: the link may be one's own that another's has
+	// stopped being, and the file outlives the process that leads to it.
 	f, err := os.Open(link)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	var now unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
+	if err := unchanged(f, key); err != nil {
 		return "", err
 	}
-	if fingerprintOf(&now) != key {
-		return "", errors.New("the process has executed another program meanwhile, or the file has changed")
+	sum, err, _ := h.flight.Do(key.String(), func() (any, error) { return h.hash(f, key) })
+	if err != nil {
+		return "", err
+	}
+	return sum.(string), nil
+}
+
+func (h *hashes) known(key fingerprint) (sum string, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sum, ok = h.files[key]
+	return sum, ok
+}
+
+// hash reads a file, and remembers its hash.
+func (h *hashes) hash(f *os.File, key fingerprint) (string, error) {
+	if sum, ok := h.known(key); ok {
+		return sum, nil
+	}
+	if key.size >= largeFile {
+		h.large <- struct{}{}
+		defer func() { <-h.large }()
 	}
 	digest := sha256.New()
-	if _, err := io.Copy(digest, f); err != nil {
+	// No more than there was: what grows meanwhile would never end.
+	if _, err := h.read(digest, io.LimitReader(f, key.size+1)); err != nil {
 		return "", err
 	}
-	sum = hex.EncodeToString(digest.Sum(nil))
+	if err := unchanged(f, key); err != nil {
+		return "", err
+	}
+	sum := hex.EncodeToString(digest.Sum(nil))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.files) < maxRemembered {
 		h.files[key] = sum
 	}
 	return sum, nil
+}
+
+// unchanged fails where an open file is not, or no longer, the one of a fingerprint.
+func unchanged(f *os.File, key fingerprint) error {
+	var now unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
+		return err
+	}
+	if fingerprintOf(&now) != key {
+		return errors.New("the process has executed another program meanwhile, or the file has changed")
+	}
+	return nil
+}
+
+// String tells files apart.
+func (f fingerprint) String() string {
+	return fmt.Sprint(f.dev, f.ino, f.size, f.mtime, f.ctim)
 }
 
 func fingerprintOf(st *unix.Stat_t) fingerprint {

@@ -53,6 +53,9 @@ func (r *Relay) carry(ctx context.Context, outside *net.TCPConn, lead leader) {
 	}
 	stop := context.AfterFunc(ctx, func() { outside.Close(); inside.Close() })
 	defer stop()
+	if r.idle > 0 {
+		defer endIdle(r.idle, outside, inside)()
+	}
 	defer outside.Close()
 	defer inside.Close()
 	var wg sync.WaitGroup
@@ -64,6 +67,28 @@ func (r *Relay) carry(ctx context.Context, outside *net.TCPConn, lead leader) {
 	})
 	pipe(outside, inside)
 	wg.Wait()
+}
+
+// endIdle ends a pair of connections that carries nothing for so long.
+func endIdle(after time.Duration, outside, inside *net.TCPConn) (stop func()) {
+	var timer *time.Timer
+	var mu sync.Mutex // until there is a timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(after, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		idle, ok := netns.Idle(outside, inside)
+		switch {
+		case !ok:
+		case idle >= after:
+			refuse(outside)
+			refuse(inside)
+		default:
+			timer.Reset(after - idle)
+		}
+	})
+	return func() { timer.Stop() }
 }
 
 func (r *Relay) reach(ctx context.Context, outside *net.TCPConn, lead leader) (*net.TCPConn, error) {

@@ -62,6 +62,7 @@ func (a *association) run(ctx context.Context, legs []leg) {
 		return
 	}
 	a.outside.Store(outside)
+	a.Silence = a.r.idle
 	a.Write(inside, first)
 	a.Relay(ctx, outside, inside)
 	if a.Refused.Load() {

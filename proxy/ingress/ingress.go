@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"openshell.ai/openshell/netns"
 )
@@ -29,23 +30,29 @@ type Relay struct {
 	running      sync.WaitGroup
 	datagrams    netns.Associations[*association]
 	maxDatagrams int                          // of associations
+	idle         time.Duration                // see Limits
 	own          atomic.Pointer[[]netip.Addr] // what the rules bring here; nil for published ports
 }
 
-// newRelay makes one that carries at most limit connections at once.
-func newRelay(outer, inner *netns.Namespace, limit int) (*Relay, error) {
+// Limits bound what a relay carries.
+type Limits struct {
+	Connections int           // at once
+	Idle        time.Duration // how long one may carry nothing; 0: for ever
+}
+
+func newRelay(outer, inner *netns.Namespace, limits Limits) (*Relay, error) {
 	diag, err := netns.NewDiag(inner)
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{outer: outer, inner: inner, diag: diag, slots: make(chan struct{}, limit),
-		maxDatagrams: min(limit, maxAssociations)}, nil
+	return &Relay{outer: outer, inner: inner, diag: diag, slots: make(chan struct{}, limits.Connections),
+		maxDatagrams: min(limits.Connections, maxAssociations), idle: limits.Idle}, nil
 }
 
 // Start takes over what arrives in the outer namespace for its own addresses,
-// until ctx ends. At most limit connections are open at once.
-func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr, limit int) (_ *Relay, err error) {
-	r, err := newRelay(outer, inner, limit)
+// until ctx ends.
+func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr, limits Limits) (_ *Relay, err error) {
+	r, err := newRelay(outer, inner, limits)
 	if err != nil {
 		return nil, err
 	}

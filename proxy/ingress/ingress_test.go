@@ -53,7 +53,7 @@ func plumbed(t *testing.T, own ...netip.Addr) (outer, peer, inner *netns.Namespa
 
 // started starts a relay that ends before its namespaces are closed.
 func started(t *testing.T, outer, inner *netns.Namespace, own []netip.Addr, limit int) (*Relay, error) {
-	r, err := Start(t.Context(), outer, inner, own, limit)
+	r, err := Start(t.Context(), outer, inner, own, Limits{Connections: limit})
 	if err == nil {
 		t.Cleanup(r.Wait)
 	}

@@ -72,9 +72,9 @@ func (p Publication) String() string {
 }
 
 // Publish listens in the outer namespace and carries what comes to the
-// workload's loopback, until ctx ends. It listens on all ports or none. At most
-// limit connections are open at once for each.
-func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publication, limit int) (relays []*Relay, err error) {
+// workload's loopback, until ctx ends. It listens on all ports or none. The
+// limits are each port's.
+func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publication, limits Limits) (relays []*Relay, err error) {
 	defer func() {
 		if err != nil {
 			for _, r := range relays {
@@ -84,7 +84,7 @@ func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publicat
 		}
 	}()
 	for _, p := range list {
-		r, err := newRelay(outer, inner, limit)
+		r, err := newRelay(outer, inner, limits)
 		if err != nil {
 			return relays, err
 		}

@@ -48,7 +48,7 @@ func TestPublishedPorts(t *testing.T) {
 		}
 		list = append(list, p)
 	}
-	relays, err := Publish(t.Context(), outer, inner, list, 16)
+	relays, err := Publish(t.Context(), outer, inner, list, Limits{Connections: 16})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestPublishedPorts(t *testing.T) {
 		t.Error("a port on loopback answers others")
 	}
 	for _, taken := range []Publication{list[0], list[2]} {
-		_, err := Publish(t.Context(), outer, inner, []Publication{{Listen: netip.MustParseAddrPort("127.0.0.1:9999"), Port: 1}, taken}, 16)
+		_, err := Publish(t.Context(), outer, inner, []Publication{{Listen: netip.MustParseAddrPort("127.0.0.1:9999"), Port: 1}, taken}, Limits{Connections: 16})
 		if err == nil || !strings.HasSuffix(err.Error(), "is in use by another program") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("a port in use: %v", err)
 		}

@@ -19,7 +19,8 @@ const (
 	serverTimeout = 2 * time.Second // for one attempt; resolvers wait 5 s (resolv.conf(5))
 	attempts      = 2
 	maxCached     = 4096
-	maxCachedSize = 4096 // of an answer, in bytes as they are sent
+	maxCachedSize = 4096    // of an answer, in bytes as they are sent
+	maxCacheBytes = 4 << 20 // of all; in memory they take several times that
 	maxCacheTime  = 60 * time.Second
 )
 
@@ -37,6 +38,7 @@ type Upstream struct {
 
 	mu    sync.Mutex
 	cache map[question]cached
+	bytes int // of all that has been put into it
 }
 
 type question struct {
@@ -199,9 +201,11 @@ func (u *Upstream) store(q question, msg *dns.Msg) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.cache) >= maxCached {
+	if len(u.cache) >= maxCached || u.bytes > maxCacheBytes {
 		clear(u.cache)
+		u.bytes = 0
 	}
+	u.bytes += msg.Len()
 	u.cache[q] = cached{msg.Copy(), time.Now().Add(keep)}
 }
 

@@ -78,6 +78,8 @@ func init() {
 		"ws":            {"ws [-H 'K: V'] [-p SUBPROTOCOL] [-z] [-t TIMEOUT] URL TEXT…", webSocket},
 		"grpc":          {"grpc [-plain] [-ca FILE] [-t TIMEOUT] HOST:PORT /SERVICE/METHOD TEXT…", callGRPC},
 		"load":          {"load [-n COUNT] [-c AT-ONCE] HOST:PORT", load},
+		"ask":           {"ask [-n COUNT] [-t SILENCE] NAME", ask},
+		"idle":          {"idle [-n COUNT] [-c AT-ONCE] [-tls] [-alpn A,B] [-e] [-answered] [-t TIMEOUT] HOST:PORT [TEXT]", idle},
 		"listen":        {"listen [-http] [-udp] [-n COUNT] [-t TIMEOUT] ADDR:PORT", listen},
 		"links":         {"links", links},
 		"status":        {"status", status},

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/test/node"
 )
 
 // badInput is a container that must not be made.
@@ -18,17 +19,17 @@ type badInput struct {
 	name     string
 	want     []string // in the one line that says why
 	settings map[string]any
-	edits    []edit
+	edits    []node.Edit
 	id       string
-	prepare  func(*container) // after the bundle is written
+	prepare  func(*node.Container) // after the bundle is written
 }
 
-func namespaces(change func([]specs.LinuxNamespace) []specs.LinuxNamespace) edit {
+func namespaces(change func([]specs.LinuxNamespace) []specs.LinuxNamespace) node.Edit {
 	return func(s *specs.Spec) { s.Linux.Namespaces = change(s.Linux.Namespaces) }
 }
 
 // namespace replaces a namespace by the one that a path names; "" is none.
-func namespace(kind specs.LinuxNamespaceType, path string) edit {
+func namespace(kind specs.LinuxNamespaceType, path string) node.Edit {
 	return namespaces(func(list []specs.LinuxNamespace) []specs.LinuxNamespace {
 		list = slices.DeleteFunc(list, func(n specs.LinuxNamespace) bool { return n.Type == kind })
 		if path != "" {
@@ -39,46 +40,46 @@ func namespace(kind specs.LinuxNamespaceType, path string) edit {
 }
 
 // bindMount mounts something of the host's.
-func bindMount(source string) func(*container) {
-	return bindMountOf(func(*world) string { return source })
+func bindMount(source string) func(*node.Container) {
+	return bindMountOf(func(*node.World) string { return source })
 }
 
-func bindMountOf(source func(*world) string) func(*container) {
-	return func(c *container) {
-		c.spec.Mounts = append(c.spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source(c.w), Options: []string{"rbind"}})
-		c.write()
+func bindMountOf(source func(*node.World) string) func(*node.Container) {
+	return func(c *node.Container) {
+		c.Spec.Mounts = append(c.Spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source(c.World), Options: []string{"rbind"}})
+		c.Write()
 	}
 }
 
-func overwrite(text string) func(*container) {
-	return func(c *container) { must(c.w.t, os.WriteFile(c.configPath(), []byte(text), 0o600)) }
+func overwrite(text string) func(*node.Container) {
+	return func(c *node.Container) { node.Must(c.World.T, os.WriteFile(c.ConfigPath(), []byte(text), 0o600)) }
 }
 
 var badInputs = []badInput{
 	{name: "permissive value", want: []string{"openshell.ai/permissive", `"true" or "false"`},
-		edits: []edit{annotate(annotations.KeyPermissive, "maybe")}},
+		edits: []node.Edit{node.Annotate(annotations.KeyPermissive, "maybe")}},
 	{name: "TTL value", want: []string{"openshell.ai/permissive-ttl", "duration"},
-		edits: []edit{permissive, annotate(annotations.KeyPermissiveTTL, "soon")}},
+		edits: []node.Edit{node.Permissive, node.Annotate(annotations.KeyPermissiveTTL, "soon")}},
 	{name: "on-expiry value", want: []string{"openshell.ai/permissive-on-expiry", `"stop"`},
-		edits: []edit{permissive, annotate(annotations.KeyPermissiveOnExpiry, "explode")}},
+		edits: []node.Edit{node.Permissive, node.Annotate(annotations.KeyPermissiveOnExpiry, "explode")}},
 	{name: "TTL without permissive", want: []string{"openshell.ai/permissive-ttl", "openshell.ai/permissive=true"},
-		edits: []edit{annotate(annotations.KeyPermissiveTTL, "1h")}},
+		edits: []node.Edit{node.Annotate(annotations.KeyPermissiveTTL, "1h")}},
 	{name: "misspelt key", want: []string{"openshell.ai/permisive", "did you mean openshell.ai/permissive?"},
-		edits: []edit{annotate("openshell.ai/permisive", "true")}},
+		edits: []node.Edit{node.Annotate("openshell.ai/permisive", "true")}},
 	{name: "unknown key", want: []string{"openshell.ai/frobnicate", "openshell.ai/policy"},
-		edits: []edit{annotate("openshell.ai/frobnicate", "1")}},
+		edits: []node.Edit{node.Annotate("openshell.ai/frobnicate", "1")}},
 	{name: "TTL over the maximum", want: []string{"openshell.ai/permissive-ttl", "permissive.max_ttl"},
-		edits: []edit{permissive, annotate(annotations.KeyPermissiveTTL, "720h")}},
+		edits: []node.Edit{node.Permissive, node.Annotate(annotations.KeyPermissiveTTL, "720h")}},
 	{name: "permissive forbidden", want: []string{"openshell.ai/permissive", "permissive.allowed"},
-		settings: map[string]any{"permissive": map[string]any{"allowed": false}}, edits: []edit{permissive}},
-	{name: "policy name", want: []string{"openshell.ai/policy", "../etc/passwd"}, edits: []edit{policy("../etc/passwd")}},
-	{name: "missing policy", want: []string{`policy "nobody" does not exist`, "nobody.yaml"}, edits: []edit{policy("nobody")}},
-	{name: "invalid policy", want: []string{"bad.yaml", "version"}, edits: []edit{policy("bad")},
-		prepare: func(c *container) { c.w.policy("bad", "version: 7\n") }},
-	{name: "invalid policy, permissive", want: []string{"bad.yaml", "netwrk_policies"}, edits: []edit{policy("bad"), permissive},
-		prepare: func(c *container) { c.w.policy("bad", "version: 1\nnetwrk_policies: {}\n") }},
-	{name: "policy that is no YAML", want: []string{"bad.yaml"}, edits: []edit{policy("bad")},
-		prepare: func(c *container) { c.w.policy("bad", "version: [\n\x01") }},
+		settings: map[string]any{"permissive": map[string]any{"allowed": false}}, edits: []node.Edit{node.Permissive}},
+	{name: "policy name", want: []string{"openshell.ai/policy", "../etc/passwd"}, edits: []node.Edit{node.Policy("../etc/passwd")}},
+	{name: "missing policy", want: []string{`policy "nobody" does not exist`, "nobody.yaml"}, edits: []node.Edit{node.Policy("nobody")}},
+	{name: "invalid policy", want: []string{"bad.yaml", "version"}, edits: []node.Edit{node.Policy("bad")},
+		prepare: func(c *node.Container) { c.World.Policy("bad", "version: 7\n") }},
+	{name: "invalid policy, permissive", want: []string{"bad.yaml", "netwrk_policies"}, edits: []node.Edit{node.Policy("bad"), node.Permissive},
+		prepare: func(c *node.Container) { c.World.Policy("bad", "version: 1\nnetwrk_policies: {}\n") }},
+	{name: "policy that is no YAML", want: []string{"bad.yaml"}, edits: []node.Edit{node.Policy("bad")},
+		prepare: func(c *node.Container) { c.World.Policy("bad", "version: [\n\x01") }},
 	{name: "missing low-level runtime", want: []string{"/nonexistent/runc", "runtime"},
 		settings: map[string]any{"runtime": "/nonexistent/runc"}},
 	{name: "node configuration", want: []string{"config.yaml", "frobnicate"}, settings: map[string]any{"frobnicate": true}},
@@ -86,40 +87,40 @@ var badInputs = []badInput{
 		settings: map[string]any{"tls": map[string]any{"extra_roots": []string{"/nonexistent.pem"}}}},
 	{name: "container id upwards", want: []string{"container id", ".."}, id: ".."},
 	{name: "container id with a slash", want: []string{"container id", "a/b"}, id: "a/b"},
-	{name: "host's PID namespace", want: []string{"linux.namespaces", "PID"}, edits: []edit{namespace(specs.PIDNamespace, "")}},
+	{name: "host's PID namespace", want: []string{"linux.namespaces", "PID"}, edits: []node.Edit{namespace(specs.PIDNamespace, "")}},
 	{name: "host's PID namespace by path", want: []string{"linux.namespaces", "PID"},
-		edits: []edit{namespace(specs.PIDNamespace, "/proc/1/ns/pid")}},
+		edits: []node.Edit{namespace(specs.PIDNamespace, "/proc/1/ns/pid")}},
 	{name: "network namespace that is none", want: []string{"/proc/self/ns/mnt", "network namespace"},
-		edits: []edit{namespace(specs.NetworkNamespace, "/proc/self/ns/mnt")}},
+		edits: []node.Edit{namespace(specs.NetworkNamespace, "/proc/self/ns/mnt")}},
 	{name: "network namespace that does not exist", want: []string{"/nonexistent/netns", "network namespace"},
-		edits: []edit{namespace(specs.NetworkNamespace, "/nonexistent/netns")}},
-	{name: "mount of the state directory", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *world) string { return w.stateDir })},
-	{name: "mount of the run directory", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *world) string { return w.runDir })},
-	{name: "mount above them", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *world) string { return w.dir })},
+		edits: []node.Edit{namespace(specs.NetworkNamespace, "/nonexistent/netns")}},
+	{name: "mount of the state directory", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *node.World) string { return w.StateDir })},
+	{name: "mount of the run directory", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *node.World) string { return w.RunDir })},
+	{name: "mount above them", want: []string{"mounts[5]", "/data"}, prepare: bindMountOf(func(w *node.World) string { return w.Dir })},
 	{name: "mount of the host's root", want: []string{"mounts[5]", "/data"}, prepare: bindMount("/")},
 	{name: "mount of an engine's socket", want: []string{"mounts[5]", "socket"}, prepare: bindMount("/run/containerd/containerd.sock")},
-	{name: "mount of an engine's socket by a link", want: []string{"mounts[5]", "socket"}, prepare: func(c *container) {
+	{name: "mount of an engine's socket by a link", want: []string{"mounts[5]", "socket"}, prepare: func(c *node.Container) {
 		// The socket's own directory is a file system of these tests' own.
-		must(c.w.t, os.WriteFile("/run/docker.sock", nil, 0o600))
-		link := filepath.Join(c.w.dir, "link")
-		must(c.w.t, os.Symlink("/run/docker.sock", link))
+		node.Must(c.World.T, os.WriteFile("/run/docker.sock", nil, 0o600))
+		link := filepath.Join(c.World.Dir, "link")
+		node.Must(c.World.T, os.Symlink("/run/docker.sock", link))
 		bindMount(link)(c)
 	}},
 	{name: "mount of the sockets' directory", want: []string{"mounts[5]", "socket"}, prepare: bindMount("/run")},
-	{name: "host's root as its own", want: []string{"root.path"}, edits: []edit{func(s *specs.Spec) { s.Root.Path = "/" }}},
-	{name: "all block devices", want: []string{"linux.resources.devices[0]", "CAP_MKNOD"}, edits: []edit{func(s *specs.Spec) {
+	{name: "host's root as its own", want: []string{"root.path"}, edits: []node.Edit{func(s *specs.Spec) { s.Root.Path = "/" }}},
+	{name: "all block devices", want: []string{"linux.resources.devices[0]", "CAP_MKNOD"}, edits: []node.Edit{func(s *specs.Spec) {
 		s.Linux.Resources.Devices[0].Allow = true
-		s.Process.Capabilities = capabilitySets([]string{"CAP_MKNOD"})
+		s.Process.Capabilities = node.CapabilitySets([]string{"CAP_MKNOD"})
 	}}},
 	{name: "program not in PATH", want: []string{`exec: "no-such-program"`, "executable file not found in $PATH"},
-		edits: []edit{args("no-such-program")}},
+		edits: []node.Edit{node.Args("no-such-program")}},
 	{name: "program that does not exist", want: []string{`"/bin/no-such-program"`, "no such file or directory"},
-		edits: []edit{args("/bin/no-such-program")}},
-	{name: "program that is a directory", want: []string{`"/etc"`, "directory"}, edits: []edit{args("/etc")}},
-	{name: "program that is not executable", want: []string{`"/etc/passwd"`, "permission denied"}, edits: []edit{args("/etc/passwd")}},
-	{name: "no program", want: []string{"process.args"}, edits: []edit{args()}},
+		edits: []node.Edit{node.Args("/bin/no-such-program")}},
+	{name: "program that is a directory", want: []string{`"/etc"`, "directory"}, edits: []node.Edit{node.Args("/etc")}},
+	{name: "program that is not executable", want: []string{`"/etc/passwd"`, "permission denied"}, edits: []node.Edit{node.Args("/etc/passwd")}},
+	{name: "no program", want: []string{"process.args"}, edits: []node.Edit{node.Args()}},
 	{name: "no configuration", want: []string{"config.json", "no such file"},
-		prepare: func(c *container) { must(c.w.t, os.Remove(c.configPath())) }},
+		prepare: func(c *node.Container) { node.Must(c.World.T, os.Remove(c.ConfigPath())) }},
 	{name: "configuration that is no JSON", want: []string{"config.json"}, prepare: overwrite("{")},
 	{name: "configuration that is no container", want: []string{"config.json"}, prepare: overwrite("{}")},
 }
@@ -128,49 +129,49 @@ var badInputs = []badInput{
 func TestBadInput(t *testing.T) {
 	for _, bad := range badInputs {
 		t.Run(bad.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := node.New(t)
 			if bad.settings != nil {
-				w = newWorld(t, bad.settings)
+				w = node.New(t, bad.settings)
 			}
-			c := w.container(bad.edits...)
+			c := w.Container(bad.edits...)
 			if bad.id != "" {
-				c.id = bad.id
+				c.ID = bad.id
 			}
 			if bad.prepare != nil {
 				bad.prepare(c)
 			}
-			before := snap(t, w.places(c)...)
+			before := node.Snap(t, w.Places(c)...)
 			for _, command := range []string{"create", "run"} {
 				for _, format := range []string{"text", "json"} {
-					c.refused(bad, command, format)
+					refusedInput(c, bad, command, format)
 				}
 			}
-			nothingLeft(t, "a refused container", before, w.places(c)...)
+			node.NothingLeft(t, "a refused container", before, w.Places(c)...)
 		})
 	}
 }
 
-// refused makes the container, in vain, and checks what is said about it.
-func (c *container) refused(bad badInput, command, format string) {
-	t := c.w.t
+// refusedInput makes the container, in vain, and checks what is said about it.
+func refusedInput(c *node.Container, bad badInput, command, format string) {
+	t := c.World.T
 	t.Helper()
-	log := filepath.Join(c.w.dir, command+"."+format)
-	cmd := c.w.begin("--root", c.w.root, "--log", log, "--log-format", format, command, "--bundle", c.bundle, c.id)
-	o := c.w.finish(cmd)
-	if o.status != 1 || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 {
+	log := filepath.Join(c.World.Dir, command+"."+format)
+	cmd := c.World.Begin("--root", c.World.Root, "--log", log, "--log-format", format, command, "--bundle", c.Bundle, c.ID)
+	o := c.World.Finish(cmd)
+	if o.Status != 1 || o.Stdout != "" || strings.Count(o.Stderr, "\n") != 1 {
 		t.Fatalf("%s, want exit status 1 and one line: %s", command, o)
 	}
 	for _, want := range bad.want {
-		if !strings.Contains(o.stderr, want) {
-			t.Errorf("%s: %q is not in %q", command, want, o.stderr)
+		if !strings.Contains(o.Stderr, want) {
+			t.Errorf("%s: %q is not in %q", command, want, o.Stderr)
 		}
 	}
 	text, err := os.ReadFile(log)
-	must(t, err)
-	message := strings.TrimPrefix(strings.TrimSuffix(o.stderr, "\n"), "openshell: ")
+	node.Must(t, err)
+	message := strings.TrimPrefix(strings.TrimSuffix(o.Stderr, "\n"), "openshell: ")
 	var logged struct{ Level, Msg, Time string }
 	if format == "json" {
-		must(t, json.Unmarshal(text, &logged))
+		node.Must(t, json.Unmarshal(text, &logged))
 	} else {
 		logged = parseText(t, string(text))
 	}

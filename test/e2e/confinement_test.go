@@ -1,8 +1,6 @@
 package e2e_test
 
 import (
-	"encoding/json"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,9 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/test/node"
 )
 
 // droppedCapabilities are those that no workload keeps, by their numbers
@@ -26,35 +25,8 @@ var droppedCapabilities = map[string]uint{
 	"CHECKPOINT_RESTORE": unix.CAP_CHECKPOINT_RESTORE,
 }
 
-// everything asks for all capabilities that can be given, and for no seccomp
-// profile.
-func everything(s *specs.Spec) {
-	s.Process.Capabilities = capabilitySets(held)
-	s.Process.NoNewPrivileges = false
-	s.Linux.Seccomp = nil
-}
-
-// held are the capabilities of this process: runc cannot give others away.
-var held []string
-
-func findHeld() error {
-	own, err := capability.NewPid2(0)
-	if err != nil {
-		return err
-	}
-	if err := own.Load(); err != nil {
-		return err
-	}
-	for _, c := range capability.ListKnown() {
-		if own.Get(capability.PERMITTED, c) {
-			held = append(held, "CAP_"+strings.ToUpper(c.String()))
-		}
-	}
-	return nil
-}
-
 // confined checks what /proc/self/status says of a process in a sandbox.
-func confined(t *testing.T, what string, r result) {
+func confined(t *testing.T, what string, r node.Result) {
 	t.Helper()
 	if r.Fields["Seccomp"] != "2" || r.Fields["NoNewPrivs"] != "1" {
 		t.Errorf("%s: Seccomp %s, NoNewPrivs %s", what, r.Fields["Seccomp"], r.Fields["NoNewPrivs"])
@@ -73,19 +45,19 @@ func confined(t *testing.T, what string, r result) {
 }
 
 // modes are the edits that make a container's mode.
-var modes = map[string][]edit{"enforcing": nil, "permissive": {permissive}}
+var modes = map[string][]node.Edit{"enforcing": nil, "permissive": {node.Permissive}}
 
 func TestSeccompAndCapabilities(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	noDefault := newWorld(t, map[string]any{"seccomp": map[string]any{"default_profile": false}})
+	w := node.New(t)
+	noDefault := node.New(t, map[string]any{"seccomp": map[string]any{"default_profile": false}})
 	for mode, edits := range modes {
-		for name, more := range map[string]edit{"plain": func(*specs.Spec) {}, "everything": everything} {
-			for profile, w := range map[string]*world{"default profile": w, "no default profile": noDefault} {
+		for name, more := range map[string]node.Edit{"plain": func(*specs.Spec) {}, "everything": node.Everything} {
+			for profile, w := range map[string]*node.World{"default profile": w, "no default profile": noDefault} {
 				what := mode + ", " + name + ", " + profile
-				c := w.container(append(edits, more, args(clientPath, "status"))...)
-				o := c.run()
-				r := o.results(c)[0]
+				c := w.Container(append(edits, more, node.Args(node.ClientPath, "status"))...)
+				o := c.Run()
+				r := o.Results(c)[0]
 				confined(t, what, r)
 				filters, _ := strconv.Atoi(r.Fields["Seccomp_filters"])
 				if want := map[string]int{"default profile": 2, "no default profile": 1}[profile]; filters < want {
@@ -101,8 +73,8 @@ func TestSeccompAndCapabilities(t *testing.T) {
 
 func TestRefusedSystemCalls(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(permissive, everything).start()
+	w := node.New(t)
+	c := w.Container(node.Permissive, node.Everything).Start()
 	for _, call := range []struct {
 		eperm string // what busybox says of it
 		argv  []string
@@ -111,8 +83,8 @@ func TestRefusedSystemCalls(t *testing.T) {
 		{"Operation not permitted", []string{"/bin/unshare", "-U", "/bin/true"}},
 		{"Operation not permitted", []string{"/bin/nsenter", "-t", "1", "-m", "/bin/true"}},
 	} {
-		o := c.exec(call.argv...)
-		if o.status == 0 || !strings.Contains(o.stderr, call.eperm) {
+		o := c.Exec(call.argv...)
+		if o.Status == 0 || !strings.Contains(o.Stderr, call.eperm) {
 			t.Errorf("%s: %s", call.argv[0], o)
 		}
 	}
@@ -120,12 +92,12 @@ func TestRefusedSystemCalls(t *testing.T) {
 
 func TestOnlyLoopback(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	prepared := newWorld(t).apart()
+	w := node.New(t)
+	prepared := node.New(t).Apart()
 	for mode, edits := range modes {
-		for name, network := range map[string]edit{
+		for name, network := range map[string]node.Edit{
 			"new namespace": func(*specs.Spec) {},
-			"path":          netnsPath(prepared.net),
+			"path":          node.NetnsPath(prepared.Net),
 			"host's": func(s *specs.Spec) {
 				s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
 					return n.Type == specs.NetworkNamespace
@@ -136,11 +108,11 @@ func TestOnlyLoopback(t *testing.T) {
 			if name == "path" {
 				w = prepared
 			}
-			c := w.container(append(edits, network, args(clientPath, "links"))...)
-			if r := c.run().results(c)[0]; !slices.Equal(r.Names, []string{"lo"}) {
+			c := w.Container(append(edits, network, node.Args(node.ClientPath, "links"))...)
+			if r := c.Run().Results(c)[0]; !slices.Equal(r.Names, []string{"lo"}) {
 				t.Errorf("%s, %s: devices %q", mode, name, r.Names)
 			}
-			c.awaitEnd() // of the path's namespace, which a second container would join
+			c.AwaitEnd() // of the path's namespace, which a second container would join
 		}
 	}
 }
@@ -152,20 +124,20 @@ filesystem_policy:
 `
 
 // refusedAccess tells whether an access failed with EACCES, which is Landlock's.
-func refusedAccess(r result) bool {
+func refusedAccess(r node.Result) bool {
 	return !r.OK && strings.Contains(r.Error, "permission denied")
 }
 
 func TestFilesystem(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, someFiles)
-	writes := func(c *container, paths []string) []result {
+	writes := func(c *node.Container, paths []string) []node.Result {
 		t.Helper()
 		var commands [][]string
 		for _, path := range paths {
 			commands = append(commands, []string{"write", path, "x"})
 		}
-		return c.sequence(commands...)
+		return c.Sequence(commands...)
 	}
 	for _, r := range writes(p.enforcing, []string{"/data/a", "/tmp/a", "/dev/shm/a", "/dev/null"}) {
 		if !r.OK {
@@ -178,17 +150,17 @@ func TestFilesystem(t *testing.T) {
 		if !refusedAccess(refusals[i]) {
 			t.Errorf("enforcing, write %s: %+v", path, refusals[i])
 		}
-		if _, err := os.Lstat(filepath.Join(p.enforcing.rootfs(), path)); !os.IsNotExist(err) {
+		if _, err := os.Lstat(filepath.Join(p.enforcing.Rootfs(), path)); !os.IsNotExist(err) {
 			t.Errorf("enforcing, %s was written: %v", path, err)
 		}
 		if !successes[i].OK {
 			t.Errorf("permissive, write %s: %s", path, successes[i].Error)
 		}
-		if _, err := os.Lstat(filepath.Join(p.permissive.rootfs(), path)); err != nil {
+		if _, err := os.Lstat(filepath.Join(p.permissive.Rootfs(), path)); err != nil {
 			t.Errorf("permissive, %s was not written: %v", path, err)
 		}
 	}
-	reads := p.enforcing.sequence([]string{"read", "/etc/passwd"}, []string{"list", "/outside"})
+	reads := p.enforcing.Sequence([]string{"read", "/etc/passwd"}, []string{"list", "/outside"})
 	if !reads[0].OK {
 		t.Errorf("enforcing, read of the baseline: %s", reads[0].Error)
 	}
@@ -199,10 +171,10 @@ func TestFilesystem(t *testing.T) {
 
 func TestFirstProcessIsConfinedLikeExec(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.policy("files", someFiles)
-	c := w.container(policy("files"), args(sequenceOf([]string{"write", "/data/a"}, []string{"write", "/outside/a"})...))
-	list := c.run().results(c)
+	w := node.New(t)
+	w.Policy("files", someFiles)
+	c := w.Container(node.Policy("files"), node.Args(node.SequenceOf([]string{"write", "/data/a"}, []string{"write", "/outside/a"})...))
+	list := c.Run().Results(c)
 	if !list[0].OK || !refusedAccess(list[1]) {
 		t.Errorf("the first process's writes: %+v", list)
 	}
@@ -214,51 +186,35 @@ var trustVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BU
 
 // execWays are the ways by which engines execute a program in a container. Each
 // returns what the program printed.
-var execWays = map[string]func(c *container, argv ...string) outcome{
-	"positional": (*container).exec,
-	"process file": func(c *container, argv ...string) outcome {
-		return c.w.oci("exec", "--process", c.processFile(false, argv...), c.id)
+var execWays = map[string]func(c *node.Container, argv ...string) node.Outcome{
+	"positional": (*node.Container).Exec,
+	"process file": func(c *node.Container, argv ...string) node.Outcome {
+		return c.World.OCI("exec", "--process", c.ProcessFile(false, argv...), c.ID)
 	},
-	"process file, inline flag": func(c *container, argv ...string) outcome {
-		return c.w.oci("exec", "-p="+c.processFile(false, argv...), c.id)
+	"process file, inline flag": func(c *node.Container, argv ...string) node.Outcome {
+		return c.World.OCI("exec", "-p="+c.ProcessFile(false, argv...), c.ID)
 	},
-	"process file with a terminal": func(c *container, argv ...string) outcome {
-		tty := newConsole(c.w)
-		o := c.w.oci("exec", "--process", c.processFile(true, argv...), "--console-socket", tty.path, "--detach", c.id)
-		if o.status != 0 {
+	"process file with a terminal": func(c *node.Container, argv ...string) node.Outcome {
+		tty := newConsole(c.World)
+		o := c.World.OCI("exec", "--process", c.ProcessFile(true, argv...), "--console-socket", tty.path, "--detach", c.ID)
+		if o.Status != 0 {
 			return o
 		}
-		return outcome{stdout: tty.read()}
+		return node.Outcome{Stdout: tty.read()}
 	},
-	"capabilities asked for": func(c *container, argv ...string) outcome {
-		return c.w.oci(append([]string{"exec", "--cap", "CAP_SYS_ADMIN", "--cap=CAP_NET_ADMIN", "--cap", "CAP_CHOWN", c.id}, argv...)...)
+	"capabilities asked for": func(c *node.Container, argv ...string) node.Outcome {
+		return c.World.OCI(append([]string{"exec", "--cap", "CAP_SYS_ADMIN", "--cap=CAP_NET_ADMIN", "--cap", "CAP_CHOWN", c.ID}, argv...)...)
 	},
-}
-
-// processFile writes a process as containerd and podman do. It asks for all
-// that can be asked for.
-func (c *container) processFile(terminal bool, argv ...string) string {
-	c.w.t.Helper()
-	spec := plainSpec()
-	everything(spec)
-	process := *spec.Process
-	process.Args, process.Terminal = argv, terminal
-	text, err := json.Marshal(process)
-	must(c.w.t, err)
-	f := c.w.capture("process")
-	_, err = f.Write(text)
-	must(c.w.t, errors.Join(err, f.Close()))
-	return f.Name()
 }
 
 func TestExecIsConfined(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, someFiles)
 	for name, exec := range execWays {
-		for _, c := range []*container{p.enforcing, p.permissive} {
-			what := name + ", " + c.info().Mode
-			list := exec(c, sequenceOf([]string{"status"}, append([]string{"env"}, trustVariables...),
-				[]string{"write", "/outside/exec", "x"})...).results(c)
+		for _, c := range []*node.Container{p.enforcing, p.permissive} {
+			what := name + ", " + c.Info().Mode
+			list := exec(c, node.SequenceOf([]string{"status"}, append([]string{"env"}, trustVariables...),
+				[]string{"write", "/outside/exec", "x"})...).Results(c)
 			confined(t, what, list[0])
 			for _, variable := range trustVariables {
 				if value := list[1].Fields[variable]; !strings.Contains(value, "/etc/openshell-tls/") {
@@ -274,11 +230,11 @@ func TestExecIsConfined(t *testing.T) {
 
 func TestTrustVariableOfTheImageIsKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(args(clientPath, "env", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), func(s *specs.Spec) {
+	w := node.New(t)
+	c := w.Container(node.Args(node.ClientPath, "env", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), func(s *specs.Spec) {
 		s.Process.Env = append(s.Process.Env, "SSL_CERT_FILE=/data/own.pem")
 	})
-	r := c.run().results(c)[0]
+	r := c.Run().Results(c)[0]
 	if r.Fields["SSL_CERT_FILE"] != "/data/own.pem" || r.Fields["CURL_CA_BUNDLE"] == "" {
 		t.Errorf("variables %+v", r.Fields)
 	}
@@ -287,39 +243,39 @@ func TestTrustVariableOfTheImageIsKept(t *testing.T) {
 // console is the socket on which the low-level runtime hands over a terminal
 // (runc's docs/terminals.md).
 type console struct {
-	w    *world
+	w    *node.World
 	path string
 	l    *net.UnixListener
 }
 
-func newConsole(w *world) *console {
-	w.t.Helper()
+func newConsole(w *node.World) *console {
+	w.T.Helper()
 	// Not in the test's directory, whose path may be too long for sun_path.
 	dir, err := os.MkdirTemp("", "c")
-	must(w.t, err)
-	w.t.Cleanup(func() { os.RemoveAll(dir) })
+	node.Must(w.T, err)
+	w.T.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	must(w.t, err)
-	w.t.Cleanup(func() { l.Close() })
+	node.Must(w.T, err)
+	w.T.Cleanup(func() { l.Close() })
 	return &console{w: w, path: path, l: l}
 }
 
 // terminal takes over the terminal.
 func (c *console) terminal() *os.File {
-	c.w.t.Helper()
+	c.w.T.Helper()
 	conn, err := c.l.AcceptUnix()
-	must(c.w.t, err)
+	node.Must(c.w.T, err)
 	defer conn.Close()
 	oob := make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 4096), oob)
-	must(c.w.t, err)
+	node.Must(c.w.T, err)
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
-	must(c.w.t, err)
+	node.Must(c.w.T, err)
 	fds, err := unix.ParseUnixRights(&messages[0])
-	must(c.w.t, err)
+	node.Must(c.w.T, err)
 	tty := os.NewFile(uintptr(fds[0]), "tty")
-	c.w.t.Cleanup(func() { tty.Close() })
+	c.w.T.Cleanup(func() { tty.Close() })
 	return tty
 }
 

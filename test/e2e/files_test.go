@@ -11,7 +11,7 @@ import (
 
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/test/node"
 )
 
 // fileWork does everything to files that Landlock tells apart, where the default
@@ -34,59 +34,43 @@ echo finished
 // fileWorkGrants is what that needs of a policy.
 var fileWorkGrants = []string{"r /srv/input", "r /srv/list", "r /srv/tool", "w /data", "w /outside", "w /srv/log"}
 
-func (w *world) fileContainer(edits ...edit) *container {
-	w.t.Helper()
-	c := w.container(append([]edit{policy("files"), script(fileWork)}, edits...)...)
+func fileContainer(w *node.World, edits ...node.Edit) *node.Container {
+	w.T.Helper()
+	c := w.Container(append([]node.Edit{node.Policy("files"), node.Script(fileWork)}, edits...)...)
 	for name, text := range map[string]string{
 		"srv/input": "x", "srv/list/entry": "x", "srv/log": "x", "srv/tool": "#!/bin/sh\nexit 0\n", "outside/unwanted": "x",
 	} {
-		path := filepath.Join(c.rootfs(), name)
-		must(w.t, os.MkdirAll(filepath.Dir(path), 0o755))
-		must(w.t, os.WriteFile(path, []byte(text), 0o755))
+		path := filepath.Join(c.Rootfs(), name)
+		node.Must(w.T, os.MkdirAll(filepath.Dir(path), 0o755))
+		node.Must(w.T, os.WriteFile(path, []byte(text), 0o755))
 	}
 	return c
 }
 
-// granted lists the paths of a policy's proposals: "r path" or "w path".
-func (w *world) granted(policy string) []string {
-	w.t.Helper()
-	list := []string{}
-	for _, p := range w.proposalsOf(learn.KindFilesystem, policy) {
-		for _, path := range p.Filesystem.ReadOnly {
-			list = append(list, "r "+path)
-		}
-		for _, path := range p.Filesystem.ReadWrite {
-			list = append(list, "w "+path)
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-func finished(t *testing.T, o outcome) {
+func finished(t *testing.T, o node.Outcome) {
 	t.Helper()
-	if o.status != 0 || !strings.Contains(o.stdout, "finished") {
+	if o.Status != 0 || !strings.Contains(o.Stdout, "finished") {
 		t.Fatal(o)
 	}
 }
 
 func TestFilesAreLearned(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.fileContainer(permissive)
-	finished(t, c.run())
-	c.awaitEnd()
-	if got := w.granted("files"); !slices.Equal(got, fileWorkGrants) {
+	w := node.New(t)
+	c := fileContainer(w, node.Permissive)
+	finished(t, c.Run())
+	c.AwaitEnd()
+	if got := w.Granted("files"); !slices.Equal(got, fileWorkGrants) {
 		t.Errorf("proposed %q, want %q", got, fileWorkGrants)
 	}
-	if log := w.auditLog(c); strings.Contains(log, "UNOBSERVED") {
+	if log := w.AuditLog(c); strings.Contains(log, "UNOBSERVED") {
 		t.Errorf("something was not observed:\n%s", log)
 	}
-	if o := w.fileContainer().run(); strings.Contains(o.stdout, "finished") {
+	if o := fileContainer(w).Run(); strings.Contains(o.Stdout, "finished") {
 		t.Error("the workload passes without what was proposed")
 	}
-	w.operate("approve", "files", "--all")
-	finished(t, w.fileContainer().run())
+	w.Operate("approve", "files", "--all")
+	finished(t, fileContainer(w).Run())
 }
 
 // deviceWork writes to one device and asks it what only a terminal can tell, and
@@ -101,8 +85,8 @@ echo finished
 
 // deviceContainer has devices that are not in the baseline: the null device by
 // other names.
-func (w *world) deviceContainer(work string, edits ...edit) *container {
-	return w.container(append([]edit{policy("devices"), script(work), func(s *specs.Spec) {
+func deviceContainer(w *node.World, work string, edits ...node.Edit) *node.Container {
+	return w.Container(append([]node.Edit{node.Policy("devices"), node.Script(work), func(s *specs.Spec) {
 		mode := os.FileMode(0o666)
 		for _, name := range []string{"written", "only-read", "another"} {
 			s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{
@@ -114,24 +98,24 @@ func (w *world) deviceContainer(work string, edits ...edit) *container {
 
 func TestFilesThatAreDevices(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.deviceContainer(deviceWork, permissive)
-	finished(t, c.run())
-	c.awaitEnd()
-	if got, want := w.granted("devices"), []string{"r /dev/only-read", "w /dev/written"}; !slices.Equal(got, want) {
+	w := node.New(t)
+	c := deviceContainer(w, deviceWork, node.Permissive)
+	finished(t, c.Run())
+	c.AwaitEnd()
+	if got, want := w.Granted("devices"), []string{"r /dev/only-read", "w /dev/written"}; !slices.Equal(got, want) {
 		t.Errorf("proposed %q, want %q", got, want)
 	}
-	if log := w.auditLog(c); strings.Contains(log, "UNOBSERVED") {
+	if log := w.AuditLog(c); strings.Contains(log, "UNOBSERVED") {
 		t.Errorf("something was not observed:\n%s", log)
 	}
-	if o := w.deviceContainer(deviceWork).run(); strings.Contains(o.stdout, "finished") {
+	if o := deviceContainer(w, deviceWork).Run(); strings.Contains(o.Stdout, "finished") {
 		t.Error("the workload passes without what was proposed")
 	}
-	w.operate("approve", "devices", "--all")
-	finished(t, w.deviceContainer(deviceWork).run())
+	w.Operate("approve", "devices", "--all")
+	finished(t, deviceContainer(w, deviceWork).Run())
 
 	for _, refused := range []string{"cat /dev/another", "echo x > /dev/only-read", "stty -F /dev/only-read"} {
-		if o := w.deviceContainer(refused).run(); o.status == 0 || !strings.Contains(o.stderr+o.stdout, "Permission denied") {
+		if o := deviceContainer(w, refused).Run(); o.Status == 0 || !strings.Contains(o.Stderr+o.Stdout, "Permission denied") {
 			t.Errorf("%s is not refused: %s", refused, o)
 		}
 	}
@@ -141,8 +125,8 @@ func TestFilesThatAreDevices(t *testing.T) {
 // learned: Landlock refuses what is there, and says of the rest that it is not.
 func TestMissingFileIsMissingUnderLandlock(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container().start()
+	w := node.New(t)
+	c := w.Container().Start()
 	for _, tt := range []struct{ script, want string }{
 		{"cat /outside/missing", "No such file"},
 		{"cat /outside/missing/deeper", "No such file"},
@@ -150,7 +134,7 @@ func TestMissingFileIsMissingUnderLandlock(t *testing.T) {
 		{"echo > /outside/new", "Permission denied"},
 		{"rm /outside/missing", "No such file"},
 	} {
-		if o := c.exec("/bin/sh", "-c", tt.script); o.status == 0 || !strings.Contains(o.stderr+o.stdout, tt.want) {
+		if o := c.Exec("/bin/sh", "-c", tt.script); o.Status == 0 || !strings.Contains(o.Stderr+o.Stdout, tt.want) {
 			t.Errorf("%s: want %q: %s", tt.script, tt.want, o)
 		}
 	}
@@ -158,23 +142,23 @@ func TestMissingFileIsMissingUnderLandlock(t *testing.T) {
 
 func TestFilesAfterPermissiveTime(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(policy("files"), permissive, annotate(annotations.KeyPermissiveTTL, "15s"),
-		script("cat /srv/early; until [ -e /tmp/go ]; do sleep 0.1; done; cat /srv/late; touch /tmp/done; sleep 1000"))
+	w := node.New(t)
+	c := w.Container(node.Policy("files"), node.Permissive, node.Annotate(annotations.KeyPermissiveTTL, "15s"),
+		node.Script("cat /srv/early; until [ -e /tmp/go ]; do sleep 0.1; done; cat /srv/late; touch /tmp/done; sleep 1000"))
 	for _, name := range []string{"early", "late"} {
-		must(t, os.WriteFile(filepath.Join(c.rootfs(), "srv", name), nil, 0o644))
+		node.Must(t, os.WriteFile(filepath.Join(c.Rootfs(), "srv", name), nil, 0o644))
 	}
-	c.start()
-	eventually(t, patience, "the end of permissive mode", func() bool { return c.info().Mode == confine.ModeEnforcing })
-	if o := c.exec("/bin/touch", "/tmp/go"); o.status != 0 {
+	c.Start()
+	node.Eventually(t, node.Patience, "the end of permissive mode", func() bool { return c.Info().Mode == confine.ModeEnforcing })
+	if o := c.Exec("/bin/touch", "/tmp/go"); o.Status != 0 {
 		t.Fatal(o)
 	}
-	eventually(t, patience, "what is done afterwards", func() bool {
-		_, err := os.Stat(filepath.Join(c.rootfs(), "tmp/done"))
+	node.Eventually(t, node.Patience, "what is done afterwards", func() bool {
+		_, err := os.Stat(filepath.Join(c.Rootfs(), "tmp/done"))
 		return err == nil
 	})
-	w.settled("files")
-	if got := w.granted("files"); !slices.Equal(got, []string{"r /srv/early"}) {
+	w.Settled("files")
+	if got := w.Granted("files"); !slices.Equal(got, []string{"r /srv/early"}) {
 		t.Errorf("proposed %q", got)
 	}
 }

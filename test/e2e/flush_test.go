@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 func everyCapability(s *specs.Spec) {
@@ -21,40 +22,40 @@ func everyCapability(s *specs.Spec) {
 		"SETUID", "SETGID", "KILL", "NET_BIND_SERVICE"} {
 		names = append(names, "CAP_"+name)
 	}
-	s.Process.Capabilities = capabilitySets(names)
+	s.Process.Capabilities = node.CapabilitySets(names)
 }
 
 // The rules are not what keeps a workload in: were it able to remove them and to
 // set its network up as it likes, it would still reach nothing.
 func TestWithoutRulesNothingIsReachable(t *testing.T) {
 	t.Parallel()
-	for name, network := range map[string]func(*world) edit{
-		"the host's":   func(*world) edit { return func(*specs.Spec) {} },
-		"the engine's": func(w *world) edit { return netnsPath(w.net) },
+	for name, network := range map[string]func(*node.World) node.Edit{
+		"the host's":   func(*node.World) node.Edit { return func(*specs.Spec) {} },
+		"the engine's": func(w *node.World) node.Edit { return node.NetnsPath(w.Net) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.policy("web", webOnly)
-			c := w.container(network(w), policy("web"), everyCapability).start()
-			worked(t, c.client("get", "http://"+fakenet.WebHost+"/before"))
+			w := node.New(t)
+			w.Policy("web", webOnly)
+			c := w.Container(network(w), node.Policy("web"), everyCapability).Start()
+			node.Worked(t, c.Client("get", "http://"+fakenet.WebHost+"/before"))
 			tearOpen(t, c)
-			w.net.Reset()
-			for _, target := range []string{"http://" + fakenet.WebHost + "/", "http://" + w.net.DNS().Addr().String() + ":53/",
+			w.Net.Reset()
+			for _, target := range []string{"http://" + fakenet.WebHost + "/", "http://" + w.Net.DNS().Addr().String() + ":53/",
 				"http://" + fakenet.OuterAddrs()[0].String() + "/", "http://172.30.45.1/"} {
-				if r := c.client("get", "-t", "1s", target); r.OK && r.Status != http.StatusForbidden {
+				if r := c.Client("get", "-t", "1s", target); r.OK && r.Status != http.StatusForbidden {
 					t.Errorf("%s: %+v", target, r)
 				}
 			}
-			if r := c.client("udp", "-t", "1s", w.net.DNS().String(), "anyone"); r.OK {
+			if r := c.Client("udp", "-t", "1s", w.Net.DNS().String(), "anyone"); r.OK {
 				t.Errorf("UDP: %+v", r)
 			}
-			if r := c.client("dns", "-t", "1s", "-server", w.net.DNS().String(), fakenet.WebHost); r.OK && len(r.Answers) > 0 {
+			if r := c.Client("dns", "-t", "1s", "-server", w.Net.DNS().String(), fakenet.WebHost); r.OK && len(r.Answers) > 0 {
 				t.Errorf("DNS: %+v", r)
 			}
-			if got := w.net.Requests(); len(got) != 0 {
+			if got := w.Net.Requests(); len(got) != 0 {
 				t.Errorf("the internet saw %+v", got)
 			}
-			if got := w.net.Queries(); len(got) != 0 {
+			if got := w.Net.Queries(); len(got) != 0 {
 				t.Errorf("the name server saw %+v", got)
 			}
 		})
@@ -63,24 +64,24 @@ func TestWithoutRulesNothingIsReachable(t *testing.T) {
 
 // tearOpen does in the container's network namespace what CAP_NET_ADMIN would
 // allow there.
-func tearOpen(t *testing.T, c *container) {
+func tearOpen(t *testing.T, c *node.Container) {
 	t.Helper()
-	ns, err := netns.GetFromPath(fmt.Sprintf("/proc/%d/ns/net", c.pid()))
-	must(t, err)
+	ns, err := netns.GetFromPath(fmt.Sprintf("/proc/%d/ns/net", c.PID()))
+	node.Must(t, err)
 	defer ns.Close()
 	conn, err := nftables.New(nftables.WithNetNSFd(int(ns)))
-	must(t, err)
+	node.Must(t, err)
 	conn.FlushRuleset()
-	must(t, conn.Flush())
+	node.Must(t, conn.Flush())
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	must(t, err)
+	node.Must(t, err)
 	defer h.Close()
 	lo, err := h.LinkByName("lo")
-	must(t, err)
+	node.Must(t, err)
 	address := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(172, 30, 45, 77), Mask: net.CIDRMask(24, 32)}}
-	must(t, h.AddrAdd(lo, address))
+	node.Must(t, h.AddrAdd(lo, address))
 	_, everything, _ := net.ParseCIDR("0.0.0.0/0")
-	must(t, h.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: everything, Type: unix.RTN_LOCAL,
+	node.Must(t, h.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: everything, Type: unix.RTN_LOCAL,
 		Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}))
-	must(t, h.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: everything, Scope: netlink.SCOPE_LINK}))
+	node.Must(t, h.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: everything, Scope: netlink.SCOPE_LINK}))
 }

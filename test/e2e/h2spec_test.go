@@ -9,33 +9,34 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 // h2spec checks an HTTP/2 server frame by frame. Through the sandbox, the
 // server it meets is the proxy's.
 func TestHTTP2Conformance(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.policy("h2spec", `version: 1
+	w := node.New(t)
+	w.Policy("h2spec", `version: 1
 network_policies:
   all:
     endpoints:
       - {host: web.example, port: 80, protocol: rest, enforcement: enforce, access: full}
 `)
-	must(t, os.MkdirAll(w.tryDir(), 0o755))
-	h2spec := filepath.Join(w.tryDir(), "h2spec")
+	node.Must(t, os.MkdirAll(w.TryDir(), 0o755))
+	h2spec := filepath.Join(w.TryDir(), "h2spec")
 	build := exec.Command("go", "build", "-C", "../h2spec", "-o", h2spec, "github.com/summerwind/h2spec/cmd/h2spec")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build h2spec: %v\n%s", err, out)
 	}
-	o := w.shell("", "h2spec", "./h2spec -h "+fakenet.WebHost+" -p 80 || true")
-	failed := failures(o.stdout)
-	if !strings.Contains(o.stdout, "145 tests") {
+	o := shell(w, "", "h2spec", "./h2spec -h "+fakenet.WebHost+" -p 80 || true")
+	failed := failures(o.Stdout)
+	if !strings.Contains(o.Stdout, "145 tests") {
 		t.Fatalf("h2spec did not run: %s", o)
 	}
 	var direct []string
-	must(t, w.net.Do(func() error {
+	node.Must(t, w.Net.Do(func() error {
 		out, _ := exec.Command(h2spec, "-h", fakenet.Addrs(fakenet.WebHost)[0].String(), "-p", "80").Output()
 		direct = failures(string(out))
 		return nil
@@ -52,7 +53,7 @@ network_policies:
 func failures(output string) []string {
 	_, summary, _ := strings.Cut(output, "Failures:")
 	var out []string
-	for line := range linesOf(summary) {
+	for line := range node.Lines(summary) {
 		if line = strings.TrimSpace(line); strings.HasPrefix(line, "× ") {
 			out = append(out, line)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 // hostile makes names that no terminal, log or policy should see as they are, sends a
@@ -35,38 +36,38 @@ echo finished
 
 func TestHostileWorkload(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := node.New(t)
 	const secret = "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
-	c := w.container(policy("hostile"), permissive, script(hostile))
+	c := w.Container(node.Policy("hostile"), node.Permissive, node.Script(hostile))
 	for _, dir := range []string{"srv/sub", "root/.ssh"} {
-		must(t, os.MkdirAll(filepath.Join(c.rootfs(), dir), 0o755))
+		node.Must(t, os.MkdirAll(filepath.Join(c.Rootfs(), dir), 0o755))
 	}
-	must(t, os.WriteFile(filepath.Join(c.rootfs(), "root/.ssh/id_rsa"), []byte("key"), 0o600))
+	node.Must(t, os.WriteFile(filepath.Join(c.Rootfs(), "root/.ssh/id_rsa"), []byte("key"), 0o600))
 	for i := range 100 {
-		dir := filepath.Join(c.rootfs(), "srv/many", "dir"+word(i))
-		must(t, os.MkdirAll(dir, 0o755))
+		dir := filepath.Join(c.Rootfs(), "srv/many", "dir"+word(i))
+		node.Must(t, os.MkdirAll(dir, 0o755))
 		for j := range 100 {
-			must(t, os.WriteFile(filepath.Join(dir, "file"+word(j)), nil, 0o644))
+			node.Must(t, os.WriteFile(filepath.Join(dir, "file"+word(j)), nil, 0o644))
 		}
 	}
-	finished(t, c.run())
-	c.awaitEnd()
-	log := w.auditLog(c)
-	visit := []string{clientPath, "get"}
+	finished(t, c.Run())
+	c.AwaitEnd()
+	log := w.AuditLog(c)
+	visit := []string{node.ClientPath, "get"}
 	for i := range 10000 {
 		visit = append(visit, "http://"+fakenet.WebHost+"/pages/"+word(i/100)+"/"+word(i%100)+"/"+word(i%7))
 	}
-	c = w.container(policy("hostile"), permissive, args(visit...))
-	if o := c.run(); o.status != 0 {
-		t.Fatalf("status %d: %.400s", o.status, o.stderr)
+	c = w.Container(node.Policy("hostile"), node.Permissive, node.Args(visit...))
+	if o := c.Run(); o.Status != 0 {
+		t.Fatalf("status %d: %.400s", o.Status, o.Stderr)
 	}
-	c.awaitEnd()
+	c.AwaitEnd()
 	granted := []string{"r /root/.ssh/id_rsa", "r /srv/many", "w /data", "w /srv/sub"}
-	if got := w.granted("hostile"); !slices.Equal(got, granted) {
+	if got := w.Granted("hostile"); !slices.Equal(got, granted) {
 		t.Errorf("paths proposed: %q, want %q", got, granted)
 	}
 	for host, rules := range map[string]string{fakenet.GitHubHost: `^GET /\*/getMe$`, fakenet.WebHost: `^GET /pages/\*/\*/[a-z]+$`} {
-		for _, rule := range allows(w.proposalFor("hostile", host)) {
+		for _, rule := range node.Allows(w.ProposalFor("hostile", host)) {
 			if !regexp.MustCompile(rules).MatchString(rule) {
 				t.Errorf("%s: proposed %s", host, rule)
 			}
@@ -74,25 +75,25 @@ func TestHostileWorkload(t *testing.T) {
 	}
 
 	// What was cut short is left out, and that is a failure.
-	shown := w.operate("proposals", "hostile")
-	o := w.openshell("approve", "hostile", "--all")
-	for _, p := range w.proposalsOf(learn.KindFilesystem, "hostile") {
-		shown += w.operate("show", p.ID)
+	shown := w.Operate("proposals", "hostile")
+	o := w.OpenShell("approve", "hostile", "--all")
+	for _, p := range w.ProposalsOf(learn.KindFilesystem, "hostile") {
+		shown += w.Operate("show", p.ID)
 		if cut := slices.Contains(p.Filesystem.ReadOnly, "/srv/many"); cut != (p.Status == learn.StatusPending) ||
-			cut && (o.status == 0 || !strings.Contains(o.stderr, p.ID)) {
+			cut && (o.Status == 0 || !strings.Contains(o.Stderr, p.ID)) {
 			t.Errorf("%s is %s: approve --all: %s", p.Rationale, p.Status, o)
 		}
 	}
-	shown += w.operate("policy", "show", "hostile")
-	onlyText(t, "the review", shown+o.stdout+o.stderr)
-	log += w.auditLog(c)
+	shown += w.Operate("policy", "show", "hostile")
+	onlyText(t, "the review", shown+o.Stdout+o.Stderr)
+	log += w.AuditLog(c)
 	onlyText(t, "the log", log)
-	for line := range linesOf(log) {
+	for line := range node.Lines(log) {
 		if !logLine.MatchString(line) {
 			t.Errorf("a line of the log that is none: %q", line)
 		}
 	}
-	must(t, filepath.WalkDir(w.stateDir, func(path string, entry fs.DirEntry, err error) error {
+	node.Must(t, filepath.WalkDir(w.StateDir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 // workload is what is learned: several programs, methods and paths, HTTPS, HTTP
@@ -38,40 +39,38 @@ var learned = []string{
 	"/usr/bin/pusher mail.example:25",
 }
 
-func script(text string) edit { return args("/bin/sh", "-c", text) }
-
 func TestLearningLoop(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	first := w.container(policy("agent"), permissive, script(workload+"sleep 1000")).start()
-	eventually(t, patience, "the workload's end", func() bool { return strings.Contains(first.output(), "finished\n") })
-	eventually(t, patience, "every proposal, while the container runs", func() bool {
-		return slices.Equal(subjects(w.proposals("agent")), learned)
+	w := node.New(t)
+	first := w.Container(node.Policy("agent"), node.Permissive, node.Script(workload+"sleep 1000")).Start()
+	node.Eventually(t, node.Patience, "the workload's end", func() bool { return strings.Contains(first.Output(), "finished\n") })
+	node.Eventually(t, node.Patience, "every proposal, while the container runs", func() bool {
+		return slices.Equal(node.Subjects(w.Proposals("agent")), learned)
 	})
-	github := w.proposalFor("agent", fakenet.GitHubHost)
-	if got, want := allows(github), []string{"DELETE /repos/octo/old", "GET /repos/octo/*/issues", "GET /user", "POST /graphql"}; !slices.Equal(got, want) {
+	github := w.ProposalFor("agent", fakenet.GitHubHost)
+	if got, want := node.Allows(github), []string{"DELETE /repos/octo/old", "GET /repos/octo/*/issues", "GET /user", "POST /graphql"}; !slices.Equal(got, want) {
 		t.Errorf("requests learned: %q, want %q", got, want)
 	}
-	first.delete()
+	first.Delete()
 
-	if out := w.operate("approve", "agent", "--all"); strings.Count(out, "approved ") != len(learned) {
+	if out := w.Operate("approve", "agent", "--all"); strings.Count(out, "approved ") != len(learned) {
 		t.Errorf("approve --all: %s", out)
 	}
-	second := w.container(policy("agent"), script(workload))
-	if o := second.run(); o.status != 0 {
+	second := w.Container(node.Policy("agent"), node.Script(workload))
+	if o := second.Run(); o.Status != 0 {
 		t.Fatalf("the same workload, enforcing: %s", o)
 	}
-	second.awaitEnd()
-	if denied := w.denied(second); len(denied) > 0 {
+	second.AwaitEnd()
+	if denied := w.Denied(second); len(denied) > 0 {
 		t.Errorf("denials: %+v", denied)
 	}
-	if list := w.proposals("agent"); !slices.Equal(subjects(list), learned) ||
+	if list := w.Proposals("agent"); !slices.Equal(node.Subjects(list), learned) ||
 		slices.ContainsFunc(list, func(p learn.Proposal) bool { return p.Status != learn.StatusApproved }) {
-		t.Errorf("the enforcing run made proposals of its own: %q", subjects(list))
+		t.Errorf("the enforcing run made proposals of its own: %q", node.Subjects(list))
 	}
 
-	w.net.Reset()
-	third := w.container(policy("agent")).start()
+	w.Net.Reset()
+	third := w.Container(node.Policy("agent")).Start()
 	for what, argv := range map[string][]string{
 		"another host":   {"/usr/bin/agent", "get", "https://" + fakenet.WeatherHost + "/"},
 		"another method": {"/usr/bin/agent", "get", "-X", "PUT", "-d", "x", "https://" + fakenet.GitHubHost + "/user"},
@@ -79,85 +78,85 @@ func TestLearningLoop(t *testing.T) {
 		"another binary": {"/usr/bin/fetcher", "get", "https://" + fakenet.GitHubHost + "/user"},
 		"another port":   {"/usr/bin/fetcher", "get", "https://" + fakenet.WebHost + "/index.html"},
 	} {
-		r := third.clientAs(argv[0], argv[1:]...)
+		r := third.ClientAs(argv[0], argv[1:]...)
 		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Detail == "" {
 			t.Errorf("%s: %s", what, r.Body)
 		}
 	}
-	if seen := w.net.Requests(); len(seen) > 0 {
+	if seen := w.Net.Requests(); len(seen) > 0 {
 		t.Errorf("an origin saw %+v", seen)
 	}
 
 	get := []string{"get", "https://" + fakenet.GitHubHost + "/user"}
-	worked(t, third.clientAs("/usr/bin/agent", get...))
-	w.operate("undo", "agent", github.ID)
-	if r := third.clientAs("/usr/bin/agent", get...); r.Status != http.StatusForbidden {
+	node.Worked(t, third.ClientAs("/usr/bin/agent", get...))
+	w.Operate("undo", "agent", github.ID)
+	if r := third.ClientAs("/usr/bin/agent", get...); r.Status != http.StatusForbidden {
 		t.Errorf("after undo: %+v", r)
 	}
-	if p := w.proposalFor("agent", fakenet.GitHubHost); p.Status != learn.StatusPending {
+	if p := w.ProposalFor("agent", fakenet.GitHubHost); p.Status != learn.StatusPending {
 		t.Errorf("after undo the proposal is %s", p.Status)
 	}
 }
 
 func TestRunningSandboxTakesUpADecision(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.policy("live", noNetwork)
-	c := w.container(policy("live")).start()
+	w := node.New(t)
+	w.Policy("live", noNetwork)
+	c := w.Container(node.Policy("live")).Start()
 	get := []string{"get", "http://" + fakenet.StreamHost + "/drip/1"}
-	refused(t, c.client(get...), http.StatusForbidden)
-	p := w.proposalFor("live", fakenet.StreamHost)
-	if out := w.operate("approve", "live", p.ID); !strings.Contains(out, c.sandboxID()) {
+	refused(t, c.Client(get...), http.StatusForbidden)
+	p := w.ProposalFor("live", fakenet.StreamHost)
+	if out := w.Operate("approve", "live", p.ID); !strings.Contains(out, c.SandboxID()) {
 		t.Errorf("approve does not say that the sandbox was reloaded: %s", out)
 	}
-	if r := c.client(get...); r.Status != http.StatusOK {
+	if r := c.Client(get...); r.Status != http.StatusOK {
 		t.Fatalf("after approval: %+v", r)
 	}
-	w.operate("undo", "live", p.ID)
-	refused(t, c.client(get...), http.StatusForbidden)
-	if seen := w.net.Saw(fakenet.StreamHost); len(seen) != 1 {
+	w.Operate("undo", "live", p.ID)
+	refused(t, c.Client(get...), http.StatusForbidden)
+	if seen := w.Net.Saw(fakenet.StreamHost); len(seen) != 1 {
 		t.Errorf("the origin saw %q, want what was asked between approval and undo", seen)
 	}
 }
 
 func TestUndoClosesConnections(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	visit := w.container(policy("live"), permissive, args(clientPath, "get", "http://"+fakenet.StreamHost+"/drip/3000"))
-	visit.start()
-	p := w.proposalFor("live", fakenet.StreamHost)
-	visit.delete()
-	w.operate("approve", "live", p.ID)
-	w.net.Reset()
+	w := node.New(t)
+	visit := w.Container(node.Policy("live"), node.Permissive, node.Args(node.ClientPath, "get", "http://"+fakenet.StreamHost+"/drip/3000"))
+	visit.Start()
+	p := w.ProposalFor("live", fakenet.StreamHost)
+	visit.Delete()
+	w.Operate("approve", "live", p.ID)
+	w.Net.Reset()
 
-	c := w.container(policy("live")).start()
-	stream := c.stream(fakenet.StreamHost, "3000")
+	c := w.Container(node.Policy("live")).Start()
+	stream := c.Stream(fakenet.StreamHost, "3000")
 	start := time.Now()
-	w.operate("undo", "live", p.ID)
-	if r := w.finish(stream).results(c)[0]; r.OK || r.Bytes >= 3000 || time.Since(start) > 20*time.Second { // all of it takes 30 s
+	w.Operate("undo", "live", p.ID)
+	if r := w.Finish(stream).Results(c)[0]; r.OK || r.Bytes >= 3000 || time.Since(start) > 20*time.Second { // all of it takes 30 s
 		t.Errorf("%s after undo: %+v", time.Since(start), r)
 	}
 }
 
 func TestRejectedProposalStaysRejected(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := node.New(t)
 	visit := func() {
-		c := w.container(policy("picky"), permissive, args(clientPath, "get", "http://"+fakenet.WebHost+"/x"))
-		if o := c.run(); o.status != 0 {
+		c := w.Container(node.Policy("picky"), node.Permissive, node.Args(node.ClientPath, "get", "http://"+fakenet.WebHost+"/x"))
+		if o := c.Run(); o.Status != 0 {
 			t.Fatal(o)
 		}
-		c.awaitEnd()
+		c.AwaitEnd()
 	}
 	visit()
-	p := w.proposalFor("picky", fakenet.WebHost)
-	w.operate("reject", "picky", p.ID, "--reason", "no business there")
+	p := w.ProposalFor("picky", fakenet.WebHost)
+	w.Operate("reject", "picky", p.ID, "--reason", "no business there")
 	visit()
-	list := w.proposals("picky")
+	list := w.Proposals("picky")
 	if len(list) != 1 || list[0].Status != learn.StatusRejected || list[0].Evidence.Hits != 2 || len(list[0].Provenance.Runs) != 2 {
 		t.Errorf("after a second run: %+v", list)
 	}
-	if out := w.operate("approve", "picky", "--all"); !strings.Contains(out, "nothing is pending") {
+	if out := w.Operate("approve", "picky", "--all"); !strings.Contains(out, "nothing is pending") {
 		t.Errorf("approve --all: %s", out)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/test/node"
 )
 
 // errand is what a real client does, with other ids, versions and digests on each
@@ -92,33 +93,33 @@ const hostPath = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 // only be made with write access to all of the home.
 var homes = []string{"root/.cache", "root/.config", "root/.local", "root/.npm", "root/.ssh", "root/go"}
 
-// host makes a container of the host's own programs: its root is a copy of the
+// hostContainer makes a container of the host's own programs: its root is a copy of the
 // host's that is made anew each time, with an empty home and an empty working
 // directory.
-func (w *world) host(edits ...edit) *container {
-	w.t.Helper()
-	c := w.container(append([]edit{func(s *specs.Spec) {
+func hostContainer(w *node.World, edits ...node.Edit) *node.Container {
+	w.T.Helper()
+	c := w.Container(append([]node.Edit{func(s *specs.Spec) {
 		s.Process.Cwd = "/workspace"
 		s.Process.Env = []string{"PATH=" + hostPath, "HOME=/root", "LANG=C.UTF-8"}
 		s.Hostname = "localhost"
 	}}, edits...)...)
-	must(w.t, os.RemoveAll(c.rootfs()))
-	layers := filepath.Join(c.bundle, "layers")
-	for _, dir := range []string{layers, c.rootfs()} {
-		must(w.t, os.Mkdir(dir, 0o755))
+	node.Must(w.T, os.RemoveAll(c.Rootfs()))
+	layers := filepath.Join(c.Bundle, "layers")
+	for _, dir := range []string{layers, c.Rootfs()} {
+		node.Must(w.T, os.Mkdir(dir, 0o755))
 	}
-	must(w.t, unix.Mount("layers", layers, "tmpfs", 0, "mode=0755"))
-	w.t.Cleanup(func() { unmount(w.t, layers) })
+	node.Must(w.T, unix.Mount("layers", layers, "tmpfs", 0, "mode=0755"))
+	w.T.Cleanup(func() { unmount(w.T, layers) })
 	upper := filepath.Join(layers, "upper")
-	must(w.t, os.Mkdir(upper, 0o755))
+	node.Must(w.T, os.Mkdir(upper, 0o755))
 	for _, dir := range append([]string{"root", "workspace", "srv"}, homes...) {
-		must(w.t, os.Mkdir(filepath.Join(upper, dir), 0o755))
+		node.Must(w.T, os.Mkdir(filepath.Join(upper, dir), 0o755))
 	}
-	must(w.t, unix.Setxattr(filepath.Join(upper, "root"), "trusted.overlay.opaque", []byte("y"), 0))
-	must(w.t, os.WriteFile(filepath.Join(upper, "root/.ssh/id_rsa"), []byte("secret"), 0o600))
-	must(w.t, os.Mkdir(filepath.Join(layers, "work"), 0o755))
-	must(w.t, unix.Mount("overlay", c.rootfs(), "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s/work", upper, layers)))
-	w.t.Cleanup(func() { unmount(w.t, c.rootfs()) })
+	node.Must(w.T, unix.Setxattr(filepath.Join(upper, "root"), "trusted.overlay.opaque", []byte("y"), 0))
+	node.Must(w.T, os.WriteFile(filepath.Join(upper, "root/.ssh/id_rsa"), []byte("secret"), 0o600))
+	node.Must(w.T, os.Mkdir(filepath.Join(layers, "work"), 0o755))
+	node.Must(w.T, unix.Mount("overlay", c.Rootfs(), "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s/work", upper, layers)))
+	w.T.Cleanup(func() { unmount(w.T, c.Rootfs()) })
 	return c
 }
 
@@ -128,8 +129,8 @@ func unmount(t *testing.T, dir string) {
 	}
 }
 
-func (e *errand) edits(run int) []edit {
-	return []edit{policy(e.name), args("/bin/bash", "-ec", e.script), func(s *specs.Spec) {
+func (e *errand) edits(run int) []node.Edit {
+	return []node.Edit{node.Policy(e.name), node.Args("/bin/bash", "-ec", e.script), func(s *specs.Spec) {
 		s.Process.Env = append(s.Process.Env, fmt.Sprintf("RUN=%d", run))
 	}}
 }
@@ -154,37 +155,37 @@ func TestLoopOnRealClients(t *testing.T) {
 // loop proves that what a permissive run taught is what later runs need, also
 // when every id, version and digest is another one, and that Landlock holds them to it.
 func (e *errand) loop(t *testing.T) {
-	w := newWorld(t)
-	first := w.host(append(e.edits(1), permissive)...)
-	if o := first.run(); o.status != 0 {
+	w := node.New(t)
+	first := hostContainer(w, append(e.edits(1), node.Permissive)...)
+	if o := first.Run(); o.Status != 0 {
 		t.Fatalf("permissive: %s", o)
 	}
-	first.awaitEnd()
-	if log := w.auditLog(first); strings.Contains(log, "UNOBSERVED") {
+	first.AwaitEnd()
+	if log := w.AuditLog(first); strings.Contains(log, "UNOBSERVED") {
 		t.Errorf("something was not observed:\n%s", log)
 	}
-	files := w.granted(e.name)
+	files := w.Granted(e.name)
 	if !e.expects(files) {
 		t.Errorf("paths proposed: %q, want %q", files, e.files)
 	}
-	diff := w.operate("approve", e.name, "--all")
+	diff := w.Operate("approve", e.name, "--all")
 	for run := 1; run <= 2; run++ {
-		c := w.host(e.edits(run)...)
-		if o := c.run(); o.status != 0 {
+		c := hostContainer(w, e.edits(run)...)
+		if o := c.Run(); o.Status != 0 {
 			t.Errorf("enforcing, run %d: %s\napproved: %s", run, o, diff)
 		}
-		c.awaitEnd()
-		if denied := w.denied(c); len(denied) > 0 {
+		c.AwaitEnd()
+		if denied := w.Denied(c); len(denied) > 0 {
 			t.Errorf("enforcing, run %d: denials: %+v", run, denied)
 		}
-		for _, p := range append(w.proposals(e.name), w.proposalsOf(learn.KindFilesystem, e.name)...) {
+		for _, p := range append(w.Proposals(e.name), w.ProposalsOf(learn.KindFilesystem, e.name)...) {
 			if p.Status != learn.StatusApproved {
 				t.Errorf("enforcing, run %d: %s is %s: %s", run, p.ID, p.Status, p.Rationale)
 			}
 		}
-		w.net.Release()
+		w.Net.Release()
 	}
-	w.confined(e.name)
+	confinedTo(w, e.name)
 }
 
 // expects tells whether paths are what the errand needs.
@@ -208,9 +209,9 @@ func onHost(name string) bool {
 	})
 }
 
-// confined tries what no errand did, under the policy that was learned.
-func (w *world) confined(name string) {
-	w.t.Helper()
+// confinedTo tries what no errand did, under the policy that was learned.
+func confinedTo(w *node.World, name string) {
+	w.T.Helper()
 	const escapes = `
 no() { if (eval "$1") 2> err; then echo "done: $1"; elif ! grep -qi 'permission denied' err; then echo "failed otherwise: $1: $(cat err)"; fi; }
 no 'echo x > /srv/file'
@@ -221,9 +222,9 @@ no 'echo x > /root/.bashrc'
 no 'ls /srv'
 echo x > here
 `
-	c := w.host(policy(name), args("/bin/bash", "-ec", escapes))
-	if o := c.run(); o.status != 0 || o.stdout != "" {
-		w.t.Errorf("what was not learned: %s", o)
+	c := hostContainer(w, node.Policy(name), node.Args("/bin/bash", "-ec", escapes))
+	if o := c.Run(); o.Status != 0 || o.Stdout != "" {
+		w.T.Errorf("what was not learned: %s", o)
 	}
-	c.awaitEnd()
+	c.AwaitEnd()
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 func TestAddressesAreDecidedLikeNames(t *testing.T) {
@@ -20,41 +21,41 @@ network_policies:
     binaries: [{path: /usr/bin/client}]
 `)
 	for _, a := range fakenet.Addrs(fakenet.StreamHost) {
-		worked(t, p.enforcing.client("get", "http://"+net.JoinHostPort(a.String(), "80")+"/listed"))
+		node.Worked(t, p.enforcing.Client("get", "http://"+net.JoinHostPort(a.String(), "80")+"/listed"))
 	}
 	for _, a := range fakenet.Addrs(fakenet.WebHost) {
 		target := net.JoinHostPort(a.String(), "80")
-		r := p.enforcing.client("get", "http://"+target+"/x")
+		r := p.enforcing.Client("get", "http://"+target+"/x")
 		if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" || body.Detail != "GET "+target+"/x not permitted by policy" {
 			t.Errorf("%s: %s", target, r.Body)
 		}
-		p.unseen(fakenet.WebHost)
-		worked(t, p.permissive.client("get", "http://"+target+"/x"))
-		if seen := p.net.Saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /x"}) {
+		p.Unseen(fakenet.WebHost)
+		node.Worked(t, p.permissive.Client("get", "http://"+target+"/x"))
+		if seen := p.Net.Saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /x"}) {
 			t.Errorf("%s: the origin saw %q", target, seen)
 		}
-		if proposal := p.proposalFor("lenient", a.String()); !slices.Equal(allows(proposal), []string{"GET /x"}) {
+		if proposal := p.ProposalFor("lenient", a.String()); !slices.Equal(node.Allows(proposal), []string{"GET /x"}) {
 			t.Errorf("%s: proposal %+v", target, proposal.Rule)
 		}
-		p.net.Reset()
+		p.Net.Reset()
 	}
 	for _, a := range fakenet.Addrs(fakenet.EchoHost) {
 		target := net.JoinHostPort(a.String(), "7")
-		if r := p.enforcing.client("tcp", "-t", "5s", target, "hello"); r.OK {
+		if r := p.enforcing.Client("tcp", "-t", "5s", target, "hello"); r.OK {
 			t.Errorf("enforcing, %s: %+v", target, r)
 		}
 		// At once, so that QUIC falls back to TCP.
-		if r := p.enforcing.client("udp", "-t", "5s", net.JoinHostPort(a.String(), "443"), "hello"); r.OK || !strings.Contains(r.Error, "connection refused") {
+		if r := p.enforcing.Client("udp", "-t", "5s", net.JoinHostPort(a.String(), "443"), "hello"); r.OK || !strings.Contains(r.Error, "connection refused") {
 			t.Errorf("enforcing, UDP to %s: %+v", a, r)
 		}
-		p.unseen(fakenet.EchoHost)
-		if r := p.permissive.client("tcp", target, "hello"); r.Body != "hello" {
+		p.Unseen(fakenet.EchoHost)
+		if r := p.permissive.Client("tcp", target, "hello"); r.Body != "hello" {
 			t.Errorf("permissive, %s: %+v", target, r)
 		}
-		p.proposalFor("lenient", a.String())
-		p.net.Reset()
+		p.ProposalFor("lenient", a.String())
+		p.Net.Reset()
 	}
-	for _, q := range p.net.Queries() {
+	for _, q := range p.Net.Queries() {
 		t.Errorf("a connection to an address asked the name server for %s", q.Name)
 	}
 }
@@ -73,9 +74,9 @@ var synthetic = map[string]netip.Prefix{
 	"AAAA": netip.MustParsePrefix("fc00::/7"),
 }
 
-func answered(t *testing.T, c *container, name, qtype string) {
+func answered(t *testing.T, c *node.Container, name, qtype string) {
 	t.Helper()
-	r := c.client("dns", name, qtype)
+	r := c.Client("dns", name, qtype)
 	if r.Rcode != "NOERROR" || len(r.Answers) != 1 {
 		t.Fatalf("%s %s: %+v", qtype, name, r)
 	}
@@ -97,28 +98,28 @@ func TestNamesThatNoRuleAllowsDoNotLeave(t *testing.T) {
 	for _, query := range [][]string{
 		{secret, "TXT"}, {secret, "MX"}, {fakenet.TextHost + ".x", "TXT"}, {fakenet.GitHubHost + ".cluster.example", "A"},
 	} {
-		if r := p.enforcing.client("dns", query[0], query[1]); r.Rcode != "NXDOMAIN" {
+		if r := p.enforcing.Client("dns", query[0], query[1]); r.Rcode != "NXDOMAIN" {
 			t.Errorf("enforcing, %s: %+v", query, r)
 		}
 	}
-	if r := p.enforcing.client("dns", "-tcp", secret, "TXT"); r.Rcode != "NXDOMAIN" {
+	if r := p.enforcing.Client("dns", "-tcp", secret, "TXT"); r.Rcode != "NXDOMAIN" {
 		t.Errorf("enforcing, over TCP: %+v", r)
 	}
 	// Any server that the workload names is the sandbox's.
-	if r := p.enforcing.client("dns", "-server", p.net.DNS().String(), secret, "TXT"); r.Rcode != "NXDOMAIN" {
+	if r := p.enforcing.Client("dns", "-server", p.Net.DNS().String(), secret, "TXT"); r.Rcode != "NXDOMAIN" {
 		t.Errorf("enforcing, another server: %+v", r)
 	}
-	if r := p.enforcing.client("get", "https://"+secret+"/"); r.Status != http.StatusForbidden {
+	if r := p.enforcing.Client("get", "https://"+secret+"/"); r.Status != http.StatusForbidden {
 		t.Errorf("enforcing, connection to a name that does not exist: %+v", r)
 	}
-	if p.asked("exfil.example") || p.asked("cluster.example") {
-		t.Errorf("names left the sandbox: %+v", p.net.Queries())
+	if p.Asked("exfil.example") || p.Asked("cluster.example") {
+		t.Errorf("names left the sandbox: %+v", p.Net.Queries())
 	}
-	if !p.asked(fakenet.WebHost) || !p.asked(fakenet.GitHubHost) {
-		t.Errorf("names that may leave did not: %+v", p.net.Queries())
+	if !p.Asked(fakenet.WebHost) || !p.Asked(fakenet.GitHubHost) {
+		t.Errorf("names that may leave did not: %+v", p.Net.Queries())
 	}
-	eventually(t, patience, "a name that was kept from leaving on record", func() bool {
-		return strings.Contains(p.auditLog(p.enforcing), secret)
+	node.Eventually(t, node.Patience, "a name that was kept from leaving on record", func() bool {
+		return strings.Contains(p.AuditLog(p.enforcing), secret)
 	})
 }
 
@@ -127,27 +128,27 @@ func TestNamesThatNoRuleAllowsDoNotLeave(t *testing.T) {
 func TestServicesOfAllowedHosts(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, webOnly)
-	for _, c := range []*container{p.enforcing, p.permissive} {
-		r := c.client("dns", fakenet.ServiceName, "SRV")
+	for _, c := range []*node.Container{p.enforcing, p.permissive} {
+		r := c.Client("dns", fakenet.ServiceName, "SRV")
 		if r.Rcode != "NOERROR" || !slices.Equal(r.Answers, []string{"0 0 80 " + fakenet.GitHubHost + "."}) {
 			t.Errorf("%+v", r)
 		}
 	}
-	p.net.Reset()
+	p.Net.Reset()
 	for _, name := range []string{"_http._tcp.exfil.example", "_mfzwizltoq.exfil.example", "mfzwizltoq._tcp." + fakenet.TextHost,
 		"_mf._zw._iz." + fakenet.TextHost, "_mfzwizltoqmfzwizltoq." + fakenet.TextHost} {
-		if r := p.enforcing.client("dns", name, "SRV"); r.Rcode != "NXDOMAIN" {
+		if r := p.enforcing.Client("dns", name, "SRV"); r.Rcode != "NXDOMAIN" {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
-	if q := p.net.Queries(); len(q) > 0 {
+	if q := p.Net.Queries(); len(q) > 0 {
 		t.Errorf("names left the sandbox: %+v", q)
 	}
-	if r := p.enforcing.client("get", "http://"+fakenet.GitHubHost+"/repos"); r.Status != http.StatusForbidden {
+	if r := p.enforcing.Client("get", "http://"+fakenet.GitHubHost+"/repos"); r.Status != http.StatusForbidden {
 		t.Errorf("enforcing: %+v", r)
 	}
-	worked(t, p.permissive.client("get", "http://"+fakenet.GitHubHost+"/repos"))
-	if proposal := p.proposalFor("lenient", fakenet.GitHubHost); !slices.Equal(allows(proposal), []string{"GET /repos"}) {
+	node.Worked(t, p.permissive.Client("get", "http://"+fakenet.GitHubHost+"/repos"))
+	if proposal := p.ProposalFor("lenient", fakenet.GitHubHost); !slices.Equal(node.Allows(proposal), []string{"GET /repos"}) {
 		t.Errorf("proposal %+v", proposal.Rule)
 	}
 }
@@ -156,39 +157,39 @@ func TestNamesThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, webOnly)
 	for _, qtype := range []string{"A", "AAAA", "TXT"} {
-		if r := p.permissive.client("dns", "nobody.example", qtype); r.Rcode != "NXDOMAIN" {
+		if r := p.permissive.Client("dns", "nobody.example", qtype); r.Rcode != "NXDOMAIN" {
 			t.Errorf("permissive, %s: %+v", qtype, r)
 		}
-		if r := p.enforcing.client("dns", "missing.web.example", qtype); r.Rcode != "NXDOMAIN" {
+		if r := p.enforcing.Client("dns", "missing.web.example", qtype); r.Rcode != "NXDOMAIN" {
 			t.Errorf("enforcing, allowed, %s: %+v", qtype, r)
 		}
-		if r := p.permissive.client("dns", fakenet.ServfailHost, qtype); r.Rcode != "SERVFAIL" {
+		if r := p.permissive.Client("dns", fakenet.ServfailHost, qtype); r.Rcode != "SERVFAIL" {
 			t.Errorf("permissive, server failure, %s: %+v", qtype, r)
 		}
 	}
-	if r := p.enforcing.client("dns", fakenet.TextHost, "A"); r.Rcode != "NOERROR" || len(r.Answers) != 0 {
+	if r := p.enforcing.Client("dns", fakenet.TextHost, "A"); r.Rcode != "NOERROR" || len(r.Answers) != 0 {
 		t.Errorf("a name without addresses: %+v", r)
 	}
-	if r := p.permissive.client("get", "http://nobody.example/"); r.OK || !strings.Contains(r.Error, "no such host") {
+	if r := p.permissive.Client("get", "http://nobody.example/"); r.OK || !strings.Contains(r.Error, "no such host") {
 		t.Errorf("connection to a name that does not exist: %+v", r)
 	}
-	if list := p.settled("lenient"); len(list) > 0 {
-		t.Errorf("proposals for names that do not exist: %q", subjects(list))
+	if list := p.Settled("lenient"); len(list) > 0 {
+		t.Errorf("proposals for names that do not exist: %q", node.Subjects(list))
 	}
 }
 
 func TestIPv6(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, webOnly)
-	worked(t, p.enforcing.client("get", "http://"+fakenet.IPv6OnlyHost+"/six"))
-	r := p.enforcing.client("dns", fakenet.WebHost, "AAAA")
-	worked(t, p.enforcing.client("get", "-H", "Host: web.example", "http://["+r.Answers[0]+"]/six"))
-	r = p.enforcing.client("dns", fakenet.GitHubHost, "AAAA")
-	if r = p.enforcing.client("get", "-H", "Host: api.github.example", "http://["+r.Answers[0]+"]/six"); r.Status != http.StatusForbidden {
+	node.Worked(t, p.enforcing.Client("get", "http://"+fakenet.IPv6OnlyHost+"/six"))
+	r := p.enforcing.Client("dns", fakenet.WebHost, "AAAA")
+	node.Worked(t, p.enforcing.Client("get", "-H", "Host: web.example", "http://["+r.Answers[0]+"]/six"))
+	r = p.enforcing.Client("dns", fakenet.GitHubHost, "AAAA")
+	if r = p.enforcing.Client("get", "-H", "Host: api.github.example", "http://["+r.Answers[0]+"]/six"); r.Status != http.StatusForbidden {
 		t.Errorf("denied over IPv6: %+v", r)
 	}
-	if r := p.enforcing.client("dns", "-server", "[2001:db8::53]:53", fakenet.WebHost, "A"); r.Rcode != "NOERROR" {
+	if r := p.enforcing.Client("dns", "-server", "[2001:db8::53]:53", fakenet.WebHost, "A"); r.Rcode != "NOERROR" {
 		t.Errorf("name server over IPv6: %+v", r)
 	}
-	p.unseen(fakenet.GitHubHost)
+	p.Unseen(fakenet.GitHubHost)
 }

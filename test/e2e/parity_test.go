@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -13,33 +12,23 @@ import (
 
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
-
-// runc runs the low-level runtime itself.
-func (w *world) runc(args ...string) outcome {
-	w.t.Helper()
-	cmd := w.command(args...)
-	path, err := exec.LookPath("runc")
-	must(w.t, err)
-	cmd.Path, cmd.Args[0] = path, path
-	w.launch(cmd)
-	return w.finish(cmd)
-}
 
 func TestAnswersAreTheLowLevelRuntimes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container().start()
+	w := node.New(t)
+	c := w.Container().Start()
 	for _, args := range [][]string{
-		{"state", c.id}, {"list"}, {"list", "--format", "json"}, {"list", "-q"}, {"ps", "--format", "json", c.id},
+		{"state", c.ID}, {"list"}, {"list", "--format", "json"}, {"list", "-q"}, {"ps", "--format", "json", c.ID},
 		{"spec", "--help"}, {"run", "--help"}, {"create", "-h"},
 		{"state", "nobody"}, {"delete", "nobody"}, {"delete", "--force", "nobody"}, {"kill", "nobody", "KILL"}, {"exec", "nobody", "true"},
-		{"state"}, {"exec", c.id}, {"state", "--frobnicate", c.id}, {"kill", "--frobnicate", c.id}, {"start", c.id},
-		{"--frobnicate", "state", c.id}, {"frobnicate"}, {"checkpoint", "nobody"}, {"update", "--frobnicate=1", c.id},
+		{"state"}, {"exec", c.ID}, {"state", "--frobnicate", c.ID}, {"kill", "--frobnicate", c.ID}, {"start", c.ID},
+		{"--frobnicate", "state", c.ID}, {"frobnicate"}, {"checkpoint", "nobody"}, {"update", "--frobnicate=1", c.ID},
 	} {
-		args = append([]string{"--root", w.root}, args...)
-		got, want := w.openshell(args...), w.runc(args...)
-		got.stderr, want.stderr = withoutTime(got.stderr), withoutTime(want.stderr)
+		args = append([]string{"--root", w.Root}, args...)
+		got, want := w.OpenShell(args...), w.Runc(args...)
+		got.Stderr, want.Stderr = withoutTime(got.Stderr), withoutTime(want.Stderr)
 		if got != want {
 			t.Errorf("%q:\ngot %s\nwant %s", args, got, want)
 		}
@@ -49,7 +38,7 @@ func TestAnswersAreTheLowLevelRuntimes(t *testing.T) {
 // withoutTime takes the time out of log lines.
 func withoutTime(text string) string {
 	var out []string
-	for line := range linesOf(text) {
+	for line := range node.Lines(text) {
 		if strings.HasPrefix(line, "time=") {
 			_, line, _ = strings.Cut(line, " ")
 		}
@@ -60,10 +49,10 @@ func withoutTime(text string) string {
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := node.New(t)
 	for _, flag := range []string{"--version", "-v"} {
-		got := w.openshell(flag)
-		if got.status != 0 || !strings.HasPrefix(got.stdout, "openshell version ") || !strings.HasSuffix(got.stdout, w.runc("--version").stdout) {
+		got := w.OpenShell(flag)
+		if got.Status != 0 || !strings.HasPrefix(got.Stdout, "openshell version ") || !strings.HasSuffix(got.Stdout, w.Runc("--version").Stdout) {
 			t.Errorf("%s: %s", flag, got)
 		}
 	}
@@ -71,10 +60,10 @@ func TestVersion(t *testing.T) {
 
 func TestFeatures(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := node.New(t)
 	var got, want map[string]any
-	must(t, json.Unmarshal([]byte(w.openshell("features").stdout), &got))
-	must(t, json.Unmarshal([]byte(w.runc("features").stdout), &want))
+	node.Must(t, json.Unmarshal([]byte(w.OpenShell("features").Stdout), &got))
+	node.Must(t, json.Unmarshal([]byte(w.Runc("features").Stdout), &want))
 	notes := got["annotations"].(map[string]any)
 	if notes["openshell.ai/version"] == nil {
 		t.Errorf("annotations %v", notes)
@@ -97,16 +86,16 @@ func TestFeatures(t *testing.T) {
 
 func TestSpec(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := node.New(t)
 	var texts []string
-	for name, run := range map[string]func(...string) outcome{"a": w.openshell, "b": w.runc} {
-		dir := filepath.Join(w.dir, name)
-		must(t, os.Mkdir(dir, 0o700))
-		if o := run("spec", "--bundle", dir); o.status != 0 {
+	for name, run := range map[string]func(...string) node.Outcome{"a": w.OpenShell, "b": w.Runc} {
+		dir := filepath.Join(w.Dir, name)
+		node.Must(t, os.Mkdir(dir, 0o700))
+		if o := run("spec", "--bundle", dir); o.Status != 0 {
 			t.Fatal(o)
 		}
 		text, err := os.ReadFile(filepath.Join(dir, "config.json"))
-		must(t, err)
+		node.Must(t, err)
 		texts = append(texts, string(text))
 	}
 	if texts[0] != texts[1] {
@@ -120,142 +109,142 @@ const killsItsShell = "sh -c 'kill -TERM $$'; exit $?"
 
 func TestExitStatuses(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := node.New(t)
 	for text, want := range map[string]int{"exit 0": 0, "exit 7": 7, "exit 255": 255, killsItsShell: 143} {
-		c := w.container(script(text))
-		if o := c.run(); o.status != want || o.stderr != "" && text != killsItsShell {
+		c := w.Container(node.Script(text))
+		if o := c.Run(); o.Status != want || o.Stderr != "" && text != killsItsShell {
 			t.Errorf("run %q: %s", text, o)
 		}
 	}
 
-	c := w.container().start()
+	c := w.Container().Start()
 	for want, argv := range map[int][]string{
 		0: {"true"}, 1: {"false"}, 9: {"sh", "-c", "exit 9"}, 127: {"/bin/no-such-program"}, 126: {"/etc/passwd"}, 130: {"sh", "-c", "kill -INT $$"},
 	} {
-		if o := c.exec(argv...); o.status != want {
+		if o := c.Exec(argv...); o.Status != want {
 			t.Errorf("exec %q, want %d: %s", argv, want, o)
 		}
 	}
 
-	killed := w.container()
-	killed.begun = true
-	run := w.begin("--root", w.root, "run", "--bundle", killed.bundle, killed.id)
-	eventually(t, patience, "the container to run", func() bool { return killed.state() == "running" })
-	if o := w.oci("kill", killed.id, "KILL"); o.status != 0 {
+	killed := w.Container()
+	killed.Begun = true
+	run := w.Begin("--root", w.Root, "run", "--bundle", killed.Bundle, killed.ID)
+	node.Eventually(t, node.Patience, "the container to run", func() bool { return killed.State() == "running" })
+	if o := w.OCI("kill", killed.ID, "KILL"); o.Status != 0 {
 		t.Fatal(o)
 	}
-	if o := w.finish(run); o.status != 137 {
+	if o := w.Finish(run); o.Status != 137 {
 		t.Errorf("run of a container that was killed: %s", o)
 	}
-	if state := killed.state(); state != "gone" {
+	if state := killed.State(); state != "gone" {
 		t.Errorf("state after a foreground run: %s", state)
 	}
 }
 
 func TestStandardStreams(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(script("cat; echo err >&2"))
-	c.begun = true
-	cmd := w.command("--root", w.root, "run", "--bundle", c.bundle, c.id)
+	w := node.New(t)
+	c := w.Container(node.Script("cat; echo err >&2"))
+	c.Begun = true
+	cmd := w.Command("--root", w.Root, "run", "--bundle", c.Bundle, c.ID)
 	cmd.Stdin = strings.NewReader("hello\n")
-	w.launch(cmd)
-	if o := w.finish(cmd); o.status != 0 || o.stdout != "hello\n" || o.stderr != "err\n" {
+	w.Launch(cmd)
+	if o := w.Finish(cmd); o.Status != 0 || o.Stdout != "hello\n" || o.Stderr != "err\n" {
 		t.Error(o)
 	}
 }
 
 func TestDetachedRun(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container()
-	c.begun = true
-	pidFile := filepath.Join(w.dir, "pid")
-	if o := w.oci("run", "-d", "--pid-file", pidFile, "-b", c.bundle, c.id); o.status != 0 || o.stdout+o.stderr != "" {
+	w := node.New(t)
+	c := w.Container()
+	c.Begun = true
+	pidFile := filepath.Join(w.Dir, "pid")
+	if o := w.OCI("run", "-d", "--pid-file", pidFile, "-b", c.Bundle, c.ID); o.Status != 0 || o.Stdout+o.Stderr != "" {
 		t.Fatal(o)
 	}
 	text, err := os.ReadFile(pidFile)
-	must(t, err)
-	if pid, err := strconv.Atoi(string(text)); err != nil || pid != c.pid() || c.state() != "running" {
-		t.Errorf("pid file %q, pid %d, state %s", text, c.pid(), c.state())
+	node.Must(t, err)
+	if pid, err := strconv.Atoi(string(text)); err != nil || pid != c.PID() || c.State() != "running" {
+		t.Errorf("pid file %q, pid %d, state %s", text, c.PID(), c.State())
 	}
 	if _, err := os.Stat("/proc/" + string(text)); err != nil {
 		t.Error(err)
 	}
-	c.delete()
-	if state := c.state(); state != "gone" {
+	c.Delete()
+	if state := c.State(); state != "gone" {
 		t.Errorf("state after delete: %s", state)
 	}
-	if len(w.sandboxes()) > 0 {
-		t.Errorf("delete returned before the sandbox was gone: %q", w.sandboxes())
+	if len(w.Sandboxes()) > 0 {
+		t.Errorf("delete returned before the sandbox was gone: %q", w.Sandboxes())
 	}
 }
 
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container()
-	pidFile := filepath.Join(w.dir, "pid")
-	c.create("--pid-file=" + pidFile)
-	if state := c.state(); state != "created" {
+	w := node.New(t)
+	c := w.Container()
+	pidFile := filepath.Join(w.Dir, "pid")
+	c.Create("--pid-file=" + pidFile)
+	if state := c.State(); state != "created" {
 		t.Errorf("state after create: %s", state)
 	}
-	if text, _ := os.ReadFile(pidFile); string(text) != strconv.Itoa(c.pid()) {
-		t.Errorf("pid file %q, pid %d", text, c.pid())
+	if text, _ := os.ReadFile(pidFile); string(text) != strconv.Itoa(c.PID()) {
+		t.Errorf("pid file %q, pid %d", text, c.PID())
 	}
-	c.letGo()
+	c.LetGo()
 	for _, step := range []struct{ command, state string }{{"pause", "paused"}, {"resume", "running"}} {
-		if o := w.oci(step.command, c.id); o.status != 0 {
+		if o := w.OCI(step.command, c.ID); o.Status != 0 {
 			t.Errorf("%s: %s", step.command, o)
 		}
-		if state := c.state(); state != step.state {
+		if state := c.State(); state != step.state {
 			t.Errorf("state after %s: %s", step.command, state)
 		}
 	}
-	if o := w.oci("update", "--pids-limit", "77", c.id); o.status != 0 {
+	if o := w.OCI("update", "--pids-limit", "77", c.ID); o.Status != 0 {
 		t.Errorf("update: %s", o)
 	}
 	var stats struct {
 		ID   string
 		Data struct{ Pids struct{ Limit uint64 } }
 	}
-	o := w.oci("events", "--stats", c.id)
-	if err := json.Unmarshal([]byte(o.stdout), &stats); err != nil || stats.ID != c.id || stats.Data.Pids.Limit != 77 {
+	o := w.OCI("events", "--stats", c.ID)
+	if err := json.Unmarshal([]byte(o.Stdout), &stats); err != nil || stats.ID != c.ID || stats.Data.Pids.Limit != 77 {
 		t.Errorf("events --stats after update: %s", o)
 	}
 	var pids []int
-	o = w.oci("ps", "--format", "json", c.id)
-	if err := json.Unmarshal([]byte(o.stdout), &pids); err != nil || !slices.Equal(pids, []int{c.pid()}) {
-		t.Errorf("ps, of a container with pid %d: %s", c.pid(), o)
+	o = w.OCI("ps", "--format", "json", c.ID)
+	if err := json.Unmarshal([]byte(o.Stdout), &pids); err != nil || !slices.Equal(pids, []int{c.PID()}) {
+		t.Errorf("ps, of a container with pid %d: %s", c.PID(), o)
 	}
-	if o := w.oci("kill", c.id, "9"); o.status != 0 {
+	if o := w.OCI("kill", c.ID, "9"); o.Status != 0 {
 		t.Errorf("kill: %s", o)
 	}
-	eventually(t, patience, "the container's end", func() bool { return c.state() == "stopped" })
-	if o := w.oci("delete", c.id); o.status != 0 {
+	node.Eventually(t, node.Patience, "the container's end", func() bool { return c.State() == "stopped" })
+	if o := w.OCI("delete", c.ID); o.Status != 0 {
 		t.Errorf("delete: %s", o)
 	}
 }
 
 func TestDeleteOfARunningContainerIsRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(permissive).start()
-	if o := w.oci("delete", c.id); o.status == 0 || c.state() != "running" {
+	w := node.New(t)
+	c := w.Container(node.Permissive).Start()
+	if o := w.OCI("delete", c.ID); o.Status == 0 || c.State() != "running" {
 		t.Errorf("delete without --force: %s", o)
 	}
-	worked(t, c.client("get", "http://"+fakenet.WebHost+"/still"))
+	node.Worked(t, c.Client("get", "http://"+fakenet.WebHost+"/still"))
 }
 
 func TestTerminal(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(script("tty; test -t 0 && test -t 1 && test -t 2 && echo three"))
-	c.spec.Process.Terminal = true
-	c.write()
+	w := node.New(t)
+	c := w.Container(node.Script("tty; test -t 0 && test -t 1 && test -t 2 && echo three"))
+	c.Spec.Process.Terminal = true
+	c.Write()
 	tty := newConsole(w)
-	c.create("--console-socket", tty.path)
-	c.letGo()
+	c.Create("--console-socket", tty.path)
+	c.LetGo()
 	if text := tty.read(); text != "/dev/pts/0\nthree\n" {
 		t.Errorf("the terminal shows %q", text)
 	}
@@ -263,20 +252,20 @@ func TestTerminal(t *testing.T) {
 
 func TestSecondRunOfABundle(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container(permissive, args(sequenceOf([]string{"links"}, []string{"status"},
+	w := node.New(t)
+	c := w.Container(node.Permissive, node.Args(node.SequenceOf([]string{"links"}, []string{"status"},
 		[]string{"get", "http://" + fakenet.WebHost + "/"})...))
 	var mounts []int
 	for range 3 {
-		o := c.run()
-		list := o.results(c)
-		if o.status != 0 || len(list) < 3 || !slices.Equal(list[0].Names, []string{"lo"}) || list[1].Fields["Seccomp"] != "2" {
+		o := c.Run()
+		list := o.Results(c)
+		if o.Status != 0 || len(list) < 3 || !slices.Equal(list[0].Names, []string{"lo"}) || list[1].Fields["Seccomp"] != "2" {
 			t.Fatal(o)
 		}
-		c.awaitEnd()
-		config := c.config()
+		c.AwaitEnd()
+		config := c.Config()
 		mounts = append(mounts, len(config["mounts"].([]any)))
-		if argv := config["process"].(map[string]any)["args"].([]any); len(argv) != len(c.spec.Process.Args)+2 {
+		if argv := config["process"].(map[string]any)["args"].([]any); len(argv) != len(c.Spec.Process.Args)+2 {
 			t.Errorf("program %q", argv)
 		}
 	}
@@ -285,24 +274,11 @@ func TestSecondRunOfABundle(t *testing.T) {
 	}
 }
 
-// config reads the bundle's config.json as it is now, without losing digits.
-func (c *container) config() map[string]any {
-	c.w.t.Helper()
-	f, err := os.Open(c.configPath())
-	must(c.w.t, err)
-	defer f.Close()
-	d := json.NewDecoder(f)
-	d.UseNumber()
-	var config map[string]any
-	must(c.w.t, d.Decode(&config))
-	return config
-}
-
 func TestUnknownFieldsAreKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container()
-	config := c.config()
+	w := node.New(t)
+	c := w.Container()
+	config := c.Config()
 	vendor := map[string]any{"x": []any{json.Number("9007199254740993"), "é <&>", nil}}
 	config["x-vendor"] = vendor
 	config["process"].(map[string]any)["x-vendor"] = vendor
@@ -310,12 +286,12 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 	config["mounts"].([]any)[0].(map[string]any)["x-vendor"] = vendor
 	config["annotations"] = map[string]any{"org.example/a": "b"}
 	text, err := json.Marshal(config)
-	must(t, err)
-	must(t, os.WriteFile(c.configPath(), text, 0))
-	must(t, os.Chmod(c.configPath(), 0o640))
-	c.create()
+	node.Must(t, err)
+	node.Must(t, os.WriteFile(c.ConfigPath(), text, 0))
+	node.Must(t, os.Chmod(c.ConfigPath(), 0o640))
+	c.Create()
 
-	after := c.config()
+	after := c.Config()
 	for where, at := range map[string]any{
 		"the root": after, "process": after["process"], "linux": after["linux"], "mounts[0]": after["mounts"].([]any)[0],
 	} {
@@ -326,8 +302,8 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 	if got := after["annotations"].(map[string]any)["org.example/a"]; got != "b" {
 		t.Errorf("annotation %v", got)
 	}
-	info, err := os.Stat(c.configPath())
-	must(t, err)
+	info, err := os.Stat(c.ConfigPath())
+	node.Must(t, err)
 	if info.Mode().Perm() != 0o640 {
 		t.Errorf("mode %o", info.Mode().Perm())
 	}
@@ -335,19 +311,19 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 
 func TestDefaultRoot(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.container()
-	w.root = "/run/runc"
-	c.begun = true
-	for _, args := range [][]string{{"create", "--bundle", c.bundle, c.id}, {"start", c.id}, {"exec", c.id, "true"}} {
-		if o := w.openshell(args...); o.status != 0 {
+	w := node.New(t)
+	c := w.Container()
+	w.Root = "/run/runc"
+	c.Begun = true
+	for _, args := range [][]string{{"create", "--bundle", c.Bundle, c.ID}, {"start", c.ID}, {"exec", c.ID, "true"}} {
+		if o := w.OpenShell(args...); o.Status != 0 {
 			t.Fatalf("%q: %s", args, o)
 		}
 	}
-	if !slices.Equal(w.sandboxes(), []string{c.sandboxID()}) {
-		t.Errorf("sandboxes %q", w.sandboxes())
+	if !slices.Equal(w.Sandboxes(), []string{c.SandboxID()}) {
+		t.Errorf("sandboxes %q", w.Sandboxes())
 	}
-	if o := w.openshell("delete", "-f", c.id); o.status != 0 || len(w.sandboxes()) > 0 {
-		t.Errorf("delete: %s, sandboxes %q", o, w.sandboxes())
+	if o := w.OpenShell("delete", "-f", c.ID); o.Status != 0 || len(w.Sandboxes()) > 0 {
+		t.Errorf("delete: %s, sandboxes %q", o, w.Sandboxes())
 	}
 }

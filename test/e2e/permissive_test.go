@@ -9,6 +9,7 @@ import (
 
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 // explicitProxy is where a client finds a proxy that is configured for one.
@@ -35,18 +36,18 @@ network_policies:
 // pair is a permissive container and its enforcing twin, with the same policy
 // text under names of their own, so that neither learns for the other.
 type pair struct {
-	*world
-	permissive, enforcing *container
+	*node.World
+	permissive, enforcing *node.Container
 }
 
 func newPair(t *testing.T, text string) pair {
 	t.Helper()
-	w := newWorld(t)
-	w.policy("lenient", text)
-	w.policy("strict", text)
+	w := node.New(t)
+	w.Policy("lenient", text)
+	w.Policy("strict", text)
 	return pair{w,
-		w.container(policy("lenient"), permissive).start(),
-		w.container(policy("strict")).start()}
+		w.Container(node.Policy("lenient"), node.Permissive).Start(),
+		w.Container(node.Policy("strict")).Start()}
 }
 
 // refusal is the body of a refused request.
@@ -60,7 +61,7 @@ type refusal struct {
 	} `json:"rule_missing"`
 }
 
-func refused(t *testing.T, r result, status int) refusal {
+func refused(t *testing.T, r node.Result, status int) refusal {
 	t.Helper()
 	if r.Status != status {
 		t.Fatalf("status %d (%s), want %d: %s", r.Status, r.Error, status, r.Body)
@@ -75,61 +76,46 @@ func refused(t *testing.T, r result, status int) refusal {
 	return body
 }
 
-func header(r result, name string) string {
+func header(r node.Result, name string) string {
 	return http.Header(r.Header).Get(name)
-}
-
-// worked fails unless the origin itself answered with 200.
-func worked(t *testing.T, r result) {
-	t.Helper()
-	if !r.OK || r.Status != http.StatusOK || !strings.Contains(r.Body, `"origin"`) {
-		t.Fatalf("%s: status %d, error %q, body %q: want the origin's 200", r.Target, r.Status, r.Error, r.Body)
-	}
-}
-
-func (w *world) unseen(origin string) {
-	w.t.Helper()
-	if seen := w.net.Saw(origin); len(seen) > 0 {
-		w.t.Errorf("%s was reached: %q", origin, seen)
-	}
 }
 
 func TestUnlistedHostBesideAListedOne(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, weatherOnly)
-	for _, c := range []*container{p.permissive, p.enforcing} {
-		worked(t, c.client("get", "https://"+fakenet.WeatherHost+"/listed"))
-		r := c.client("connect-proxy", explicitProxy, fakenet.WeatherHost+":443", "/listed")
+	for _, c := range []*node.Container{p.permissive, p.enforcing} {
+		node.Worked(t, c.Client("get", "https://"+fakenet.WeatherHost+"/listed"))
+		r := c.Client("connect-proxy", explicitProxy, fakenet.WeatherHost+":443", "/listed")
 		if r.Connect != http.StatusOK {
 			t.Errorf("CONNECT to a listed host: %d", r.Connect)
 		}
-		worked(t, r)
+		node.Worked(t, r)
 	}
 
-	r := p.enforcing.client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/tunnel")
+	r := p.enforcing.Client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/tunnel")
 	body := refused(t, r, http.StatusForbidden)
 	if body.Error != "policy_denied" || body.Detail != "CONNECT api.github.example:443 not permitted by policy" ||
 		body.Reason != "endpoint api.github.example:443 is not allowed by any policy" {
 		t.Errorf("refused CONNECT: %s", r.Body)
 	}
-	r = p.enforcing.client("get", "https://"+fakenet.GitHubHost+"/transparent")
+	r = p.enforcing.Client("get", "https://"+fakenet.GitHubHost+"/transparent")
 	if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" ||
 		body.Reason != "endpoint api.github.example:443 is not allowed by any policy" {
 		t.Errorf("refused transparent request: %s", r.Body)
 	}
-	p.unseen(fakenet.GitHubHost)
+	p.Unseen(fakenet.GitHubHost)
 
-	worked(t, p.permissive.client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/tunnel"))
-	worked(t, p.permissive.client("get", "https://"+fakenet.GitHubHost+"/transparent"))
-	if seen := p.net.Saw(fakenet.GitHubHost); !slices.Equal(seen, []string{"GET /tunnel", "GET /transparent"}) {
+	node.Worked(t, p.permissive.Client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/tunnel"))
+	node.Worked(t, p.permissive.Client("get", "https://"+fakenet.GitHubHost+"/transparent"))
+	if seen := p.Net.Saw(fakenet.GitHubHost); !slices.Equal(seen, []string{"GET /tunnel", "GET /transparent"}) {
 		t.Errorf("the unlisted host saw %q", seen)
 	}
 
-	eventually(t, patience, "the denials on record", func() bool { return len(p.denied(p.enforcing)) >= 2 })
-	eventually(t, patience, "the permissive allowances on record", func() bool {
-		return strings.Count(p.auditLog(p.permissive), fakenet.GitHubHost) >= 2
+	node.Eventually(t, node.Patience, "the denials on record", func() bool { return len(p.Denied(p.enforcing)) >= 2 })
+	node.Eventually(t, node.Patience, "the permissive allowances on record", func() bool {
+		return strings.Count(p.AuditLog(p.permissive), fakenet.GitHubHost) >= 2
 	})
-	for _, e := range p.events(p.permissive) {
+	for _, e := range p.Events(p.permissive) {
 		unlisted := e.Dst.Domain == fakenet.GitHubHost
 		if unlisted && (e.Action != "Allowed" || e.Disposition != "Logged" || e.Detail == "") {
 			t.Errorf("a permissive allowance is on record as %s/%s because %q", e.Action, e.Disposition, e.Detail)
@@ -138,7 +124,7 @@ func TestUnlistedHostBesideAListedOne(t *testing.T) {
 			t.Errorf("listed traffic is on record as %s/%s", e.Action, e.Disposition)
 		}
 	}
-	if denied := p.denied(p.enforcing); denied[0].Disposition != "Blocked" {
+	if denied := p.Denied(p.enforcing); denied[0].Disposition != "Blocked" {
 		t.Errorf("the enforcing twin's denials on record: %+v", denied)
 	}
 }
@@ -146,16 +132,16 @@ func TestUnlistedHostBesideAListedOne(t *testing.T) {
 func TestEmptyPolicy(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, noNetwork)
-	worked(t, p.permissive.client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/a"))
-	worked(t, p.permissive.client("get", "https://"+fakenet.WeatherHost+"/b"))
+	node.Worked(t, p.permissive.Client("connect-proxy", explicitProxy, fakenet.GitHubHost+":443", "/a"))
+	node.Worked(t, p.permissive.Client("get", "https://"+fakenet.WeatherHost+"/b"))
 
-	r := p.enforcing.client("connect-proxy", explicitProxy, fakenet.StreamHost+":443", "/a")
+	r := p.enforcing.Client("connect-proxy", explicitProxy, fakenet.StreamHost+":443", "/a")
 	if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" ||
 		body.Detail != "CONNECT stream.example:443 not permitted by policy" ||
 		body.Reason != "network connections not allowed by policy" {
 		t.Errorf("refused CONNECT: %s", r.Body)
 	}
-	p.unseen(fakenet.StreamHost)
+	p.Unseen(fakenet.StreamHost)
 }
 
 func TestInternalTargetsStayRefused(t *testing.T) {
@@ -164,10 +150,10 @@ func TestInternalTargetsStayRefused(t *testing.T) {
     endpoints: [{host: loopback.example, port: 80}, {host: metadata.example, port: 80}]
     binaries: [{path: /usr/bin/client}]
 `)
-	for _, c := range []*container{p.permissive, p.enforcing} {
+	for _, c := range []*node.Container{p.permissive, p.enforcing} {
 		for _, target := range []string{"127.0.0.1:80", "169.254.169.254:80", "[::1]:80", "[fd00:ec2::254]:80",
 			"10.45.0.10:80", "[::ffff:169.254.169.254]:80"} {
-			r := c.client("connect-proxy", "-plain", explicitProxy, target, "/")
+			r := c.Client("connect-proxy", "-plain", explicitProxy, target, "/")
 			body := refused(t, r, http.StatusForbidden)
 			if c == p.permissive && (body.Error != "ssrf_denied" || !strings.HasPrefix(body.Detail, "CONNECT ")) {
 				t.Errorf("permissive CONNECT %s: %s", target, r.Body)
@@ -175,7 +161,7 @@ func TestInternalTargetsStayRefused(t *testing.T) {
 		}
 		// A policy that names them does not help.
 		for _, host := range []string{fakenet.LoopbackHost, fakenet.MetadataHost} {
-			r := c.client("get", "http://"+host+"/")
+			r := c.Client("get", "http://"+host+"/")
 			if body := refused(t, r, http.StatusForbidden); body.Error != "ssrf_denied" {
 				t.Errorf("%s: %s", host, r.Body)
 			}
@@ -183,27 +169,27 @@ func TestInternalTargetsStayRefused(t *testing.T) {
 	}
 	for _, url := range []string{"http://169.254.169.254/latest", "http://10.45.0.10/", "http://[fd45:a::10]/",
 		"http://" + fakenet.GoogleMetadata + "/", "http://" + fakenet.MixedHost + "/", "http://" + fakenet.CNAMEPrivate + "/"} {
-		r := p.permissive.client("get", url)
+		r := p.permissive.Client("get", url)
 		if body := refused(t, r, http.StatusForbidden); body.Error != "ssrf_denied" {
 			t.Errorf("%s: %s", url, r.Body)
 		}
 	}
-	p.unseen("blocked")
-	p.unseen("loopback")
-	if list := p.settled("lenient"); len(list) > 0 {
-		t.Errorf("proposals to reach the inside: %q", subjects(list))
+	p.Unseen("blocked")
+	p.Unseen("loopback")
+	if list := p.Settled("lenient"); len(list) > 0 {
+		t.Errorf("proposals to reach the inside: %q", node.Subjects(list))
 	}
 }
 
 func TestProposalForAnUnlistedHost(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, weatherOnly)
-	if r := p.permissive.client("tcp", fakenet.EchoHost+":7", "hello"); r.Body != "hello" {
+	if r := p.permissive.Client("tcp", fakenet.EchoHost+":7", "hello"); r.Body != "hello" {
 		t.Fatalf("permissive: %+v", r)
 	}
-	proposal := p.proposalFor("lenient", fakenet.EchoHost)
+	proposal := p.ProposalFor("lenient", fakenet.EchoHost)
 	e := proposal.Rule.Endpoints[0]
-	if proposal.Status != learn.StatusPending || proposal.Kind != learn.KindNetwork || proposal.Binary != clientPath ||
+	if proposal.Status != learn.StatusPending || proposal.Kind != learn.KindNetwork || proposal.Binary != node.ClientPath ||
 		len(proposal.BinarySHA256) != 64 || !slices.Equal(e.Ports, []uint16{7}) || e.Protocol != "" || len(e.Rules) > 0 ||
 		proposal.Provenance.Mode != learn.ModePermissive {
 		t.Errorf("proposal %+v", proposal)
@@ -212,13 +198,13 @@ func TestProposalForAnUnlistedHost(t *testing.T) {
 		t.Errorf("evidence %+v", proposal.Evidence)
 	}
 
-	if r := p.enforcing.client("tcp", "-t", "5s", fakenet.EchoHost+":7", "hello"); r.OK {
+	if r := p.enforcing.Client("tcp", "-t", "5s", fakenet.EchoHost+":7", "hello"); r.OK {
 		t.Fatalf("enforcing: %+v", r)
 	}
-	if seen := p.net.Saw(fakenet.EchoHost); len(seen) != 1 {
+	if seen := p.Net.Saw(fakenet.EchoHost); len(seen) != 1 {
 		t.Errorf("the host saw %q, want one permissive connection", seen)
 	}
-	if strict := p.proposalFor("strict", fakenet.EchoHost); strict.Provenance.Mode != learn.ModeEnforcing {
+	if strict := p.ProposalFor("strict", fakenet.EchoHost); strict.Provenance.Mode != learn.ModeEnforcing {
 		t.Errorf("a denial in enforcing mode became %+v", strict)
 	}
 }
@@ -234,17 +220,17 @@ func addressesOf(host string) []string {
 func TestForwardProxy(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, weatherOnly)
-	r := p.permissive.client("forward-proxy", explicitProxy, "http://"+fakenet.WebHost+"/get")
-	worked(t, r)
-	if seen := p.net.Saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /get"}) {
+	r := p.permissive.Client("forward-proxy", explicitProxy, "http://"+fakenet.WebHost+"/get")
+	node.Worked(t, r)
+	if seen := p.Net.Saw(fakenet.WebHost); !slices.Equal(seen, []string{"GET /get"}) {
 		t.Errorf("the origin saw %q", seen)
 	}
-	r = p.enforcing.client("forward-proxy", explicitProxy, "http://"+fakenet.WebHost+"/get")
+	r = p.enforcing.Client("forward-proxy", explicitProxy, "http://"+fakenet.WebHost+"/get")
 	if body := refused(t, r, http.StatusForbidden); body.Error != "policy_denied" ||
 		body.Detail != "GET web.example:80/get not permitted by policy" {
 		t.Errorf("refused forward request: %s", r.Body)
 	}
-	if seen := p.net.Saw(fakenet.WebHost); len(seen) != 1 {
+	if seen := p.Net.Saw(fakenet.WebHost); len(seen) != 1 {
 		t.Errorf("the origin saw %q", seen)
 	}
 }
@@ -253,33 +239,33 @@ func TestPostToAReadOnlyEndpoint(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, readOnlyAPI)
 	post := []string{"get", "-X", "POST", "-d", "{}", "https://" + fakenet.WeatherHost + "/v1/messages"}
-	worked(t, p.permissive.client(post...))
-	if seen := p.net.Saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages"}) {
+	node.Worked(t, p.permissive.Client(post...))
+	if seen := p.Net.Saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages"}) {
 		t.Fatalf("the origin saw %q", seen)
 	}
-	proposal := p.proposalFor("lenient", fakenet.WeatherHost)
+	proposal := p.ProposalFor("lenient", fakenet.WeatherHost)
 	e := proposal.Rule.Endpoints[0]
-	if e.Protocol != "rest" || e.Enforcement != "enforce" || !slices.Equal(allows(proposal), []string{"POST /v1/messages"}) {
+	if e.Protocol != "rest" || e.Enforcement != "enforce" || !slices.Equal(node.Allows(proposal), []string{"POST /v1/messages"}) {
 		t.Errorf("proposal %+v", proposal.Rule)
 	}
 
-	r := p.enforcing.client(post...)
+	r := p.enforcing.Client(post...)
 	body := refused(t, r, http.StatusForbidden)
 	if got := header(r, "X-OpenShell-Policy"); got != "weather_api" {
 		t.Errorf("X-OpenShell-Policy: %q", got)
 	}
 	want := refusal{Error: "policy_denied", Policy: "weather_api", Rule: "POST /v1/messages", Layer: "l7", Protocol: "rest",
-		Method: "POST", Path: "/v1/messages", Host: fakenet.WeatherHost, Port: 443, Binary: clientPath,
+		Method: "POST", Path: "/v1/messages", Host: fakenet.WeatherHost, Port: 443, Binary: node.ClientPath,
 		Detail: body.Detail, Reason: body.Reason, RuleMissing: body.RuleMissing}
 	if body != want || body.Detail == "" {
 		t.Errorf("refused: %s", r.Body)
 	}
 	if m := body.RuleMissing; m.Type != "rest_allow" || m.Layer != "l7" || m.Method != "POST" || m.Path != "/v1/messages" ||
-		m.Host != fakenet.WeatherHost || m.Port != 443 || m.Binary != clientPath {
+		m.Host != fakenet.WeatherHost || m.Port != 443 || m.Binary != node.ClientPath {
 		t.Errorf("rule_missing: %s", r.Body)
 	}
-	worked(t, p.enforcing.client("get", "https://"+fakenet.WeatherHost+"/v1/messages"))
-	if seen := p.net.Saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages", "GET /v1/messages"}) {
+	node.Worked(t, p.enforcing.Client("get", "https://"+fakenet.WeatherHost+"/v1/messages"))
+	if seen := p.Net.Saw(fakenet.WeatherHost); !slices.Equal(seen, []string{"POST /v1/messages", "GET /v1/messages"}) {
 		t.Errorf("the origin saw %q", seen)
 	}
 }
@@ -288,19 +274,19 @@ func TestOnlyWhatIsMissingIsProposed(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, readOnlyAPI)
 	for range 3 {
-		worked(t, p.permissive.client("get", "https://"+fakenet.WeatherHost+"/allowed"))
+		node.Worked(t, p.permissive.Client("get", "https://"+fakenet.WeatherHost+"/allowed"))
 	}
-	worked(t, p.permissive.client("get", "https://"+fakenet.GitHubHost+"/repos"))
-	p.proposalFor("lenient", fakenet.GitHubHost)
-	if got, want := subjects(p.settled("lenient")), []string{clientPath + " api.github.example:443"}; !slices.Equal(got, want) {
+	node.Worked(t, p.permissive.Client("get", "https://"+fakenet.GitHubHost+"/repos"))
+	p.ProposalFor("lenient", fakenet.GitHubHost)
+	if got, want := node.Subjects(p.Settled("lenient")), []string{node.ClientPath + " api.github.example:443"}; !slices.Equal(got, want) {
 		t.Errorf("proposals %q, want %q", got, want)
 	}
 
-	worked(t, p.enforcing.client("get", "https://"+fakenet.WeatherHost+"/allowed"))
-	if denied := p.denied(p.enforcing); len(denied) > 0 {
+	node.Worked(t, p.enforcing.Client("get", "https://"+fakenet.WeatherHost+"/allowed"))
+	if denied := p.Denied(p.enforcing); len(denied) > 0 {
 		t.Errorf("denials of allowed traffic: %+v", denied)
 	}
-	if list := p.settled("strict"); len(list) > 0 {
-		t.Errorf("proposals for allowed traffic: %q", subjects(list))
+	if list := p.Settled("strict"); len(list) > 0 {
+		t.Errorf("proposals for allowed traffic: %q", node.Subjects(list))
 	}
 }

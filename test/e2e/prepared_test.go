@@ -7,54 +7,25 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/nftables"
-
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
-
-// apart makes openshell run in another network than the one that the fake
-// internet is reached from, as where an engine prepares a namespace for each
-// container: the fake internet is then only for those that name it.
-func (w *world) apart() *world {
-	w.elsewhere = true
-	return w
-}
-
-// tables lists the nftables tables of the namespace that do runs in.
-func tables(t *testing.T, do func(func() error) error) []string {
-	t.Helper()
-	var names []string
-	must(t, do(func() error {
-		conn, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		list, err := conn.ListTables()
-		for _, table := range list {
-			names = append(names, table.Name)
-		}
-		return err
-	}))
-	return names
-}
-
-func here(f func() error) error { return f() }
 
 func TestPreparedNamespace(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t).apart()
-	w.policy("web", webOnly)
-	c := w.container(netnsPath(w.net), policy("web")).start()
-	worked(t, c.client("get", "http://"+fakenet.WebHost+"/prepared"))
-	refused(t, c.client("get", "http://"+fakenet.GitHubHost+"/prepared"), http.StatusForbidden)
-	for _, r := range w.net.Requests() {
+	w := node.New(t).Apart()
+	w.Policy("web", webOnly)
+	c := w.Container(node.NetnsPath(w.Net), node.Policy("web")).Start()
+	node.Worked(t, c.Client("get", "http://"+fakenet.WebHost+"/prepared"))
+	refused(t, c.Client("get", "http://"+fakenet.GitHubHost+"/prepared"), http.StatusForbidden)
+	for _, r := range w.Net.Requests() {
 		host, _, err := net.SplitHostPort(r.Remote)
-		must(t, err)
+		node.Must(t, err)
 		if own := fakenet.OuterAddrs(); host != own[0].String() && host != own[1].String() {
 			t.Errorf("a request came from %s, not from the prepared namespace", r.Remote)
 		}
 	}
-	links := c.client("links")
+	links := c.Client("links")
 	if !slices.Equal(links.Names, []string{"lo"}) {
 		t.Errorf("devices %q", links.Names)
 	}
@@ -63,38 +34,38 @@ func TestPreparedNamespace(t *testing.T) {
 			t.Errorf("the container's address %s is not on lo: %+v", own, links.Fields)
 		}
 	}
-	if got := tables(t, here); slices.Contains(got, "openshell") {
+	if got := node.Tables(t, node.Here); slices.Contains(got, "openshell") {
 		t.Errorf("rules of a sandbox are in the engine's own network: %q", got)
 	}
 }
 
 func TestContainersOfOneNamespaceShareASandbox(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t).apart()
-	w.policy("pod", webOnly)
-	first := w.container(netnsPath(w.net), policy("pod"), args(clientPath, "listen", "127.0.0.1:9000")).start()
-	second := w.container(netnsPath(w.net)).start()
-	if got := w.sandboxes(); !slices.Equal(got, []string{first.sandboxID()}) {
+	w := node.New(t).Apart()
+	w.Policy("pod", webOnly)
+	first := w.Container(node.NetnsPath(w.Net), node.Policy("pod"), node.Args(node.ClientPath, "listen", "127.0.0.1:9000")).Start()
+	second := w.Container(node.NetnsPath(w.Net)).Start()
+	if got := w.Sandboxes(); !slices.Equal(got, []string{first.SandboxID()}) {
 		t.Fatalf("sandboxes %q", got)
 	}
-	eventually(t, patience, "the listener", func() bool { return strings.Contains(first.output(), "listening") })
-	if r := second.client("tcp", "127.0.0.1:9000", "hello"); r.Body != "hello" {
+	node.Eventually(t, node.Patience, "the listener", func() bool { return strings.Contains(first.Output(), "listening") })
+	if r := second.Client("tcp", "127.0.0.1:9000", "hello"); r.Body != "hello" {
 		t.Errorf("loopback: %+v", r)
 	}
 
-	other := w.container(netnsPath(w.net), policy("other"))
-	if o := other.run(); o.status != 1 || !strings.Contains(o.stderr, "openshell.ai/policy") {
+	other := w.Container(node.NetnsPath(w.Net), node.Policy("other"))
+	if o := other.Run(); o.Status != 1 || !strings.Contains(o.Stderr, "openshell.ai/policy") {
 		t.Errorf("a container that changes the pod's policy: %s", o)
 	}
-	loud := w.container(netnsPath(w.net), permissive)
-	if o := loud.run(); o.status != 1 || !strings.Contains(o.stderr, "openshell.ai/permissive") {
+	loud := w.Container(node.NetnsPath(w.Net), node.Permissive)
+	if o := loud.Run(); o.Status != 1 || !strings.Contains(o.Stderr, "openshell.ai/permissive") {
 		t.Errorf("a container that makes the pod permissive: %s", o)
 	}
 
-	first.delete()
-	worked(t, second.client("get", "http://"+fakenet.WebHost+"/still"))
-	second.delete()
-	if len(w.sandboxes()) > 0 {
-		t.Errorf("sandboxes after the last container: %q", w.sandboxes())
+	first.Delete()
+	node.Worked(t, second.Client("get", "http://"+fakenet.WebHost+"/still"))
+	second.Delete()
+	if len(w.Sandboxes()) > 0 {
+		t.Errorf("sandboxes after the last container: %q", w.Sandboxes())
 	}
 }

@@ -8,13 +8,14 @@ import (
 
 	rules "openshell.ai/openshell/policy"
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
 
 // declared allows a little of each protocol.
 const declared = `version: 1
 network_policies:
   declared:
-    binaries: [{path: ` + clientPath + `}]
+    binaries: [{path: ` + node.ClientPath + `}]
     endpoints:
       - {host: api.github.example, port: 443, path: /graphql, protocol: graphql, enforcement: enforce,
          rules: [{allow: {operation_type: query, fields: [viewer]}}]}
@@ -75,8 +76,8 @@ func TestDeclaredProtocols(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, declared)
 	for _, tt := range protocolCases {
-		p.net.Reset()
-		r := p.enforcing.client(tt.argv...)
+		p.Net.Reset()
+		r := p.enforcing.Client(tt.argv...)
 		if tt.allowed {
 			if r.Status != http.StatusOK {
 				t.Errorf("%s, enforcing: %d %s", tt.name, r.Status, r.Body)
@@ -86,53 +87,53 @@ func TestDeclaredProtocols(t *testing.T) {
 			if body.Protocol != tt.protocol || body.Error != "policy_denied" {
 				t.Errorf("%s: %s", tt.name, r.Body)
 			}
-			p.unseen(fakenet.GitHubHost)
+			p.Unseen(fakenet.GitHubHost)
 		}
-		if r := p.permissive.client(tt.argv...); r.Status != http.StatusOK {
+		if r := p.permissive.Client(tt.argv...); r.Status != http.StatusOK {
 			t.Errorf("%s, permissive: %d %s", tt.name, r.Status, r.Body)
 		}
 	}
 	// What cannot be read is refused in both modes.
-	for _, c := range []*container{p.enforcing, p.permissive} {
+	for _, c := range []*node.Container{p.enforcing, p.permissive} {
 		for url, body := range map[string]string{
 			graphQL: `{"query":"{viewer"}`,
 			rpc:     `{"jsonrpc":"2.0","id":1,"method":"eth_call","method":"eth_sign"}`,
 			mcp:     `{"jsonrpc":`,
 		} {
-			p.net.Reset()
-			refused(t, c.client(post(url, body)...), http.StatusBadRequest)
-			p.unseen(fakenet.GitHubHost)
+			p.Net.Reset()
+			refused(t, c.Client(post(url, body)...), http.StatusBadRequest)
+			p.Unseen(fakenet.GitHubHost)
 		}
 	}
 }
 
 func TestLearnsExactlyWhatWasMissing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.policy("declared", declared)
+	w := node.New(t)
+	w.Policy("declared", declared)
 	sender := []string{"ws", "ws://" + fakenet.WebHost + "/ws", "hello"}
-	first := w.container(policy("declared"), permissive).start()
+	first := w.Container(node.Policy("declared"), node.Permissive).Start()
 	for _, tt := range protocolCases {
-		if r := first.client(tt.argv...); r.Status != http.StatusOK {
+		if r := first.Client(tt.argv...); r.Status != http.StatusOK {
 			t.Errorf("%s: %d %s", tt.name, r.Status, r.Body)
 		}
 	}
-	if r := first.client(sender...); !r.OK || !slices.Equal(r.Messages, []string{"hello"}) {
+	if r := first.Client(sender...); !r.OK || !slices.Equal(r.Messages, []string{"hello"}) {
 		t.Errorf("a message: %+v", r)
 	}
-	first.delete()
-	w.operate("approve", "declared", "--all")
+	first.Delete()
+	w.Operate("approve", "declared", "--all")
 
-	second := w.container(policy("declared")).start()
+	second := w.Container(node.Policy("declared")).Start()
 	for _, tt := range protocolCases {
-		if r := second.client(tt.argv...); r.Status != http.StatusOK {
+		if r := second.Client(tt.argv...); r.Status != http.StatusOK {
 			t.Errorf("%s, approved: %d %s", tt.name, r.Status, r.Body)
 		}
 	}
-	if r := second.client(sender...); !r.OK {
+	if r := second.Client(sender...); !r.OK {
 		t.Errorf("a message, approved: %+v", r)
 	}
-	if denied := w.denied(second); len(denied) > 0 {
+	if denied := w.Denied(second); len(denied) > 0 {
 		t.Errorf("denials: %+v", denied)
 	}
 	for what, argv := range map[string][]string{
@@ -142,7 +143,7 @@ func TestLearnsExactlyWhatWasMissing(t *testing.T) {
 		"another tool":   post(mcp, tool("rm")),
 		"REST there":     {"get", "https://" + fakenet.GitHubHost + "/user"},
 	} {
-		refused(t, second.client(argv...), http.StatusForbidden)
+		refused(t, second.Client(argv...), http.StatusForbidden)
 		if t.Failed() {
 			t.Fatal(what)
 		}
@@ -162,18 +163,18 @@ func TestWebSocketMessages(t *testing.T) {
 			return append(argv, texts...)
 		}
 		long := strings.Repeat("openshell ", 3_000)
-		if r := p.enforcing.client(ws(open, "one", "two", long)...); !r.OK || len(r.Messages) != 3 || r.Messages[2] != long {
+		if r := p.enforcing.Client(ws(open, "one", "two", long)...); !r.OK || len(r.Messages) != 3 || r.Messages[2] != long {
 			t.Errorf("messages that a rule allows: %d, %s", len(r.Messages), r.Error)
 		}
-		p.net.Reset()
-		if r := p.enforcing.client(ws(silent, "one")...); r.Status != http.StatusSwitchingProtocols || r.Close != 1008 || len(r.Messages) > 0 {
+		p.Net.Reset()
+		if r := p.enforcing.Client(ws(silent, "one")...); r.Status != http.StatusSwitchingProtocols || r.Close != 1008 || len(r.Messages) > 0 {
 			t.Errorf("a message that no rule allows: %+v", r)
 		}
-		if r := p.permissive.client(ws(silent, "one")...); !r.OK {
+		if r := p.permissive.Client(ws(silent, "one")...); !r.OK {
 			t.Errorf("permissive: %+v", r)
 		}
 	}
-	if r := p.enforcing.client("ws", "ws://"+fakenet.WebHost+"/other", "x"); r.Status != http.StatusForbidden {
+	if r := p.enforcing.Client("ws", "ws://"+fakenet.WebHost+"/other", "x"); r.Status != http.StatusForbidden {
 		t.Errorf("another path: %+v", r)
 	}
 
@@ -183,10 +184,10 @@ func TestWebSocketMessages(t *testing.T) {
 		return []string{"ws", "-p", "graphql-transport-ws", url, `{"type":"connection_init"}`,
 			`{"id":"1","type":"subscribe","payload":{"query":"` + query + `"}}`}
 	}
-	if r := p.enforcing.client(subscribe("subscription{news{title}}")...); !r.OK || len(r.Messages) != 2 {
+	if r := p.enforcing.Client(subscribe("subscription{news{title}}")...); !r.OK || len(r.Messages) != 2 {
 		t.Errorf("subscription: %+v", r)
 	}
-	if r := p.enforcing.client(subscribe("subscription{secrets{value}}")...); r.OK || r.Close != 1008 || len(r.Messages) != 1 {
+	if r := p.enforcing.Client(subscribe("subscription{secrets{value}}")...); r.OK || r.Close != 1008 || len(r.Messages) != 1 {
 		t.Errorf("another subscription: %+v", r)
 	}
 }
@@ -197,47 +198,47 @@ func TestGRPCIsDecidedByMethod(t *testing.T) {
 	grpc := func(method string) []string {
 		return []string{"grpc", fakenet.StreamHost + ":443", method, "one", "two", "three"}
 	}
-	if r := p.enforcing.client(grpc("/svc/Echo")...); !r.OK || !slices.Equal(r.Messages, []string{"one", "two", "three"}) {
+	if r := p.enforcing.Client(grpc("/svc/Echo")...); !r.OK || !slices.Equal(r.Messages, []string{"one", "two", "three"}) {
 		t.Errorf("a stream both ways: %+v", r)
 	}
-	p.net.Reset()
-	if r := p.enforcing.client(grpc("/svc/Delete")...); r.OK || !strings.Contains(r.Error, "PermissionDenied") {
+	p.Net.Reset()
+	if r := p.enforcing.Client(grpc("/svc/Delete")...); r.OK || !strings.Contains(r.Error, "PermissionDenied") {
 		t.Errorf("another method: %+v", r)
 	}
-	p.unseen(fakenet.StreamHost)
+	p.Unseen(fakenet.StreamHost)
 	for _, argv := range [][]string{grpc("/svc/Delete"), {"grpc", "-plain", fakenet.WebHost + ":80", "/svc/Echo", "x"}} {
-		if r := p.permissive.client(argv...); !r.OK {
+		if r := p.permissive.Client(argv...); !r.OK {
 			t.Errorf("permissive: %+v", r)
 		}
 	}
-	if got := allows(p.proposalFor("lenient", fakenet.StreamHost)); !slices.Equal(got, []string{"POST /svc/Delete"}) {
+	if got := node.Allows(p.ProposalFor("lenient", fakenet.StreamHost)); !slices.Equal(got, []string{"POST /svc/Delete"}) {
 		t.Errorf("learned %q", got)
 	}
 }
 
 func TestUDPIsLearnedAndAllowed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.policy("udp", noNetwork)
+	w := node.New(t)
+	w.Policy("udp", noNetwork)
 	ask := []string{"udp", "-t", "30s", fakenet.EchoHost + ":7", "hello"}
-	first := w.container(policy("udp"), permissive).start()
-	if r := first.client(ask...); r.Body != "hello" {
+	first := w.Container(node.Policy("udp"), node.Permissive).Start()
+	if r := first.Client(ask...); r.Body != "hello" {
 		t.Errorf("permissive: %+v", r)
 	}
-	p := w.proposalFor("udp", fakenet.EchoHost)
+	p := w.ProposalFor("udp", fakenet.EchoHost)
 	if e := p.Rule.Endpoints[0]; e.Protocol != rules.ProtocolUDP || e.Ports[0] != 7 {
 		t.Errorf("learned %+v", e)
 	}
-	first.delete()
-	second := w.container(policy("udp")).start()
-	if r := second.client(ask...); r.OK || !strings.Contains(r.Error, "connection refused") {
+	first.Delete()
+	second := w.Container(node.Policy("udp")).Start()
+	if r := second.Client(ask...); r.OK || !strings.Contains(r.Error, "connection refused") {
 		t.Errorf("enforcing: %+v", r)
 	}
-	w.operate("approve", "udp", p.ID)
-	if r := second.client(ask...); r.Body != "hello" {
+	w.Operate("approve", "udp", p.ID)
+	if r := second.Client(ask...); r.Body != "hello" {
 		t.Errorf("approved: %+v", r)
 	}
-	if r := second.client("tcp", "-t", "5s", fakenet.EchoHost+":7", "hello"); r.OK {
+	if r := second.Client("tcp", "-t", "5s", fakenet.EchoHost+":7", "hello"); r.OK {
 		t.Errorf("TCP to the same port: %+v", r)
 	}
 }

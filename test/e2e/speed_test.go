@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"openshell.ai/openshell/test/node"
 )
 
 // speedVariable asks for the comparison with a container without a sandbox, and
@@ -24,7 +25,7 @@ type load struct {
 }
 
 func (l load) argv(addr string) []string {
-	return []string{clientPath, "load", "-n", strconv.Itoa(l.count), "-c", strconv.Itoa(l.atOnce), addr}
+	return []string{node.ClientPath, "load", "-n", strconv.Itoa(l.count), "-c", strconv.Itoa(l.atOnce), addr}
 }
 
 // TestSpeed compares connections that are passed on unseen with those of the same
@@ -36,8 +37,8 @@ func TestSpeed(t *testing.T) {
 		t.Skipf("%s is not set to a number of runs", speedVariable)
 	}
 	const host = "45.64.99.1"
-	w := newWorld(t, map[string]any{"audit": map[string]any{"ocsf": true}}).apart()
-	w.policy("speed", fmt.Sprintf("version: 1\nnetwork_policies:\n  origin: {endpoints: [{host: %s, ports: [9001, 9002, 9003]}]}\n", host))
+	w := node.New(t, map[string]any{"audit": map[string]any{"ocsf": true}}).Apart()
+	w.Policy("speed", fmt.Sprintf("version: 1\nnetwork_policies:\n  origin: {endpoints: [{host: %s, ports: [9001, 9002, 9003]}]}\n", host))
 	for _, l := range []struct {
 		port int
 		load
@@ -50,8 +51,8 @@ func TestSpeed(t *testing.T) {
 		speak(t, w, addr, l.size)
 		var plain, boxed []time.Duration
 		for range runs {
-			plain = append(plain, w.timed(l.load, addr, (*container).runPlain))
-			boxed = append(boxed, w.timed(l.load, addr, (*container).run, policy("speed")))
+			plain = append(plain, timed(w, l.load, addr, (*node.Container).RunPlain))
+			boxed = append(boxed, timed(w, l.load, addr, (*node.Container).Run, node.Policy("speed")))
 		}
 		p, b := slices.Min(plain), slices.Min(boxed)
 		what := fmt.Sprintf("%.2f and %.2f Gbit/s", gbit(l.load, p), gbit(l.load, b))
@@ -66,31 +67,22 @@ func gbit(l load, d time.Duration) float64 { return float64(l.size*l.count) * 8 
 func rate(l load, d time.Duration) float64 { return float64(l.count) / d.Seconds() }
 
 // timed runs a load in a new container and returns how long the client took.
-func (w *world) timed(l load, addr string, run func(*container) outcome, edits ...edit) time.Duration {
-	w.t.Helper()
-	c := w.container(append(edits, netnsPath(w.net), args(l.argv(addr)...))...)
+func timed(w *node.World, l load, addr string, run func(*node.Container) node.Outcome, edits ...node.Edit) time.Duration {
+	w.T.Helper()
+	c := w.Container(append(edits, node.NetnsPath(w.Net), node.Args(l.argv(addr)...))...)
 	o := run(c)
-	r := o.results(c)[0]
-	if o.status != 0 || r.Bytes != int64(l.size*l.count) {
-		w.t.Fatalf("%s: %s", l.name, o)
+	r := o.Results(c)[0]
+	if o.Status != 0 || r.Bytes != int64(l.size*l.count) {
+		w.T.Fatalf("%s: %s", l.name, o)
 	}
 	return time.Duration(max(r.Millis, 1)) * time.Millisecond
 }
 
-// runPlain runs the container without openshell.
-func (c *container) runPlain() outcome {
-	c.w.t.Helper()
-	cmd := exec.Command("runc", "--root", c.w.root+"-plain", "run", "--bundle", c.bundle, c.id)
-	cmd.Stdout, cmd.Stderr = c.w.capture("stdout"), c.w.capture("stderr")
-	c.w.launch(cmd)
-	return c.w.finish(cmd)
-}
-
 // speak serves an address of the internet with size bytes for each connection.
-func speak(t *testing.T, w *world, addr string, size int) {
+func speak(t *testing.T, w *node.World, addr string, size int) {
 	t.Helper()
 	var l net.Listener
-	must(t, w.net.DoInternet(func() (err error) {
+	node.Must(t, w.Net.DoInternet(func() (err error) {
 		l, err = net.Listen("tcp", addr)
 		return err
 	}))

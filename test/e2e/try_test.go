@@ -12,73 +12,62 @@ import (
 
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/test/fakenet"
+	"openshell.ai/openshell/test/node"
 )
-
-// tryDir is where commands are tried.
-func (w *world) tryDir() string { return filepath.Join(w.dir, "work") }
-
-// try runs a command of the host in a sandbox.
-func (w *world) try(args ...string) outcome {
-	w.t.Helper()
-	cmd := w.command(append([]string{"try"}, args...)...)
-	cmd.Dir = w.tryDir()
-	w.launch(cmd)
-	return w.finish(cmd)
-}
 
 // Not parallel: what is left is counted on the whole machine.
 func TestTry(t *testing.T) {
-	w := newWorld(t)
-	w.policy("tried", noNetwork)
-	must(t, os.Mkdir(w.tryDir(), 0o755))
-	client := filepath.Join(w.tryDir(), "client")
-	must(t, copyFile(binaries.client, client))
+	w := node.New(t)
+	w.Policy("tried", noNetwork)
+	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
+	client := filepath.Join(w.TryDir(), "client")
+	node.Must(t, node.CopyFile(node.HostClient(), client))
 	url := "https://" + fakenet.WeatherHost + "/forecast"
-	reader := &container{w: w}
+	reader := &node.Container{World: w}
 
-	w.try("--policy", "tried", "--permissive", "--", "/bin/true") // makes the directories that stay
-	before := snap(t, w.runDir)
-	o := w.try("--policy", "tried", "--permissive", "--bind", "--", client, "get", url)
-	if o.status != 0 {
+	w.Try("--policy", "tried", "--permissive", "--", "/bin/true") // makes the directories that stay
+	before := node.Snap(t, w.RunDir)
+	o := w.Try("--policy", "tried", "--permissive", "--bind", "--", client, "get", url)
+	if o.Status != 0 {
 		t.Fatal(o)
 	}
-	worked(t, o.results(reader)[0])
+	node.Worked(t, o.Results(reader)[0])
 	// What it learned is on disk when it is over.
-	list := w.proposals("tried")
+	list := w.Proposals("tried")
 	if len(list) != 1 || list[0].Binary != client || list[0].Status != learn.StatusPending {
 		t.Fatalf("proposals %+v", list)
 	}
 
-	o = w.try("--policy", "tried", "--bind", "--", client, "get", url)
-	refused(t, o.results(reader)[0], http.StatusForbidden)
-	w.operate("approve", "tried", "--all")
-	worked(t, w.try("--policy", "tried", "--bind", "--", client, "get", url).results(reader)[0])
+	o = w.Try("--policy", "tried", "--bind", "--", client, "get", url)
+	refused(t, o.Results(reader)[0], http.StatusForbidden)
+	w.Operate("approve", "tried", "--all")
+	node.Worked(t, w.Try("--policy", "tried", "--bind", "--", client, "get", url).Results(reader)[0])
 
 	// Only what is written below the working directory is real.
-	away := filepath.Join(w.dir, "away")
-	o = w.try("--policy", "tried", "--permissive", "--bind", "--", "/bin/sh", "-c", "echo a > here; echo b > "+away+"; cat "+away+"; exit 7")
-	if o.status != 7 || !strings.HasSuffix(o.stdout, "b\n") {
+	away := filepath.Join(w.Dir, "away")
+	o = w.Try("--policy", "tried", "--permissive", "--bind", "--", "/bin/sh", "-c", "echo a > here; echo b > "+away+"; cat "+away+"; exit 7")
+	if o.Status != 7 || !strings.HasSuffix(o.Stdout, "b\n") {
 		t.Errorf("a command that writes: %s", o)
 	}
-	if _, err := os.Stat(filepath.Join(w.tryDir(), "here")); err != nil {
+	if _, err := os.Stat(filepath.Join(w.TryDir(), "here")); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(away); !os.IsNotExist(err) {
 		t.Errorf("a file outside of the working directory: %v", err)
 	}
-	if o := w.try("--policy", "tried", "--", "/bin/no-such-program"); o.status != 125 || !strings.Contains(o.stderr, "no such file") {
+	if o := w.Try("--policy", "tried", "--", "/bin/no-such-program"); o.Status != 125 || !strings.Contains(o.Stderr, "no such file") {
 		t.Errorf("a command that does not exist: %s", o)
 	}
-	nothingLeft(t, "trying", before, w.runDir)
+	node.NothingLeft(t, "trying", before, w.RunDir)
 }
 
 // Not parallel: the ports are the network's.
 func TestTryPublishes(t *testing.T) {
-	w := newWorld(t)
-	w.policy("tried", noNetwork)
-	must(t, os.Mkdir(w.tryDir(), 0o755))
-	client := filepath.Join(w.tryDir(), "client")
-	must(t, copyFile(binaries.client, client))
+	w := node.New(t)
+	w.Policy("tried", noNetwork)
+	node.Must(t, os.Mkdir(w.TryDir(), 0o755))
+	client := filepath.Join(w.TryDir(), "client")
+	node.Must(t, node.CopyFile(node.HostClient(), client))
 	for _, tt := range []struct{ name, network, publish, at, listen, udp string }{
 		{"TCP", "tcp", "18080:80", "127.0.0.1:18080", "127.0.0.1:80", ""},
 		{"TCP over IPv6", "tcp", "[::1]:18081:81", "[::1]:18081", "[::1]:81", ""},
@@ -92,40 +81,40 @@ func TestTryPublishes(t *testing.T) {
 			} else {
 				args = append(args, "-n", "1")
 			}
-			server := w.command(append(args, tt.listen)...)
-			server.Dir = w.tryDir()
-			w.launch(server)
-			eventually(t, patience, "the server listens", func() bool { return strings.Contains(textOf(server.Stdout), "listening") })
+			server := w.Command(append(args, tt.listen)...)
+			server.Dir = w.TryDir()
+			w.Launch(server)
+			node.Eventually(t, node.Patience, "the server listens", func() bool { return strings.Contains(node.TextOf(server.Stdout), "listening") })
 
-			again := w.try("--policy", "tried", "--publish", tt.publish, "--", "/bin/true")
-			if again.status == 0 || strings.Count(strings.TrimSpace(again.stderr), "\n") > 0 || !strings.Contains(again.stderr, "is in use by another program") {
+			again := w.Try("--policy", "tried", "--publish", tt.publish, "--", "/bin/true")
+			if again.Status == 0 || strings.Count(strings.TrimSpace(again.Stderr), "\n") > 0 || !strings.Contains(again.Stderr, "is in use by another program") {
 				t.Errorf("a port in use: %s", again)
 			}
 
 			var c net.Conn
-			must(t, w.net.Do(func() (err error) {
+			node.Must(t, w.Net.Do(func() (err error) {
 				c, err = net.Dial(tt.network, tt.at)
 				return err
 			}))
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
+			c.SetDeadline(time.Now().Add(node.Patience))
 			_, err := c.Write([]byte("knock"))
-			must(t, err)
+			node.Must(t, err)
 			answer := make([]byte, 5)
 			if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "knock" {
 				t.Errorf("answer %q, %v", answer, err)
 			}
 			if tt.udp != "" {
 				_, err := c.Write([]byte("leave"))
-				must(t, err)
+				node.Must(t, err)
 			}
 			c.Close()
-			if o := w.finish(server); o.status != 0 {
+			if o := w.Finish(server); o.Status != 0 {
 				t.Error(o)
 			}
 		})
 	}
-	if o := w.try("--publish", "80", "--", "/bin/true"); o.status != 125 || !strings.Contains(o.stderr, "HOSTPORT:PORT") {
+	if o := w.Try("--publish", "80", "--", "/bin/true"); o.Status != 125 || !strings.Contains(o.Stderr, "HOSTPORT:PORT") {
 		t.Errorf("a malformed port: %s", o)
 	}
 }

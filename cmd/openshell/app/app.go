@@ -41,8 +41,8 @@ func isVersion(arg string) bool {
 
 // runOCI carries out a command that engines call.
 func runOCI(inv runtime.Invocation) int {
-	// A supervisor and its short-lived parent share two cores with the
-	// workload's start; collecting garbage of some megabytes is not worth it.
+	// A short-lived command shares two cores with the workload's start; collecting
+	// garbage of some megabytes is not worth it. A supervisor does collect.
 	debug.SetGCPercent(400)
 	status, err := func() (int, error) {
 		c, err := config.Load("")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -106,14 +107,14 @@ func warnHealth(w io.Writer, list []listed) {
 }
 
 func sandboxRows(list []listed, now time.Time) [][]string {
-	rows := [][]string{{"ID", "POLICY", "MODE", "CONTAINERS", "STARTED", "STATE"}}
+	rows := [][]string{{"ID", "POLICY", "MODE", "CONFINEMENT", "CONTAINERS", "STARTED", "STATE"}}
 	for i := range list {
 		s := &list[i]
 		if s.State == sandbox.Unreadable {
-			rows = append(rows, []string{shortID(plain(s.ID)), "-", "-", "-", "-", string(s.State)})
+			rows = append(rows, []string{shortID(plain(s.ID)), "-", "-", "-", "-", "-", string(s.State)})
 			continue
 		}
-		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), containers(s.Containers), ago(now.Sub(s.Started)), string(s.State)})
+		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), confinement(s.Containers), containers(s.Containers), ago(now.Sub(s.Started)), string(s.State)})
 	}
 	return rows
 }
@@ -127,6 +128,30 @@ func mode(s *listed, now time.Time) string {
 	default:
 		return fmt.Sprintf("%s (%s left)", plain(s.Mode), span(left))
 	}
+}
+
+// confinement is what holds all of the containers whose programs have begun, as it was found.
+func confinement(all []sandbox.Container) string {
+	landlock, seccomp, known := math.MaxInt, true, false
+	for _, c := range all {
+		if c.Confined == nil {
+			continue
+		}
+		known = true
+		landlock = min(landlock, c.Confined.LandlockABI)
+		seccomp = seccomp && c.Confined.SeccompFilters > 0 && c.Confined.NoNewPrivs
+	}
+	if !known {
+		return "-"
+	}
+	parts := []string{"no landlock", "no seccomp"}
+	if landlock > 0 {
+		parts[0] = fmt.Sprintf("landlock %d", landlock)
+	}
+	if seccomp {
+		parts[1] = "seccomp"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // maxContainers is how many containers a row names.

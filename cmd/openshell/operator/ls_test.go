@@ -74,11 +74,30 @@ func TestLs(t *testing.T) {
 func TestSandboxRow(t *testing.T) {
 	random := strings.Repeat("0123456789abcdef", 4)
 	list := []listed{{sandbox.Info{ID: random, Policy: "agent", Mode: confine.ModePermissive, Started: start, Deadline: start.Add(time.Minute),
-		Containers: []sandbox.Container{{ID: "web"}, {ID: random}, {ID: "c"}, {ID: "d"}}}, sandbox.Running, true}}
+		Containers: []sandbox.Container{{ID: "web", Confined: &sandbox.Confined{LandlockABI: 7, SeccompFilters: 2, NoNewPrivs: true}}, {ID: random}, {ID: "c"}, {ID: "d"}}}, sandbox.Running, true}}
 	rows := sandboxRows(list, start.Add(72*time.Hour))
-	want := []string{"0123456789ab", "agent", "permissive (over)", "web 0123456789ab +2", "3d ago", "running"}
+	want := []string{"0123456789ab", "agent", "permissive (over)", "landlock 7, seccomp", "web 0123456789ab +2", "3d ago", "running"}
 	if !reflect.DeepEqual(rows[1], want) {
 		t.Errorf("got %q, want %q", rows[1], want)
+	}
+}
+
+// The weakest of the containers counts.
+func TestConfinement(t *testing.T) {
+	held := &sandbox.Confined{LandlockABI: 7, SeccompFilters: 2, NoNewPrivs: true}
+	for want, other := range map[string]*sandbox.Confined{
+		"landlock 7, seccomp":     nil, // has not begun
+		"landlock 6, seccomp":     {LandlockABI: 6, SeccompFilters: 1, NoNewPrivs: true},
+		"no landlock, seccomp":    {SeccompFilters: 1, NoNewPrivs: true},
+		"no landlock, no seccomp": {SeccompFilters: 1},
+		"landlock 7, no seccomp":  {LandlockABI: 7, NoNewPrivs: true},
+	} {
+		if got := confinement([]sandbox.Container{{Confined: other}, {Confined: held}}); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := confinement([]sandbox.Container{{ID: "a"}}); got != "-" {
+		t.Errorf("nothing has begun: %q", got)
 	}
 }
 

@@ -1,4 +1,4 @@
-package e2e_test
+package node
 
 import (
 	"io/fs"
@@ -11,32 +11,32 @@ import (
 	"time"
 )
 
-// snapshot is all that a container could leave on the machine. It is only
+// Snapshot is all that a container could leave on the machine. It is only
 // meaningful in tests that are not parallel: it has everybody's.
-type snapshot map[string]bool
+type Snapshot map[string]bool
 
-// snap takes stock of mounts, namespaces, processes and cgroups, and of the files
+// Snap takes stock of mounts, namespaces, processes and cgroups, and of the files
 // below some directories.
-func snap(t *testing.T, dirs ...string) snapshot {
+func Snap(t *testing.T, dirs ...string) Snapshot {
 	t.Helper()
-	s := snapshot{}
+	s := Snapshot{}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	must(t, err)
-	for line := range linesOf(string(mounts)) {
+	Must(t, err)
+	for line := range Lines(string(mounts)) {
 		fields := strings.Fields(line)
 		s["mount "+fields[0]+" "+fields[4]] = true // the id and the mount point
 	}
-	for _, link := range glob(t, "/proc/[0-9]*/ns/*") {
+	for _, link := range Glob(t, "/proc/[0-9]*/ns/*") {
 		if target, err := os.Readlink(link); err == nil {
 			s["namespace "+target] = true
 		}
 	}
-	for _, link := range glob(t, "/proc/[0-9]*/fd/*") {
+	for _, link := range Glob(t, "/proc/[0-9]*/fd/*") {
 		if target, err := os.Readlink(link); err == nil && slices.Contains([]string{"net", "mnt", "pid"}, strings.SplitN(target, ":", 2)[0]) {
 			s["namespace "+target] = true
 		}
 	}
-	for _, file := range glob(t, "/proc/[0-9]*/cmdline") {
+	for _, file := range Glob(t, "/proc/[0-9]*/cmdline") {
 		// A process that is only waited for has none.
 		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
 			s["process "+filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(text), "\x00", " ")] = true
@@ -45,7 +45,7 @@ func snap(t *testing.T, dirs ...string) snapshot {
 	for _, dir := range cgroups(t) {
 		s["cgroup "+dir] = true
 	}
-	s.allow(files(dirs...)...)
+	s.Allow(Files(dirs...)...)
 	return s
 }
 
@@ -54,20 +54,22 @@ func snap(t *testing.T, dirs ...string) snapshot {
 func cgroups(t *testing.T) []string {
 	t.Helper()
 	own, err := os.ReadFile("/proc/self/cgroup")
-	must(t, err)
+	Must(t, err)
 	var list []string
-	for line := range linesOf(string(own)) {
+	for line := range Lines(string(own)) {
 		path := line[strings.LastIndexByte(line, ':')+1:]
 		for _, parent := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			list = append(list, glob(t, filepath.Join(parent, path, binaries.tag+"-*"))...)
-			list = append(list, glob(t, filepath.Join(parent, binaries.tag+"-*"))...)
+			for _, name := range []string{binaries.tag + "-*", "openshell-" + binaries.tag + "-*"} { // its supervisor's
+				list = append(list, Glob(t, filepath.Join(parent, path, name))...)
+				list = append(list, Glob(t, filepath.Join(parent, name))...)
+			}
 		}
 	}
 	return list
 }
 
-// files lists what is below directories.
-func files(dirs ...string) []string {
+// Files lists what is below directories.
+func Files(dirs ...string) []string {
 	var list []string
 	for _, dir := range dirs {
 		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -80,22 +82,22 @@ func files(dirs ...string) []string {
 	return list
 }
 
-func glob(t *testing.T, pattern string) []string {
+func Glob(t *testing.T, pattern string) []string {
 	t.Helper()
 	list, err := filepath.Glob(pattern)
-	must(t, err)
+	Must(t, err)
 	return list
 }
 
-// allow adds files: those that may stay are then no change.
-func (s snapshot) allow(paths ...string) {
+// Allow adds files: those that may stay are then no change.
+func (s Snapshot) Allow(paths ...string) {
 	for _, path := range paths {
 		s["file "+path] = true
 	}
 }
 
-// since lists what was added (+) and what has gone (-), other than by ending.
-func (s snapshot) since(before snapshot) []string {
+// Since lists what was added (+) and what has gone (-), other than by ending.
+func (s Snapshot) Since(before Snapshot) []string {
 	var out []string
 	for item := range s {
 		if !before[item] {
@@ -112,25 +114,25 @@ func (s snapshot) since(before snapshot) []string {
 	return out
 }
 
-// nothingLeft fails unless everything becomes as it was before: processes that
+// NothingLeft fails unless everything becomes as it was before: processes that
 // are not waited for need a moment.
-func nothingLeft(t *testing.T, what string, before snapshot, dirs ...string) {
+func NothingLeft(t *testing.T, what string, before Snapshot, dirs ...string) {
 	t.Helper()
 	var changes []string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if changes = snap(t, dirs...).since(before); len(changes) == 0 {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if changes = Snap(t, dirs...).Since(before); len(changes) == 0 {
 			return
 		}
 	}
 	t.Errorf("%s left:\n%s", what, strings.Join(changes, "\n"))
 }
 
-// places are the directories that a container must leave as they were, its own
+// Places are the directories that a container must leave as they were, its own
 // included.
-func (w *world) places(containers ...*container) []string {
-	places := map[string]bool{w.runDir: true, w.stateDir: true, w.policyDir: true, w.root: true}
+func (w *World) Places(containers ...*Container) []string {
+	places := map[string]bool{w.RunDir: true, w.StateDir: true, w.policyDir: true, w.Root: true}
 	for _, c := range containers {
-		places[c.bundle] = true
+		places[c.Bundle] = true
 	}
 	return slices.Collect(maps.Keys(places))
 }

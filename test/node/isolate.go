@@ -1,4 +1,4 @@
-package e2e_test
+package node
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 // namespace, which only reaps, and below it as the one that tests. A supervisor
 // that was forgotten dies with the first.
 const (
-	stageVariable = "OPENSHELL_E2E_STAGE"
+	stageVariable = "OPENSHELL_NODE_STAGE"
 	stageReap     = "reap"
 	stageTest     = "test"
 )
@@ -30,7 +30,7 @@ func isolate() int {
 		status, err = startReaper()
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: isolate:", err)
+		fmt.Fprintln(os.Stderr, "node: isolate:", err)
 		return 1
 	}
 	return status

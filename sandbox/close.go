@@ -35,6 +35,9 @@ func takeDown(ctx context.Context, runDir, root, id string, force bool) error {
 		return err
 	}
 	for _, info := range all {
+		if info.ID == IDFor(root, id) && info.State() == Ending && len(info.Containers) == 0 {
+			return info.aside(runDir) // it has ended by itself
+		}
 		// Of one that cannot be read only the first container is known.
 		if !info.has(root, id) && (info.Broken == nil || info.ID != IDFor(root, id)) {
 			continue

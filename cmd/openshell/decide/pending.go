@@ -12,14 +12,19 @@ import (
 	"openshell.ai/openshell/sandbox"
 )
 
+// Settle has the sandboxes of a policy write down what they have seen. It fails where evidence is being lost:
+// who approves all at once could not know of what.
+func (r *Reviewer) Settle(ctx context.Context, policyName string) error {
+	if err := sandbox.Settle(ctx, r.Config.RunDir, policyName); err != nil {
+		return fmt.Errorf("nothing is approved, since not all that was seen is proposed: %w: --include-truncated accepts that", err)
+	}
+	return nil
+}
+
 // ApproveAll approves all that is pending for a policy, unseen and as it is at that moment, a run that still
 // learns notwithstanding. It leaves out what exceeds the node's maximum policy and, unless truncated is
 // wanted, proposals that were cut short. The error names what was left out.
 func (r *Reviewer) ApproveAll(ctx context.Context, policyName string, truncated bool) (Change, error) {
-	// What was seen just now is to be approved too, and nothing while evidence is being lost.
-	if err := sandbox.Settle(ctx, r.Config.RunDir, policyName); err != nil && !truncated {
-		return Change{}, fmt.Errorf("nothing is approved, since not all that was seen is proposed: %w: --include-truncated accepts that", err)
-	}
 	var leftOut error
 	c, err := r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
 		result, err := learn.ApproveChosen(r.Store, policyName, r.By, func() (ids []string, err error) {

@@ -72,6 +72,9 @@ func approveCommand() *cobra.Command {
 
 // approveAll approves what is pending.
 func approveAll(cmd *cobra.Command, r *decide.Reviewer, name string, truncated bool) error {
+	if err := r.Settle(cmd.Context(), name); err != nil && !truncated {
+		return err
+	}
 	if _, err := named(r.Config, r.Store, name); err != nil {
 		return err
 	}

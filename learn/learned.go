@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/state"
 )
 
@@ -23,6 +24,9 @@ func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error
 	empty := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
 	if err := store.Recover(policyName); err != nil {
 		return nil, err
+	}
+	if err := safefile.CheckDir(store.PolicyDir(policyName)); err != nil {
+		return nil, fmt.Errorf("learned policy %s: %w", policyName, err)
 	}
 	path := store.LearnedPath(policyName)
 	data, err := state.ReadFile(path)

@@ -19,17 +19,17 @@ import (
 // namespace's until there is one. The file is locked only while it is looked at:
 // whoever waits for a supervisor holds no lock.
 
-func claimsDir(runDir string) string { return filepath.Join(runDir, "namespaces") }
+func namespacesDir(runDir string) string { return filepath.Join(runDir, "namespaces") }
 
 func claimPath(runDir string, ns netns.ID) string {
-	return filepath.Join(claimsDir(runDir), fmt.Sprintf("%d-%d", ns.Dev, ns.Ino))
+	return filepath.Join(namespacesDir(runDir), fmt.Sprintf("%d-%d", ns.Dev, ns.Ino))
 }
 
 // claimNamespace finds the sandbox of a namespace, or claims the right to make
 // it. Where neither is possible, since another process has claimed it, both are
 // nil: then the caller has to ask again.
-func claimNamespace(runDir string, ns netns.ID) (*Info, *claim, error) {
-	if err := os.MkdirAll(claimsDir(runDir), 0o700); err != nil {
+func claimNamespace(runDir string, ns netns.ID) (*Info, *namespaceClaim, error) {
+	if err := os.MkdirAll(namespacesDir(runDir), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make run directory: %w", err)
 	}
 	path := claimPath(runDir, ns)
@@ -59,14 +59,14 @@ func claimNamespace(runDir string, ns netns.ID) (*Info, *claim, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("claim network namespace: %w", err)
 	}
-	return nil, &claim{path}, nil
+	return nil, &namespaceClaim{path}, nil
 }
 
-// claim is the right to make a namespace's sandbox.
-type claim struct{ path string }
+// namespaceClaim is the right to make a namespace's sandbox.
+type namespaceClaim struct{ path string }
 
 // release gives the right back. There is a sandbox by now, or making it failed.
-func (c *claim) release() {
+func (c *namespaceClaim) release() {
 	if f, err := lockFile(c.path, os.O_RDWR); err == nil {
 		os.Remove(c.path)
 		f.Close()
@@ -83,9 +83,9 @@ func readClaim(f *os.File) (s Supervisor) {
 	return s
 }
 
-// sweepClaims removes claims of processes that were killed.
-func sweepClaims(runDir string) error {
-	entries, err := os.ReadDir(claimsDir(runDir))
+// sweepNamespaceClaims removes claims of processes that were killed.
+func sweepNamespaceClaims(runDir string) error {
+	entries, err := os.ReadDir(namespacesDir(runDir))
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
@@ -93,7 +93,7 @@ func sweepClaims(runDir string) error {
 		return err
 	}
 	for _, e := range entries {
-		path := filepath.Join(claimsDir(runDir), e.Name())
+		path := filepath.Join(namespacesDir(runDir), e.Name())
 		f, err := lockFile(path, os.O_RDWR)
 		if err != nil {
 			continue // released meanwhile

@@ -42,7 +42,7 @@ check-go:
 .PHONY: build
 build: check-go ## build bin/openshell, openshell-init and the containerd shim, all static
 	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/ -ldflags \
-		"-linkmode external -extldflags -static -s -w -X openshell.ai/openshell/cmd/openshell/app.version=$(VERSION)" \
+		"-linkmode external -extldflags -static -s -w -X openshell.ai/openshell/cmd/openshell/app.version=$(VERSION) -X openshell.ai/openshell/shim.buildVersion=$(VERSION)" \
 		./cmd/openshell ./cmd/containerd-shim-openshell-v1
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/openshell-init ./cmd/openshell-init
 

@@ -25,11 +25,14 @@ const (
 type Options struct {
 	OCSF     bool  // write events.jsonl besides openshell.log
 	MaxBytes int64 // a file of this size is rotated to .1; 0: DefaultMaxBytes
+	// Lost is told of events that could not be written, and why; nil: nobody is.
+	Lost func(events int, err error)
 }
 
 // Logger writes one sandbox's events. Its methods may be called at the same time.
 type Logger struct {
 	dir  string
+	lost func(events int, err error)
 	wake chan struct{}
 	full chan struct{} // there is enough to be written at once
 	done chan struct{}
@@ -63,6 +66,7 @@ func Open(dir string, o Options) (*Logger, error) {
 	}
 	l := &Logger{
 		dir:    dir,
+		lost:   o.Lost,
 		wake:   make(chan struct{}, 1),
 		full:   make(chan struct{}, 1),
 		done:   make(chan struct{}),
@@ -169,6 +173,9 @@ func (l *Logger) flush() {
 		slog.Error("audit events are being lost", "dir", l.dir, "error", err)
 	}
 	l.failing = err != nil
+	if err != nil && l.lost != nil {
+		l.lost(len(batch), err)
+	}
 }
 
 func (l *Logger) write(batch []Event) error {

@@ -61,24 +61,6 @@ func (l *ledger) add(learned *policy.Policy, p *Proposal, granted *policy.Filesy
 	}
 }
 
-// prepare is add that puts on disk what will be in force, beside what is, before it is: if the approval
-// is cut short, it can still be told what came from it.
-func (l *ledger) prepare(store *state.Store, learned *policy.Policy, p *Proposal) error {
-	stored, old := *p, p.InForce
-	l.add(learned, p, p.granted().Filesystem)
-	stored.InForce = p.InForce
-	if old != nil {
-		stored.InForce = &policy.Filesystem{
-			ReadOnly:  union(old.ReadOnly, p.InForce.ReadOnly, maxInForce),
-			ReadWrite: union(old.ReadWrite, p.InForce.ReadWrite, maxInForce),
-		}
-	}
-	return saveProposal(store, &stored)
-}
-
-// maxInForce is no bound: a proposal has no more than maxFiles paths, now or before.
-const maxInForce = 2 * maxFiles
-
 func readOnly(f *policy.Filesystem) []string  { return f.ReadOnly }
 func readWrite(f *policy.Filesystem) []string { return f.ReadWrite }
 

@@ -54,6 +54,11 @@ func (p *Proposal) ParseEdit(data []byte) (Edit, error) {
 // itself stays what was seen, so that what was taken out of it is not proposed again, but more
 // evidence than it has makes it pending.
 func ApproveEdited(store *state.Store, policyName, id string, edit Edit, by string) (Result, error) {
+	unlock, err := lockToDecide(store, policyName)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
 	return approveChoices(store, policyName, []choice{{id, &edit}}, by)
 }
 

@@ -168,7 +168,7 @@ func TestSharedPaths(t *testing.T) {
 	}
 }
 
-// An approval that was cut short can be repeated, and undone.
+// An approval of an earlier version that was cut short can be repeated, and undone.
 func TestInterruptedFileApproval(t *testing.T) {
 	for _, repeat := range []bool{true, false} {
 		store := state.Open(t.TempDir())
@@ -182,12 +182,11 @@ func TestInterruptedFileApproval(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.prepare(store, rules, &p); err != nil {
+		l.add(rules, &p, p.granted().Filesystem)
+		if err := saveProposal(store, &p); err != nil {
 			t.Fatal(err)
 		}
-		if err := saveLearned(store, "agent", rules, nil); err != nil {
-			t.Fatal(err)
-		}
+		saveLearned(t, store, rules)
 		if repeat {
 			approve(t, store, p.ID)
 			wantFiles(t, store, "/data/a", "")

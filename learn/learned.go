@@ -22,6 +22,9 @@ func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error
 		return nil, fmt.Errorf("learned policy: %w", err)
 	}
 	empty := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
+	if err := store.Recover(policyName); err != nil {
+		return nil, err
+	}
 	if err := safefile.CheckDir(store.PolicyDir(policyName)); err != nil {
 		return nil, fmt.Errorf("learned policy %s: %w", policyName, err)
 	}
@@ -52,10 +55,10 @@ func markLearned(p *policy.Policy) {
 	}
 }
 
-// saveLearned writes the approved rules, and as comments, which OpenShell accepts too, where they
-// come from. Of the proposals in fresh the approval is not on disk yet. The caller
+// stageLearned puts the approved rules into a batch, and as comments, which OpenShell accepts too, where they
+// come from. Of the proposals in fresh the decision is not on disk yet. The caller
 // holds the policy's lock.
-func saveLearned(store *state.Store, policyName string, p *policy.Policy, fresh []Proposal) error {
+func stageLearned(b *state.Batch, store *state.Store, policyName string, p *policy.Policy, fresh []Proposal) error {
 	p = p.Clone()
 	markLearned(p)
 	body, err := policy.Marshal(p)
@@ -76,7 +79,7 @@ func saveLearned(store *state.Store, policyName string, p *policy.Policy, fresh 
 	if _, _, err := policy.Parse([]byte(text.String())); err != nil {
 		return fmt.Errorf("learned policy %s: would not be readable: %w", policyName, err)
 	}
-	return state.WriteFile(store.LearnedPath(policyName), []byte(text.String()), 0o600)
+	return b.Put(store.LearnedPath(policyName), []byte(text.String()))
 }
 
 // originOf says which proposal a rule comes from, or nothing where it comes from none.

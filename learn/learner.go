@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -17,24 +16,29 @@ import (
 
 const (
 	// flushInterval is how long evidence is gathered before it is written.
-	flushInterval = 500 * time.Millisecond
+	flushInterval = 300 * time.Millisecond
 	// maxTargets bounds the evidence that waits, and maxWaiting its size in bytes.
 	maxTargets = 4096
 	maxWaiting = 16 << 20
 	// lockedWrites is how many proposals are written before others get the policy's lock.
-	lockedWrites = 64
+	lockedWrites = 512
+	// keepTrying is how long after Close evidence that cannot be written is kept for a better moment.
+	keepTrying = 10 * time.Minute
 )
 
 // Options of a Learner.
 type Options struct {
-	// FlushInterval is how long evidence is gathered before it is written; 0: half a
-	// second. A crash loses no more than that.
+	// FlushInterval is how long evidence is gathered before it is written; 0: a third
+	// of a second. A crash loses no more than that.
 	FlushInterval time.Duration
 	// Record takes an event for each proposal that is new or has a new rule; nil: none.
 	Record func(audit.Event)
 	// Files are the paths that the policy in force grants, with all that is added to every
 	// policy: accesses to them are no evidence. Nil: nothing is granted.
 	Files func() FileRules
+	// Report is told when evidence cannot be written, and how much waits for that, and of the end of it;
+	// nil: nobody is.
+	Report func(unwritten int, err error)
 }
 
 // Learner keeps the proposals of one policy up to date with the denials of one run. Several
@@ -44,9 +48,14 @@ type Learner struct {
 	run     Run
 	options Options
 
-	wake    chan struct{}
-	done    chan struct{} // closed: the last flush is wanted
-	stopped chan struct{} // closed: it has happened
+	wake     chan struct{}
+	now      chan chan error // a flush is wanted at once, and its error
+	done     chan struct{}   // closed: the last flush is wanted
+	tried    chan struct{}   // closed: it has happened, and closeErr came of it
+	closeErr error
+	given    sync.Once
+	giveUp   chan struct{} // closed: what it could not write need not be tried again
+	stopped  chan struct{} // closed: all is written, or given up
 
 	mu      sync.Mutex
 	waiting map[target]*Evidence
@@ -59,7 +68,7 @@ type Learner struct {
 	proposed map[string]struct{} // ids this run has evidence for
 	swept    bool
 	failing  bool
-	lastErr  error
+	recorded bool // the run's record is as it should be
 }
 
 // Start starts a learner. It does no I/O itself: files appear when there is something to
@@ -71,7 +80,10 @@ func Start(store *state.Store, run Run, o Options) *Learner {
 	l := &Learner{
 		store: store, run: run, options: o,
 		wake:     make(chan struct{}, 1),
+		now:      make(chan chan error),
 		done:     make(chan struct{}),
+		tried:    make(chan struct{}),
+		giveUp:   make(chan struct{}),
 		stopped:  make(chan struct{}),
 		waiting:  map[target]*Evidence{},
 		record:   newRunRecord(run),
@@ -177,8 +189,26 @@ func (l *Learner) signal() {
 	}
 }
 
-// Close writes what waits and, for a permissive run, the run's record. It returns early
-// with the context's error when that takes too long; the writing goes on.
+// Flush writes what waits.
+func (l *Learner) Flush(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case l.now <- done:
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	case <-l.tried:
+		return l.closeErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close writes what waits and, for a permissive run, the run's record. Where that fails, or takes longer
+// than the context, it returns an error, and the writing goes on or is tried again: see Done.
 func (l *Learner) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {
@@ -187,12 +217,18 @@ func (l *Learner) Close(ctx context.Context) error {
 	}
 	l.mu.Unlock()
 	select {
-	case <-l.stopped:
-		return l.lastErr
+	case <-l.tried:
+		return l.closeErr
 	case <-ctx.Done():
 		return fmt.Errorf("closing the learner of policy %s: %w", l.run.Policy, ctx.Err())
 	}
 }
+
+// Done is closed when a learner that was closed has written everything, or has given up.
+func (l *Learner) Done() <-chan struct{} { return l.stopped }
+
+// GiveUp has a learner that was closed lose what it has not been able to write.
+func (l *Learner) GiveUp() { l.given.Do(func() { close(l.giveUp) }) }
 
 // loop flushes an interval after something changed; while nothing does, it sleeps.
 func (l *Learner) loop() {
@@ -200,6 +236,9 @@ func (l *Learner) loop() {
 	for {
 		select {
 		case <-l.wake:
+		case done := <-l.now:
+			done <- l.report(l.flush(time.Time{}))
+			continue
 		case <-l.done:
 			l.finish()
 			return
@@ -207,6 +246,8 @@ func (l *Learner) loop() {
 		select {
 		case <-time.After(l.options.FlushInterval):
 			l.report(l.flush(time.Time{}))
+		case done := <-l.now:
+			done <- l.report(l.flush(time.Time{}))
 		case <-l.done:
 			l.finish()
 			return
@@ -214,20 +255,44 @@ func (l *Learner) loop() {
 	}
 }
 
+// finish writes what is left, if need be again and again.
 func (l *Learner) finish() {
-	l.lastErr = l.flush(time.Now())
-	l.report(l.lastErr)
+	ended := time.Now()
+	l.closeErr = l.report(l.flush(ended))
+	close(l.tried)
+	for time.Since(ended) < keepTrying {
+		if l.unwritten() == 0 && l.recorded {
+			return
+		}
+		select {
+		case <-time.After(l.options.FlushInterval):
+		case <-l.giveUp:
+			return
+		}
+		l.report(l.flush(ended))
+	}
+}
+
+// unwritten is how many targets have evidence that waits.
+func (l *Learner) unwritten() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting)
 }
 
 // report logs the first of a series of failures, whose evidence waits for the next flush.
-func (l *Learner) report(err error) {
+func (l *Learner) report(err error) error {
 	if err != nil && !l.failing {
 		slog.Error("proposals cannot be written", "policy", l.run.Policy, "run", l.run.ID, "error", err)
+	}
+	if l.options.Report != nil && (err != nil || l.failing) {
+		l.options.Report(l.unwritten(), err)
 	}
 	l.failing = err != nil
 	if err != nil {
 		l.signal()
 	}
+	return err
 }
 
 // flush writes what waits. Ended is zero while the run goes on.
@@ -242,8 +307,11 @@ func (l *Learner) flush(ended time.Time) error {
 		errs = append(errs, l.locked(func() error { return l.write(batch, targets) }))
 	}
 	l.putBack(batch)
+	l.recorded = true
 	if l.permissive() {
-		errs = append(errs, l.locked(func() error { return l.writeRecord(ended) }))
+		err := l.locked(func() error { return l.writeRecord(ended) })
+		l.recorded = err == nil
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -272,29 +340,44 @@ func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
 	if err != nil {
 		return err
 	}
+	w := &writing{store: l.store, files: l.store.Batch(l.run.Policy), room: room, staged: map[string]bool{}}
+	type result struct {
+		of       target
+		proposal Proposal
+		what     outcome
+		lost     error // why the evidence cannot be used
+	}
+	var results []result
 	var errs []error
 	for _, t := range targets {
-		p, what, err := l.update(batch[t], room)
+		p, what, err := w.update(batch[t])
 		var unusable *unusableError
-		switch {
-		case errors.As(err, &unusable):
-			errs = append(errs, err)
-			l.count(&l.record.Lost, batch[t].hits)
-		case err != nil:
+		if err != nil && !errors.As(err, &unusable) {
 			errs = append(errs, err)
 			continue // it is tried again
-		case what == impossible:
-			l.count(&l.record.Unproposed, batch[t].hits)
-			l.mu.Lock()
-			l.notes.add(noteOfEvidence(batch[t]))
-			l.mu.Unlock()
-		case what == crowded:
-			l.count(&l.record.Lost, batch[t].hits)
-		default:
-			l.proposed[p.ID] = struct{}{}
-			l.announce(&p, what)
 		}
-		delete(batch, t)
+		results = append(results, result{t, p, what, err})
+	}
+	if err := w.files.Write(); err != nil {
+		return errors.Join(append(errs, err)...) // all of it is tried again
+	}
+	for i := range results {
+		switch r := &results[i]; {
+		case r.lost != nil:
+			errs = append(errs, r.lost)
+			l.count(&l.record.Lost, batch[r.of].hits)
+		case r.what == impossible:
+			l.count(&l.record.Unproposed, batch[r.of].hits)
+			l.mu.Lock()
+			l.notes.add(noteOfEvidence(batch[r.of]))
+			l.mu.Unlock()
+		case r.what == crowded:
+			l.count(&l.record.Lost, batch[r.of].hits)
+		default:
+			l.proposed[r.proposal.ID] = struct{}{}
+			l.announce(&r.proposal, r.what)
+		}
+		delete(batch, results[i].of)
 	}
 	return errors.Join(errs...)
 }
@@ -314,68 +397,6 @@ const (
 type unusableError struct{ error }
 
 func (e *unusableError) Unwrap() error { return e.error }
-
-// update adds evidence to the proposal on disk, or makes one. Where there is no room for the evidence,
-// the proposal has no more than a mark of it.
-func (l *Learner) update(e *Evidence, room *room) (Proposal, outcome, error) {
-	p, what, err := l.add(e, room)
-	if !errors.Is(err, state.ErrTooLarge) {
-		return p, what, err
-	}
-	if what == created {
-		return p, crowded, nil
-	}
-	e.curtail()
-	if p, what, err = l.add(e, room); errors.Is(err, state.ErrTooLarge) {
-		err = &unusableError{err}
-	}
-	return p, what, err
-}
-
-func (l *Learner) add(e *Evidence, room *room) (Proposal, outcome, error) {
-	what := unchanged
-	p, err := findProposal(l.store, e)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		fresh, ok := newProposal(e)
-		if !ok {
-			return p, impossible, nil
-		}
-		if room.none() {
-			return p, crowded, nil
-		}
-		p, what = fresh, created
-	case err != nil:
-		return p, unchanged, &unusableError{err}
-	default:
-		if room.bytes <= 0 {
-			e.curtail()
-		}
-		changed, err := p.grow(e)
-		if err != nil {
-			return p, unchanged, &unusableError{err}
-		}
-		if changed {
-			what = grown
-		}
-	}
-	if err := saveProposal(l.store, &p); err != nil {
-		return p, what, err
-	}
-	return p, what, room.take(l.store, &p)
-}
-
-// findProposal reads the proposal that evidence belongs to. Where another target's proposal has
-// the short id, the evidence gets the long one.
-func findProposal(store *state.Store, e *Evidence) (Proposal, error) {
-	e.id = shortID(e.policy, e.target)
-	p, err := loadProposal(store, e.policy, e.id)
-	if err != nil || p.target() == e.target {
-		return p, err
-	}
-	e.id = longID(e.policy, e.target)
-	return loadProposal(store, e.policy, e.id)
-}
 
 func (l *Learner) announce(p *Proposal, what outcome) {
 	if what == unchanged || l.options.Record == nil {

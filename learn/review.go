@@ -22,6 +22,9 @@ type Result struct {
 
 // List returns a policy's proposals, the most plausible first. A policy without state has none.
 func List(store *state.Store, policyName string) ([]Proposal, error) {
+	if err := store.Recover(policyName); err != nil {
+		return nil, err
+	}
 	ids, err := store.ProposalIDs(policyName)
 	if err != nil {
 		return nil, err
@@ -49,6 +52,9 @@ func Get(store *state.Store, id string) (Proposal, error) {
 		return Proposal{}, err
 	}
 	for _, name := range policies {
+		if err := store.Recover(name); err != nil {
+			return Proposal{}, err
+		}
 		p, err := loadProposal(store, name, id)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return p, err
@@ -62,6 +68,21 @@ func Get(store *state.Store, id string) (Proposal, error) {
 // approval fails if the proposal has another one by now. Approving again what is
 // approved, also where it was tightened, changes nothing.
 func Approve(store *state.Store, policyName string, ids []string, by string) (Result, error) {
+	return ApproveChosen(store, policyName, by, func() ([]string, error) { return ids, nil })
+}
+
+// ApproveChosen is Approve of what choose names. No proposal changes between its looking at them and the
+// approval: runs that learn wait meanwhile.
+func ApproveChosen(store *state.Store, policyName, by string, choose func() ([]string, error)) (Result, error) {
+	unlock, err := lockToDecide(store, policyName)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	ids, err := choose()
+	if err != nil {
+		return Result{}, err
+	}
 	choices := make([]choice, len(ids))
 	for i, id := range ids {
 		choices[i].id = id
@@ -69,13 +90,8 @@ func Approve(store *state.Store, policyName string, ids []string, by string) (Re
 	return approveChoices(store, policyName, choices, by)
 }
 
+// approveChoices approves proposals. The caller holds the policy's lock.
 func approveChoices(store *state.Store, policyName string, choices []choice, by string) (Result, error) {
-	unlock, err := store.Lock(policyName)
-	if err != nil {
-		return Result{}, err
-	}
-	defer unlock()
-
 	learned, err := LearnedPolicy(store, policyName)
 	if err != nil {
 		return Result{}, err
@@ -102,9 +118,7 @@ func approveChoices(store *state.Store, policyName string, choices []choice, by 
 			continue // the same edit again
 		}
 		if p.Kind == KindFilesystem {
-			if err := ledger.prepare(store, learned, &p); err != nil {
-				return Result{}, err
-			}
+			ledger.add(learned, &p, p.granted().Filesystem)
 		} else {
 			p.AddEditTo(learned, p.granted())
 		}
@@ -115,18 +129,22 @@ func approveChoices(store *state.Store, policyName string, choices []choice, by 
 	if len(approved) == 0 {
 		return Result{}, nil
 	}
-	// The rule comes first: if this is cut short, the proposal is still pending and
-	// can be approved again, while an approval without its rule would be a lie.
-	if err := saveLearned(store, policyName, learned, approved); err != nil {
+	b := store.Batch(policyName)
+	if err := stageLearned(b, store, policyName, learned, approved); err != nil {
 		return Result{}, err
 	}
 	for i := range approved {
-		if err := saveProposal(store, &approved[i]); err != nil {
+		if _, err := stageProposal(b, store, &approved[i]); err != nil {
 			return Result{}, err
 		}
 	}
-	superseded, err := supersede(store, policyName, learned, approved)
+	superseded, err := supersede(b, store, policyName, learned, approved)
 	if err != nil {
+		return Result{}, err
+	}
+	// An approval without its rule would be a lie, and so would a rule that
+	// nobody has approved.
+	if err := b.Commit(); err != nil {
 		return Result{}, err
 	}
 	return Result{Approved: approved, Superseded: superseded, Diff: difference(before, learned)}, nil
@@ -158,7 +176,7 @@ func (p *Proposal) decide(status, by string) {
 // Reject marks a proposal as not wanted, which it stays unless its rule changes. An approved one
 // has to be undone first. Where an earlier rule of the proposal was approved, that one stays.
 func Reject(store *state.Store, policyName, id, reason, by string) error {
-	unlock, err := store.Lock(policyName)
+	unlock, err := lockToDecide(store, policyName)
 	if err != nil {
 		return err
 	}
@@ -179,7 +197,7 @@ func Reject(store *state.Store, policyName, id, reason, by string) error {
 // proposal pending, and those that were superfluous beside it. It returns the
 // difference of the learned policy.
 func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
-	unlock, err := store.Lock(policyName)
+	unlock, err := lockToDecide(store, policyName)
 	if err != nil {
 		return nil, err
 	}
@@ -200,18 +218,21 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	if !p.CanUndo(learned) {
 		return nil, fmt.Errorf("proposal %s: is not approved", p.ID)
 	}
-	// The rule goes first: cut short, this leaves an approval that can be undone again.
 	delete(learned.Network, p.RuleName)
 	ledger.remove(learned, &p)
-	if err := saveLearned(store, policyName, learned, nil); err != nil {
-		return nil, err
-	}
 	p.Tightened = nil
 	p.decide(StatusPending, by)
-	if err := saveProposal(store, &p); err != nil {
+	b := store.Batch(policyName)
+	if err := stageLearned(b, store, policyName, learned, []Proposal{p}); err != nil {
 		return nil, err
 	}
-	if err := revive(store, policyName, p.ID); err != nil {
+	if _, err := stageProposal(b, store, &p); err != nil {
+		return nil, err
+	}
+	if err := revive(b, store, policyName, p.ID); err != nil {
+		return nil, err
+	}
+	if err := b.Commit(); err != nil {
 		return nil, err
 	}
 	return difference(before, learned), nil
@@ -221,6 +242,15 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 // has grown since it was approved.
 func (p *Proposal) CanUndo(learned *policy.Policy) bool {
 	return p.Status == StatusApproved || p.InForce != nil || learned.Network[p.RuleName] != nil
+}
+
+// lockToDecide locks a policy, and removes what a decision that was killed has left.
+func lockToDecide(store *state.Store, policyName string) (unlock func(), err error) {
+	unlock, err = store.Lock(policyName)
+	if err == nil {
+		_ = store.RemoveLeftovers(policyName) // they are in nobody's way
+	}
+	return unlock, err
 }
 
 // loadProposal reads and checks a proposal.
@@ -247,4 +277,9 @@ func loadProposal(store *state.Store, policyName, id string) (Proposal, error) {
 // saveProposal writes a proposal; the caller holds the policy's lock.
 func saveProposal(store *state.Store, p *Proposal) error {
 	return state.WriteJSON(store.ProposalPath(p.Policy, p.ID), p)
+}
+
+// stageProposal is saveProposal in a batch. It returns the file's size.
+func stageProposal(b *state.Batch, store *state.Store, p *Proposal) (size int64, err error) {
+	return b.PutJSON(store.ProposalPath(p.Policy, p.ID), p)
 }

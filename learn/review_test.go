@@ -177,7 +177,6 @@ func TestApproveRefuses(t *testing.T) {
 		"id":      {`"id": "` + bad.ID, `"id": "` + good.ID},
 		"policy":  {`"policy": "agent"`, `"policy": "other"`},
 		"name":    {`"rule_name": "api`, `"rule_name": "xpi`},
-		"unknown": {`"kind"`, `"surprise": 1, "kind"`},
 		"half":    {`"evidence"`, ``},
 	} {
 		text := strings.Replace(string(original), change[0], change[1], -1)
@@ -213,7 +212,7 @@ func TestApproveRefuses(t *testing.T) {
 	}
 }
 
-// An approval that was cut short, the rule written and the proposal not, can be repeated and undone.
+// An approval of an earlier version that was cut short, the rule written and the proposal not, can be repeated and undone.
 func TestInterruptedApproval(t *testing.T) {
 	for name, finish := range map[string]func(t *testing.T, store *state.Store, id string) int{
 		"repeated": func(t *testing.T, store *state.Store, id string) int { approve(t, store, id); return 1 },
@@ -229,13 +228,53 @@ func TestInterruptedApproval(t *testing.T) {
 			learnFrom(t, store, permissiveRun("r1"), request1("GET", "/a"))
 			p := one(t, store)
 			rules := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{p.RuleName: p.Rule}}
-			if err := saveLearned(store, "agent", rules, nil); err != nil {
-				t.Fatal(err)
-			}
+			saveLearned(t, store, rules)
 			if want := finish(t, store, p.ID); len(learned(t, store)) != want {
 				t.Errorf("%d rules, want %d", len(learned(t, store)), want)
 			}
 		})
+	}
+}
+
+// A newer program may have added a field: an older one goes on, unless what it does not know is a part of the
+// rule, which then has another digest.
+func TestProposalOfANewerVersion(t *testing.T) {
+	store := state.Open(t.TempDir())
+	learnFrom(t, store, permissiveRun("r1"), request1("GET", "/a"))
+	p := one(t, store)
+	path := store.ProposalPath("agent", p.ID)
+	original, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(pairs ...string) {
+		t.Helper()
+		text := strings.NewReplacer(pairs...).Replace(string(original))
+		if err := state.WriteFile(path, []byte(text), 0o600); err != nil || text == string(original) {
+			t.Fatalf("nothing was changed: %v", err)
+		}
+	}
+	write(`"path": "/a"`, `"path": "/a", "only_on_sundays": true`, p.Digest, "sha256:"+strings.Repeat("5", 64))
+	if _, err := Approve(store, "agent", []string{p.ID}, "me"); err == nil {
+		t.Error("approved more than is proposed")
+	}
+	write(`"kind"`, `"surprise": {"a": [1]}, "kind"`)
+	learnFrom(t, store, permissiveRun("r2"), request1("GET", "/a"))
+	if now := one(t, store); now.Evidence.Hits != 2 {
+		t.Errorf("no evidence was added: %+v", now.Evidence)
+	}
+	approve(t, store, p.ID)
+}
+
+// saveLearned writes approved rules, and nothing of where they come from.
+func saveLearned(t *testing.T, store *state.Store, rules *policy.Policy) {
+	t.Helper()
+	b := store.Batch("agent")
+	if err := stageLearned(b, store, "agent", rules, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Write(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,9 +1,6 @@
 package learn
 
 import (
-	"fmt"
-	"os"
-
 	"openshell.ai/openshell/state"
 )
 
@@ -35,17 +32,12 @@ func roomIn(store *state.Store, policyName string) (*room, error) {
 // none reports whether there is none for another proposal.
 func (r *room) none() bool { return r.proposals <= 0 || r.bytes <= 0 }
 
-// take counts a proposal that was written.
-func (r *room) take(store *state.Store, p *Proposal) error {
-	info, err := os.Stat(store.ProposalPath(p.Policy, p.ID))
-	if err != nil {
-		return fmt.Errorf("proposal %s: %w", p.ID, err)
-	}
-	old, known := r.sizes[p.ID]
+// take counts a proposal that is written.
+func (r *room) take(id string, size int64) {
+	old, known := r.sizes[id]
 	if !known {
 		r.proposals--
 	}
-	r.bytes -= info.Size() - old
-	r.sizes[p.ID] = info.Size()
-	return nil
+	r.bytes -= size - old
+	r.sizes[id] = size
 }

@@ -9,7 +9,7 @@ import (
 
 // supersede marks the pending proposals that would add nothing to the learned rules any more, and
 // returns them. The caller holds the policy's lock.
-func supersede(store *state.Store, policyName string, learned *policy.Policy, approved []Proposal) ([]Proposal, error) {
+func supersede(b *state.Batch, store *state.Store, policyName string, learned *policy.Policy, approved []Proposal) ([]Proposal, error) {
 	all, err := List(store, policyName)
 	if err != nil {
 		return nil, err
@@ -18,11 +18,12 @@ func supersede(store *state.Store, policyName string, learned *policy.Policy, ap
 	for i := range all {
 		p := &all[i]
 		by := slices.IndexFunc(approved, func(a Proposal) bool { return a.ID != p.ID && related(&a, p) })
-		if p.Status != StatusPending || by < 0 || !covered(p, learned) {
+		decided := slices.ContainsFunc(approved, func(a Proposal) bool { return a.ID == p.ID })
+		if p.Status != StatusPending || decided || by < 0 || !covered(p, learned) {
 			continue
 		}
 		p.Status, p.SupersededBy = StatusSuperseded, approved[by].ID
-		if err := saveProposal(store, p); err != nil {
+		if _, err := stageProposal(b, store, p); err != nil {
 			return superseded, err
 		}
 		superseded = append(superseded, *p)
@@ -79,7 +80,7 @@ func filesCovered(p *Proposal, learned *policy.Policy) bool {
 }
 
 // revive makes the proposals pending again that one had superseded. The caller holds the policy's lock.
-func revive(store *state.Store, policyName, by string) error {
+func revive(b *state.Batch, store *state.Store, policyName, by string) error {
 	all, err := List(store, policyName)
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func revive(store *state.Store, policyName, by string) error {
 			continue
 		}
 		p.Status, p.SupersededBy = StatusPending, ""
-		if err := saveProposal(store, p); err != nil {
+		if _, err := stageProposal(b, store, p); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"openshell.ai/openshell/crash"
 )
 
 const (
@@ -38,7 +40,7 @@ func TakeDatagrams(conn *net.UDPConn, take func(Datagram)) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		take(d)
+		crash.Contain("a datagram", func() { take(d) })
 	}
 }
 
@@ -139,10 +141,12 @@ func (a *Association) Relay(ctx context.Context, source, destination net.Conn) {
 	a.seen.Store(time.Now().UnixNano())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = a.pass(destination, source, func(payload []byte) bool {
-			return (a.May == nil || a.May()) && (a.Pass == nil || a.Pass(payload))
+		defer cancel()
+		crash.Contain("datagrams", func() {
+			_ = a.pass(destination, source, func(payload []byte) bool {
+				return (a.May == nil || a.May()) && (a.Pass == nil || a.Pass(payload))
+			})
 		})
-		cancel()
 	})
 	wg.Go(func() { // what came before the socket for the rest
 		for b := a.Next(ctx); b != nil; b = a.Next(ctx) {

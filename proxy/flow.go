@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 )
@@ -208,7 +209,7 @@ func (f *flow) retire() {
 		return
 	}
 	time.AfterFunc(2*closeWait, f.abort)
-	go s.close(statusServiceRestart, "the policy has changed")
+	go crash.Contain("a WebSocket", func() { s.close(statusServiceRestart, "the policy has changed") })
 }
 
 // finish ends the flow; it may be called any number of times.

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
@@ -125,7 +126,7 @@ func (p *Proxy) server(h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           h,
+		Handler:           crash.Handler(h),
 		Protocols:         protocols,
 		ConnContext:       connContext,
 		ConnState:         connState,
@@ -199,13 +200,18 @@ func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
 			continue
 		}
 		p.open.Add(1)
-		p.handlers.Go(func() { p.handle(ctx, conn) })
+		p.handlers.Go(func() {
+			f := p.newFlow(ctx)
+			if !crash.Contain("a connection of the workload", func() { p.handle(f, conn) }) {
+				f.deny(LayerConnection, "the supervisor failed: see its log")
+				f.abort()
+			}
+		})
 	}
 }
 
 // handle takes one intercepted connection.
-func (p *Proxy) handle(ctx context.Context, conn *net.TCPConn) {
-	f := p.newFlow(ctx)
+func (p *Proxy) handle(f *flow, conn *net.TCPConn) {
 	f.client, f.counted = conn, true
 	p.track(f)
 

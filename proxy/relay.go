@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"openshell.ai/openshell/crash"
 )
 
 // relay carries an admitted connection.
@@ -119,7 +121,11 @@ func (f *flow) splice(up *net.TCPConn, prefix []byte) {
 	defer context.AfterFunc(f.ctx, func() { up.Close() })()
 
 	var wg sync.WaitGroup
-	wg.Go(func() { pass(f.client, up) })
+	wg.Go(func() {
+		if !crash.Contain("what an origin sends", func() { pass(f.client, up) }) {
+			f.abort()
+		}
+	})
 	prefix, err := f.checkHello(f.client, prefix)
 	if err != nil {
 		f.deny(LayerTLS, err.Error())

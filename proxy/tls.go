@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"openshell.ai/openshell/crash"
 )
 
 // handshakeWait bounds a TLS handshake with the workload, the upstream one
@@ -204,7 +206,11 @@ func (f *flow) opaqueTLS(client, origin *tls.Conn, said, greeting []byte, p plan
 	defer f.finish()
 	defer context.AfterFunc(f.ctx, func() { origin.NetConn().Close() })()
 	var wg sync.WaitGroup
-	wg.Go(func() { passTLS(client, origin, greeting) })
+	wg.Go(func() {
+		if !crash.Contain("what an origin sends", func() { passTLS(client, origin, greeting) }) {
+			f.abort()
+		}
+	})
 	passTLS(origin, client, said)
 	wg.Wait()
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
@@ -54,7 +55,7 @@ func (p *Proxy) takeDatagram(ctx context.Context, d netns.Datagram) {
 		p.open.Add(1)
 		a := &association{Association: netns.NewAssociation(d.Ends), p: p}
 		a.ctx, a.cancel = context.WithCancel(ctx)
-		p.handlers.Go(a.run)
+		p.handlers.Go(func() { crash.Contain("datagrams of the workload", a.run) })
 		return a, true
 	})
 	if !ok || a.Refused.Load() {

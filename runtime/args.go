@@ -23,6 +23,7 @@ type Invocation struct {
 	Bundle    string // --bundle of create, run and restore
 	Process   string // --process of exec
 	Preserved int    // --preserve-fds
+	Force     bool   // --force of delete
 
 	specFile string // --config of crun's create and run
 	surplus  string // the second positional argument where the command has one only
@@ -72,8 +73,23 @@ func ParseArgs(args []string) Invocation {
 	if i := inv.parseGlobal(); i < len(args) {
 		inv.Command, inv.commandAt = args[i], i
 		inv.parseCommand(i + 1)
+		inv.Force = inv.Command == "delete" && forces(args[i+1:])
 	}
 	return inv
+}
+
+// forces tells whether --force is among a command's arguments.
+func forces(args []string) bool {
+	for _, arg := range args {
+		if arg == "--" {
+			return false
+		}
+		name, value, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if on, err := strconv.ParseBool(value); isFlag(arg) && (name == "force" || name == "f") && (!inline || err == nil && on) {
+			return true
+		}
+	}
+	return false
 }
 
 // parseGlobal reads the flags before the command and returns its index.

@@ -32,8 +32,10 @@ func TestParseArgs(t *testing.T) {
 		{"update --resources=/var/tmp/podman1 c1", Invocation{Command: "update", ID: "c1"}},
 		{"kill c1 9", Invocation{Command: "kill", ID: "c1", surplus: "9"}},
 		{"kill --all c1 15", Invocation{Command: "kill", ID: "c1", surplus: "15"}},
-		{"delete --force c1", Invocation{Command: "delete", ID: "c1"}},
-		{"delete c1 --force", Invocation{Command: "delete", ID: "c1"}},
+		{"delete --force c1", Invocation{Command: "delete", ID: "c1", Force: true}},
+		{"delete c1 --force", Invocation{Command: "delete", ID: "c1", Force: true}},
+		{"delete --force=true c1", Invocation{Command: "delete", ID: "c1", Force: true}},
+		{"delete --force=false c1", Invocation{Command: "delete", ID: "c1"}},
 		{"ps --format json c1", Invocation{Command: "ps", ID: "json", surplus: "c1"}}, // only handed on
 		{"restore --detach --image-path /i --work-path /w --bundle /b c1", Invocation{Command: "restore", ID: "c1", Bundle: "/b"}},
 		{"restore --lsm-profile a --empty-ns network -b /b c1", Invocation{Command: "restore", ID: "c1", Bundle: "/b"}},

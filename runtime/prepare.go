@@ -145,7 +145,7 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 	r := sandbox.Request{
 		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
-		Said:  said(spec.Annotations),
+		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
 		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Creator: os.Getpid(),
 		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations), Rootfs: files.location},
 	}

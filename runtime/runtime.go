@@ -178,7 +178,16 @@ func (r *Runtime) delete(ctx context.Context, inv Invocation) (int, error) {
 	if _, serr := os.Stat(filepath.Join(root, inv.ID)); serr == nil {
 		return status, nil // it is still there
 	}
-	if err := sandbox.Close(ctx, r.config, root, inv.ID); err != nil {
+	takeDown := sandbox.Close
+	if inv.Force {
+		takeDown = sandbox.ForceClose
+	}
+	err = takeDown(ctx, r.config, root, inv.ID)
+	if unwritten := (*sandbox.UnwrittenError)(nil); errors.As(err, &unwritten) {
+		fmt.Fprintln(os.Stderr, "openshell: warning: "+err.Error()) // the container is gone all the same
+		return status, nil
+	}
+	if err != nil {
 		return max(status, 1), err
 	}
 	return status, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,7 +71,7 @@ func (s *Sandbox) gone(which func(*member) bool) {
 	last := len(left) == 0
 	var err error
 	if last {
-		s.ending = true
+		s.end()
 	} else {
 		s.members = left
 		err = s.writeInfo()
@@ -88,6 +89,18 @@ func (s *Sandbox) gone(which func(*member) bool) {
 	if last {
 		go s.Stop()
 	}
+}
+
+// end lets nothing begin any more, and says so. s.mu must be held.
+func (s *Sandbox) end() {
+	if s.ending {
+		return
+	}
+	s.info.LastState = Ending
+	if err := s.writeInfo(); err != nil {
+		slog.Error("sandbox.json was not updated", "error", err)
+	}
+	s.ending = true
 }
 
 // watch follows a container from before it exists to its end.
@@ -137,8 +150,8 @@ func (s *Sandbox) updateInfo(change func()) error {
 
 // writeInfo writes sandbox.json. s.mu must be held.
 func (s *Sandbox) writeInfo() error {
-	if s.ending {
-		return nil // the file may be gone already
+	if s.removed {
+		return nil
 	}
 	info := s.info
 	info.Containers = make([]Container, len(s.members))

@@ -12,7 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"openshell.ai/openshell/crash"
 )
 
 // The control socket speaks HTTP: POST /METHOD with a JSON body. Only root can
@@ -20,7 +21,6 @@ import (
 const (
 	controlSocket = "control.sock"
 	maxMessage    = 1 << 20
-	callTimeout   = 15 * time.Second
 )
 
 // joinRequest asks a running sandbox to take one more container.
@@ -58,7 +58,13 @@ func (s *Sandbox) serveControl() error {
 	mux.HandleFunc("POST /reload", handle(func(struct{}) (struct{}, error) {
 		return struct{}{}, s.Reload()
 	}))
-	server := &http.Server{Handler: mux, ReadTimeout: callTimeout}
+	mux.HandleFunc("POST /describe", handle(func(struct{}) (struct{}, error) {
+		return struct{}{}, s.updateInfo(func() {})
+	}))
+	mux.HandleFunc("POST /flush", func(w http.ResponseWriter, r *http.Request) {
+		handle(func(struct{}) (Health, error) { return s.flush(r.Context()) })(w, r)
+	})
+	server := &http.Server{Handler: crash.Handler(mux), ReadTimeout: callTimeout}
 	s.wg.Go(func() { _ = server.Serve(l) }) // until it is closed
 	context.AfterFunc(s.ctx, func() { server.Close() })
 	return nil
@@ -85,12 +91,17 @@ func handle[Req, Resp any](f func(Req) (Resp, error)) http.HandlerFunc {
 	}
 }
 
-// errNoAnswer says that a supervisor cannot be asked, since it ends or hangs.
-var errNoAnswer = errors.New("the supervisor does not answer")
+// errUnreachable says that nobody answers on a control socket: its supervisor
+// is not ready yet, or is about to end.
+var errUnreachable = errors.New("the supervisor cannot be reached")
+
+// errUnsupported says that a supervisor of another version does not know what it
+// is asked for.
+var errUnsupported = errors.New("the supervisor is of another version, which does not know this")
 
 // call asks the supervisor of a sandbox. in and out may be nil.
-func call(ctx context.Context, runDir, id, method string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func call(ctx context.Context, runDir string, info Info, method string, in, out any) error {
+	ctx, cancel := attend(ctx, info.Supervisor)
 	defer cancel()
 	if in == nil {
 		in = struct{}{}
@@ -103,22 +114,25 @@ func call(ctx context.Context, runDir, id, method string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	socket := filepath.Join(sandboxesDir(runDir), id, controlSocket)
+	socket := filepath.Join(sandboxesDir(runDir), info.ID, controlSocket)
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialUnix(ctx, socket) },
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoAnswer, err)
+		return unanswered(ctx, err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoAnswer, err)
+		return unanswered(ctx, err)
 	}
 	if resp.StatusCode == http.StatusGone {
 		return errEnding
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return fmt.Errorf("%s: %w", method, errUnsupported)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(strings.TrimSpace(string(data)))
@@ -127,6 +141,17 @@ func call(ctx context.Context, runDir, id, method string, in, out any) error {
 		return nil
 	}
 	return json.Unmarshal(data, out)
+}
+
+// unanswered tells a supervisor that hangs from one that is not there.
+func unanswered(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, context.DeadlineExceeded) {
+			return fmt.Errorf("its supervisor has not answered for %s", callTimeout)
+		}
+		return cause
+	}
+	return fmt.Errorf("%w: %w", errUnreachable, err)
 }
 
 // sun_path holds 108 bytes (unix(7)), which a run directory and a container's

@@ -14,6 +14,7 @@ import (
 	"openshell.ai/openshell/confine"
 	landlock "openshell.ai/openshell/confine/denials"
 	"openshell.ai/openshell/confine/observe"
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/policy"
@@ -53,8 +54,9 @@ func (s *Sandbox) observeFiles(ctx context.Context, pid int) (stop func()) {
 	var o *observe.Observer
 	go func() {
 		defer close(done)
-		var err error
-		if o, err = f.watch(ctx); err != nil && ctx.Err() == nil {
+		err := errors.New("observing files failed: see the supervisor's log")
+		crash.Contain("observing files", func() { o, err = f.watch(ctx) })
+		if err != nil && ctx.Err() == nil {
 			s.recordLost(err.Error())
 		}
 	}()
@@ -154,7 +156,9 @@ func (s *Sandbox) readDenials(pid int) (stop func()) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := r.Read(s.takeDenial, s.recordLost); err != nil {
+		err := errors.New("reading failed: see the supervisor's log")
+		crash.Contain("what Landlock refused", func() { err = r.Read(s.takeDenial, s.recordLost) })
+		if err != nil {
 			s.recordLost("what Landlock refused: " + err.Error())
 		}
 	})

@@ -40,6 +40,13 @@ type Info struct {
 	InnerID     netns.ID    `json:"inner_id"`
 	Pending     bool        `json:"pending,omitzero"` // its network is not complete, see Admit
 	Containers  []Container `json:"containers"`
+	Cgroups     []string    `json:"cgroups,omitempty"` // of the supervisor, below /sys/fs/cgroup
+	Health      Health      `json:"health,omitzero"`
+	Version     string      `json:"version,omitzero"` // of the supervisor's program
+	// LastState is what the supervisor last said; State tells what is.
+	LastState State `json:"state,omitzero"`
+	// Broken says why nothing but the ID is known of the sandbox.
+	Broken error `json:"-"`
 }
 
 // Supervisor is the process that runs a sandbox's proxy.
@@ -69,10 +76,8 @@ type Container struct {
 // the one it was.
 func (i Info) Alive() bool { return alive(i.Supervisor.PID, i.Supervisor.StartTime) }
 
-func sandboxesDir(runDir string) string { return filepath.Join(runDir, "sandboxes") }
-
-// List returns the sandboxes that have a directory in the run directory, those
-// whose supervisor died included.
+// List returns the sandboxes that have a directory in the run directory, whatever
+// their state.
 func List(runDir string) ([]Info, error) {
 	entries, err := os.ReadDir(sandboxesDir(runDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,17 +88,45 @@ func List(runDir string) ([]Info, error) {
 	}
 	var out []Info
 	for _, e := range entries {
-		info, err := readInfo(filepath.Join(sandboxesDir(runDir), e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
+		if strings.HasPrefix(e.Name(), ".") {
 			continue // being made, or being removed
 		}
-		if err != nil {
-			return nil, err
+		if info, there := lookAgain(runDir, e.Name()); there {
+			out = append(out, info)
 		}
-		out = append(out, info)
 	}
 	return out, nil
 }
+
+// look reads what a sandbox says of itself. Where that cannot be read, the
+// information is Broken. there is false where the sandbox has gone.
+func look(dir string) (info Info, there bool) {
+	info, err := readInfo(dir)
+	if err == nil {
+		return info, true
+	}
+	if _, gone := os.Lstat(dir); errors.Is(gone, fs.ErrNotExist) {
+		return Info{}, false
+	}
+	return Info{ID: filepath.Base(dir), Broken: err}, true
+}
+
+// lookAgain is look that has a supervisor write its file again where that cannot
+// be read.
+func lookAgain(runDir, id string) (Info, bool) {
+	dir := filepath.Join(sandboxesDir(runDir), id)
+	info, there := look(dir)
+	if info.Broken == nil || !listens(dir) {
+		return info, there
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stoppedWait)
+	defer cancel()
+	_ = call(ctx, runDir, info, "describe", nil, nil)
+	return look(dir)
+}
+
+// ErrExists says that a container has the id already.
+var ErrExists = errors.New("exists already")
 
 // ErrNotFound says that no sandbox has the id asked for.
 var ErrNotFound = errors.New("no such sandbox")
@@ -132,38 +165,20 @@ func named(all []Info, match func(string) bool) iter.Seq[Info] {
 	}
 }
 
-// Reload makes the running sandboxes of a policy use what its files say now.
-// It returns their ids.
-func Reload(ctx context.Context, runDir, policyName string) ([]string, error) {
-	all, err := List(runDir)
-	if err != nil {
-		return nil, err
-	}
-	var ids []string
-	var errs []error
-	for _, info := range all {
-		if info.Policy != policyName || !info.Alive() {
-			continue
-		}
-		if err := call(ctx, runDir, info.ID, "reload", nil, nil); err != nil {
-			errs = append(errs, fmt.Errorf("sandbox %s: %w", info.ID, err))
-			continue
-		}
-		ids = append(ids, info.ID)
-	}
-	return ids, errors.Join(errs...)
-}
-
 const infoFile = "sandbox.json"
 
 func readInfo(dir string) (Info, error) {
-	data, err := os.ReadFile(filepath.Join(dir, infoFile))
+	path := filepath.Join(dir, infoFile)
+	data, err := state.ReadFile(path)
 	if err != nil {
 		return Info{}, fmt.Errorf("read sandbox: %w", err)
 	}
 	var info Info
 	if err := json.Unmarshal(data, &info); err != nil {
-		return Info{}, fmt.Errorf("read %s: %w", filepath.Join(dir, infoFile), err)
+		return Info{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	if !info.names(filepath.Base(dir)) {
+		return Info{}, fmt.Errorf("read %s: it is of the sandbox %.140q", path, info.ID)
 	}
 	return info, nil
 }

@@ -30,7 +30,7 @@ func TestFindAndList(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(sandboxesDir(runDir), "being-made"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(sandboxesDir(runDir), newPrefix+"1-1-x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := List(runDir); err != nil || len(all) != 4 {
@@ -51,8 +51,18 @@ func TestFindAndList(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(sandboxesDir(runDir), "web", infoFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := List(runDir); err == nil || !strings.Contains(err.Error(), "web/sandbox.json") {
-		t.Errorf("a broken file: %v", err)
+	// A damaged file is a state of its sandbox, and nobody else's.
+	all, err := List(runDir)
+	if err != nil || len(all) != 4 {
+		t.Fatalf("got %v, %v", all, err)
+	}
+	for _, info := range all {
+		if broken := info.State() == Unreadable; broken != (info.ID == "web") || broken && !strings.Contains(info.Broken.Error(), "web/sandbox.json") {
+			t.Errorf("%s: %s, %v", info.ID, info.State(), info.Broken)
+		}
+	}
+	if info, err := Find(runDir, "abc"); err != nil || info.ID != "pod-1" {
+		t.Errorf("beside a damaged one: %v, %v", info, err)
 	}
 }
 

@@ -41,7 +41,7 @@ func Admit(ctx context.Context, c *config.Config, root, id string, resolver func
 	if err != nil {
 		return err
 	}
-	return call(ctx, c.RunDir, info.ID, "admit", admission{dns}, nil)
+	return call(ctx, c.RunDir, info, "admit", admission{dns}, nil)
 }
 
 // admit completes the sandbox's network, once. A sandbox for which that fails

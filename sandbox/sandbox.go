@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/confine"
@@ -60,6 +59,8 @@ type Request struct {
 	DNS            Resolver `json:"dns"`
 
 	Container Container `json:"container"`
+	// Cgroup is the container's, as its config.json names it.
+	Cgroup string `json:"cgroup,omitzero"`
 	// Creator is the process that makes the first container: it becomes the
 	// low-level runtime.
 	Creator int `json:"creator"`
@@ -142,6 +143,7 @@ type Sandbox struct {
 	dir     string
 	ready   Ready // what is asked for it may come after the sandbox's end
 	store   *state.Store
+	process *supervisorLog // nil: this process's messages go elsewhere
 	log     *audit.Logger
 	learner *learn.Learner
 	thisRun learn.Run
@@ -177,6 +179,7 @@ type Sandbox struct {
 	info    Info       // but for Containers
 	members []*member
 	ending  bool // nothing may begin any more
+	removed bool // the directory has gone, or is about to
 	// stopping: no container may live on.
 	stopping bool
 }
@@ -190,7 +193,8 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.Outer.identify(); err != nil {
+	outer, err := r.Outer.identify()
+	if err != nil {
 		return nil, err
 	}
 	if r.PolicyNamed && !policies.Named && !r.Permissive {
@@ -206,15 +210,16 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
-		dir: filepath.Join(sandboxesDir(c.RunDir), r.ID), seen: seen, mode: mode{clock: t},
+		seen: seen, mode: mode{clock: t},
 		hosts: newHosts(r.DNS), landlock: landlock,
 	}
 	if err := s.readSettings(); err != nil {
 		return nil, err
 	}
-	if err := s.makeDir(); err != nil {
+	if err := s.makeDir(outer); err != nil {
 		return nil, err
 	}
+	s.process = openLog(s.store.SandboxDir(r.ID), s.failed)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -271,43 +276,33 @@ func required(p *Policies) []string {
 	return slices.Concat(rules.ReadOnly, rules.ReadWrite)
 }
 
-// makeDir makes the sandbox's directory. What it says of itself comes first: by
-// that, others tell a supervisor that was killed here from one that is at work.
-func (s *Sandbox) makeDir() (err error) {
-	self, err := system.Stat(os.Getpid())
+// makeDir makes the sandbox's directory. outer is the identity of a namespace
+// that others share.
+func (s *Sandbox) makeDir(outer netns.ID) error {
+	self, err := thisProcess()
 	if err != nil {
-		return fmt.Errorf("read own start time: %w", err)
+		return err
 	}
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry,
-		Supervisor: Supervisor{PID: os.Getpid(), StartTime: self.StartTime},
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: Version,
+		// By these others find it while it starts, and clear up after a kill.
+		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
 	if s.mode.permissive() {
 		s.info.TTL = s.request.TTL.String()
 	}
-	if err := os.MkdirAll(sandboxesDir(s.config.RunDir), 0o700); err != nil {
-		return fmt.Errorf("make run directory: %w", err)
-	}
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		return fmt.Errorf("make sandbox directory: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(s.dir)
-		}
-	}()
-	if err := writeInfo(s.dir, s.info); err != nil {
+	if s.dir, err = makeDirectory(s.config.RunDir, s.info); err != nil {
 		return err
 	}
 	for _, d := range []string{s.confineDir(), s.tlsDir()} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return fmt.Errorf("make sandbox directory: %w", err)
-		}
 		// The workload reads them as its own user, whatever the umask.
-		if err := os.Chmod(d, 0o755); err != nil {
-			return fmt.Errorf("make sandbox directory: %w", err)
+		if err = os.Mkdir(d, 0o755); err == nil {
+			err = os.Chmod(d, 0o755)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("make sandbox directory: %w", err), removeDirectory(s.dir))
 		}
 	}
 	return nil
@@ -356,12 +351,12 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 // serve starts everything that runs.
 func (s *Sandbox) serve(p *Policies) error {
 	var err error
-	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF})
+	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
 	if err != nil {
 		return err
 	}
 	s.thisRun = s.run(p)
-	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record})
+	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
 	if s.outer != nil {
 		if err := s.serveNetwork(); err != nil {
 			return err
@@ -369,7 +364,6 @@ func (s *Sandbox) serve(p *Policies) error {
 	}
 	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir(), Required: required(p)}
 	s.mu.Lock()
-	s.info.Shared, s.info.OuterPath = s.request.Outer.Kind == OuterPath, s.request.Outer.Path
 	if s.info.Pending = s.outer == nil; !s.info.Pending {
 		s.info.Outer = s.outer.ID()
 	}
@@ -379,11 +373,18 @@ func (s *Sandbox) serve(p *Policies) error {
 		return err
 	}
 	s.recordStart(p)
+	// It opens the log, where a panic is told. Nothing waits for that.
+	if s.process != nil {
+		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
+	}
 	s.startTimer()
 	if err := s.followOwner(); err != nil {
 		return err
 	}
 	s.wg.Go(s.watchPolicies)
+	s.mu.Lock()
+	s.info.LastState = Running
+	s.mu.Unlock()
 	return s.Attach(s.request.Container, s.request.Creator)
 }
 
@@ -406,7 +407,7 @@ func (s *Sandbox) Ready() Ready { return s.ready }
 // directory.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
 
-// closeWait bounds the last write of what was learned.
+// closeWait bounds how long the end waits for the last write of what was learned.
 const closeWait = 10 * time.Second
 
 // begin reports whether the sandbox goes on. Then Stop waits until the caller
@@ -422,26 +423,16 @@ func (s *Sandbox) begin() bool {
 }
 
 // Stop ends the sandbox: no connection lives on, what was learned is written,
-// and the run directory is cleared. It may be called any number of times.
+// and the run directory is cleared. Evidence that cannot be written yet is waited
+// for after that: see Done. It may be called any number of times.
 func (s *Sandbox) Stop() {
 	s.once.Do(func() {
 		s.mu.Lock()
-		s.ending = true
+		s.end()
 		s.mu.Unlock()
 		s.cancel()
 		s.wg.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
-		defer cancel()
-		if s.learner != nil {
-			if err := s.learner.Close(ctx); err != nil {
-				s.recordError("the last evidence could not be written", err)
-			}
-		}
-		if s.log != nil {
-			s.prune()
-			s.recordStop()
-			s.log.Close()
-		}
+		written := s.closeRecords()
 		if s.ingress != nil {
 			if err := s.ingress.Remove(); err != nil {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
@@ -463,11 +454,53 @@ func (s *Sandbox) Stop() {
 				slog.Error("remove what was made for a container", "container", m.ID, "error", err)
 			}
 		}
-		if err := os.RemoveAll(s.dir); err != nil {
-			slog.Error("remove sandbox directory", "error", err) // the next sweep tries again
+		if written {
+			s.leave()
+			return
 		}
-		close(s.done)
+		s.stepAside()
+		go func() {
+			<-s.learner.Done()
+			s.leave()
+		}()
 	})
+}
+
+// closeRecords ends the log and the learner. It reports whether all that was
+// learned is on the disk.
+func (s *Sandbox) closeRecords() (written bool) {
+	written = true
+	if s.learner != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		defer cancel()
+		if err := s.learner.Close(ctx); err != nil {
+			s.recordError("the last evidence could not be written yet", err)
+			select {
+			case <-s.learner.Done(): // it never can be
+			default:
+				written = false
+			}
+		}
+	}
+	if s.log != nil {
+		s.prune()
+		s.recordStop()
+		s.log.Close()
+	}
+	return written
+}
+
+// leave removes the sandbox's directory.
+func (s *Sandbox) leave() {
+	s.mu.Lock()
+	s.removed = true
+	s.mu.Unlock()
+	s.info.leaveCgroup()
+	if err := removeDirectory(s.dir); err != nil {
+		slog.Error("sandbox directory", "error", err) // the next sweep tries again
+	}
+	s.process.close()
+	close(s.done)
 }
 
 // foreignOuter is the outer namespace where it is not the process's own.

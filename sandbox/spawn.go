@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/netns"
 )
@@ -37,9 +38,7 @@ type Starter func(r Request, c *config.Config) (Ready, error)
 // Open returns the sandbox for a container: the running one of its outer
 // namespace, which it then joins, or a new one.
 func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Ready, error) {
-	if err := Sweep(c.RunDir); err != nil {
-		return Ready{}, err
-	}
+	_ = Sweep(c.RunDir) // what is left of another sandbox is in nobody's way
 	if err := vacate(ctx, c.RunDir, r); err != nil {
 		return Ready{}, err
 	}
@@ -50,69 +49,30 @@ func Open(ctx context.Context, c *config.Config, r Request, start Starter) (Read
 	if r.Outer.Kind != OuterPath {
 		return start(r, c)
 	}
-	// Containers of a pod are created at the same time; only one of them may
-	// find that there is no sandbox yet.
-	unlock, err := lockRun(c.RunDir)
-	if err != nil {
-		return Ready{}, err
-	}
-	defer unlock()
-	for {
-		info, found, err := sharing(c.RunDir, outer)
-		if err != nil {
-			return Ready{}, err
-		}
-		if !found {
-			return start(r, c)
-		}
-		ready, err := join(ctx, c, info, r)
-		if !errors.Is(err, errEnding) && !errors.Is(err, errNoAnswer) {
-			return ready, err
-		}
-		if info.InnerID == outer {
-			// A room without a door: no new sandbox could reach anything from it.
-			return Ready{}, fmt.Errorf("network namespace %s is that of sandbox %s, which cannot be joined: %w", r.Outer.Path, info.ID, err)
-		}
-		// Its last container went while this one came.
-		if err := await(ctx, c.RunDir, info, func(Info) bool { return false }); err != nil {
-			return Ready{}, err
-		}
-	}
+	return share(ctx, c.RunDir, outer,
+		func(info Info) (Ready, error) { return join(ctx, c, info, r) },
+		func() (Ready, error) { return start(r, c) }, r.Outer.Path)
 }
 
 // vacate waits for the sandbox that an earlier container of the same id still
 // has: its supervisor writes down what was learned after the container's end.
 func vacate(ctx context.Context, runDir string, r Request) error {
 	dir := filepath.Join(sandboxesDir(runDir), r.ID)
-	info, err := readInfo(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return awaitRemoval(ctx, dir) // what it says of itself goes first
+	info, there := look(dir)
+	switch {
+	case !there:
+		return nil
+	case info.populated() || r.Container.running():
+		return fmt.Errorf("container with id %s %w", r.Container.ID, ErrExists)
+	case info.Broken != nil && !listens(dir):
+		return abandon(runDir, r.ID, func(Container) bool { return true })
+	case info.State() == Dead:
+		return abandon(runDir, r.ID, func(Container) bool { return false })
 	}
-	if err != nil {
-		return err
+	if err := await(ctx, runDir, info, func(now Info) bool { return len(now.Containers) > 0 && !now.has(r.Container.Root, r.Container.ID) }); err != nil {
+		return fmt.Errorf("sandbox %s, which an earlier container of the same id has: %w", r.ID, err)
 	}
-	if info.populated() {
-		return fmt.Errorf("container with id %s exists already", r.Container.ID)
-	}
-	return awaitEnd(ctx, runDir, info, r.Container.Root, r.Container.ID)
-}
-
-// awaitRemoval waits until a sandbox's directory, which is being removed, has
-// gone. It must not be removed from here as well: whoever is at it could then
-// take the next sandbox's for a part of it.
-func awaitRemoval(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	for {
-		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("sandbox directory %s is left from another sandbox, and is not removed", dir)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
+	return nil
 }
 
 // sharing finds the sandbox of a namespace that an engine names: the running
@@ -146,7 +106,7 @@ func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, e
 		return Ready{}, err
 	}
 	var ready Ready
-	err := call(ctx, c.RunDir, info.ID, "attach", joinRequest{r.Container, r.Creator, r.DNS}, &ready)
+	err := call(ctx, c.RunDir, info, "attach", joinRequest{r.Container, r.Creator, r.DNS}, &ready)
 	return ready, err
 }
 
@@ -273,11 +233,15 @@ func (s *Spawner) Close() {
 // answerFD is where a supervisor answers: the first of exec.Cmd's ExtraFiles.
 const answerFD = 3
 
+// Version is that of this program, for the record.
+var Version = "devel"
+
 // Supervise runs one sandbox until its containers are gone. The request comes
 // on standard input, the answer goes to descriptor 3.
 func Supervise(c *config.Config) error {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	CaptureLog()
 	answer := os.NewFile(answerFD, "answer")
 	var r Request
 	err := json.NewDecoder(os.Stdin).Decode(&r)
@@ -306,12 +270,38 @@ func Supervise(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-signals:
-		s.Stop()
-	case <-s.Done():
+	if s.begin() {
+		go func() { defer s.wg.Done(); s.account() }()
 	}
-	return nil
+	for {
+		select {
+		case sig := <-signals:
+			s.signalled(sig)
+		case <-s.Done():
+			return nil
+		}
+	}
+}
+
+// signalled is for a signal that asks the supervisor to end. Its containers
+// would go on without a network, and without what makes exec safe: so it ends
+// with them, and not before.
+func (s *Sandbox) signalled(sig os.Signal) {
+	s.mu.Lock()
+	ending, containers := s.ending, len(s.members)
+	s.mu.Unlock()
+	if ending {
+		slog.Warn("signal: what could not be written is given up", "signal", sig.String())
+		s.learner.GiveUp()
+		return
+	}
+	if containers == 0 {
+		go s.Stop()
+		return
+	}
+	slog.Warn("signal ignored: the supervisor ends with its containers, which go on", "signal", sig.String(), "containers", containers)
+	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "SIGNAL", Severity: audit.SeverityMedium,
+		Message: fmt.Sprintf("the supervisor ignores the signal %q: it ends with its containers", sig)})
 }
 
 // closeInherited lets go of everything that the engine had open: a pipe that

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -58,6 +59,11 @@ func registerTaskService() {
 	})
 }
 
+var (
+	_ taskapi.TTRPCTaskService = (*service)(nil)
+	_ shim.TTRPCService        = (*service)(nil)
+)
+
 // service is the runc shim's task service with a sandbox around its
 // containers.
 type service struct {
@@ -89,6 +95,8 @@ func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
 // Create prepares the sandbox and the bundle, then lets runc create the
 // container. Where it fails, both are as before.
 func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *taskapi.CreateTaskResponse, err error) {
+	var class error = errdefs.ErrInvalidArgument
+	defer func() { err = toGRPC(err, class) }()
 	ns, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return nil, err
@@ -104,6 +112,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 	if r.Options, err = opts.apply(c); err != nil {
 		return nil, err
 	}
+	class = errdefs.ErrFailedPrecondition
 	root := opts.runc.Root
 	if root == "" {
 		root = process.RuncRoot
@@ -174,7 +183,8 @@ func (s *service) open(r sandbox.Request, c *config.Config) (sandbox.Ready, erro
 }
 
 // Exec confines a process that joins a running container like its first one.
-func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (_ *emptypb.Empty, err error) {
+	defer func() { err = toGRPC(err, errdefs.ErrInvalidArgument) }()
 	confined, err := runtime.ConfineProcess(r.GetSpec().GetValue())
 	if err != nil {
 		return nil, fmt.Errorf("openshell: %w", err)
@@ -194,7 +204,8 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emp
 // Start completes the network of a container that was created. It refuses to
 // start a process in a container whose program is not there: openshell-init
 // would start, and only then find nothing.
-func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (_ *taskapi.StartResponse, err error) {
+	defer func() { err = toGRPC(err, errdefs.ErrFailedPrecondition) }()
 	s.mu.Lock()
 	k := s.containers[r.ID]
 	asked, ok := s.execs[execKey{r.ID, r.ExecID}]

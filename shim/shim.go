@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/log"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/sandbox"
@@ -27,8 +28,16 @@ import (
 // Name is the runtime's name, by which clients ask for it.
 const Name = "io.containerd.openshell.v1"
 
+// buildVersion is set by the linker.
+var buildVersion = "devel"
+
 // Main runs the shim: it is all of the program.
 func Main() {
+	// What containerd's library says of itself is this program's: for -v and the
+	// daemon's list of runtimes.
+	version.Version, version.Revision = buildVersion, ""
+	sandbox.Version = buildVersion
+	sandbox.CaptureLog() // standard error is containerd's log
 	m := runtimeManager{manager.NewShimManager(Name)}
 	if started, err := startLegacy(m); started || err != nil {
 		exitOn(err)
@@ -48,6 +57,8 @@ func exitOn(err error) {
 // runtimeManager starts shims as containerd's runc shim does, and cleans up
 // after ones that died.
 type runtimeManager struct{ inner shim.Shim }
+
+var _ shim.Shim = runtimeManager{}
 
 // Name implements shim.Shim.
 func (m runtimeManager) Name() string { return m.inner.Name() }

@@ -50,10 +50,24 @@ func ReplaceFile(path string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-func replace(path string, data []byte, mode os.FileMode, settle func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-*")
+func replace(path string, data []byte, mode os.FileMode, settle func(*os.File) error) error {
+	temp, err := writeTemp(path, data, mode, settle)
 	if err != nil {
 		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+// writeTemp writes a file beside path that is to take its place, and returns its
+// name.
+func writeTemp(path string, data []byte, mode os.FileMode, settle func(*os.File) error) (name string, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-*")
+	if err != nil {
+		return "", err
 	}
 	defer func() {
 		if err != nil {
@@ -62,18 +76,15 @@ func replace(path string, data []byte, mode os.FileMode, settle func(*os.File) e
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
-		return err
+		return "", err
 	}
 	if err := f.Chmod(mode); err != nil {
-		return err
+		return "", err
 	}
 	if err := settle(f); err != nil {
-		return err
+		return "", err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return f.Name(), f.Close()
 }
 
 // ReadFile reads a regular file of at most MaxFileSize bytes that only root can change. It does not follow a
@@ -100,29 +111,37 @@ func ReadFile(path string) ([]byte, error) {
 // WriteJSON writes v as one indented JSON document, as WriteFile does, with mode 0600. What ReadJSON would
 // not read is ErrTooLarge.
 func WriteJSON(path string, v any) error {
+	data, err := encodeJSON(path, v)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, data, 0o600)
+}
+
+func encodeJSON(path string, v any) ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
 	if buf.Len() > MaxFileSize {
-		return fmt.Errorf("writing %s: %w", path, ErrTooLarge)
+		return nil, fmt.Errorf("writing %s: %w", path, ErrTooLarge)
 	}
-	return WriteFile(path, buf.Bytes(), 0o600)
+	return buf.Bytes(), nil
 }
 
-// ReadJSON reads into v the one JSON document that a file holds. An unknown field is an
-// error: it would be lost when the document is written again. The error for a
-// missing file is fs.ErrNotExist.
+// ReadJSON reads into v the one JSON document that a file holds. A field that is not
+// known is passed over, and lost when the document is written again: within the
+// version that a document names, newer programs add only what older ones, which run
+// beside them, can do without. The error for a missing file is fs.ErrNotExist.
 func ReadJSON(path string, v any) error {
 	data, err := ReadFile(path)
 	if err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,15 @@ import (
 // takes. It excludes other processes and other callers in this one, and it is gone when
 // its holder dies. Everything that changes a file of a policy holds it.
 func (s *Store) Lock(policyName string) (unlock func(), err error) {
-	return s.lock(policyName, "lock")
+	unlock, err = s.lock(policyName, "lock")
+	if err != nil {
+		return nil, err
+	}
+	if err := finishJournal(s.PolicyDir(policyName)); err != nil {
+		unlock()
+		return nil, fmt.Errorf("policy %s: %w", policyName, err)
+	}
+	return unlock, nil
 }
 
 // LockDecisions takes the lock of those who decide on a policy's proposals, from before they look until what they
@@ -81,7 +90,7 @@ func current(f *os.File, path string) bool {
 // policy's directories. The caller holds the policy's lock, so no writer is at work.
 func (s *Store) RemoveLeftovers(policyName string) error {
 	var errs []error
-	for _, dir := range []string{s.PolicyDir(policyName), s.proposalsDir(policyName), s.runsDir(policyName)} {
+	for _, dir := range s.dirs(policyName) {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
@@ -93,4 +102,20 @@ func (s *Store) RemoveLeftovers(policyName string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Store) dirs(policyName string) []string {
+	return []string{s.PolicyDir(policyName), s.proposalsDir(policyName), s.runsDir(policyName)}
+}
+
+// hasLeftovers reports whether there are temporary files, be it of a writer who is
+// at work.
+func (s *Store) hasLeftovers(policyName string) bool {
+	for _, dir := range s.dirs(policyName) {
+		entries, _ := os.ReadDir(dir)
+		if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), tempPrefix) }) {
+			return true
+		}
+	}
+	return false
 }

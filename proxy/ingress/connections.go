@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/netns"
 )
 
@@ -32,7 +33,9 @@ func (r *Relay) accept(ctx context.Context, l *net.TCPListener, lead leader) {
 		case r.slots <- struct{}{}:
 			r.running.Go(func() {
 				defer func() { <-r.slots }()
-				r.carry(ctx, conn, lead)
+				if !crash.Contain("an inbound connection", func() { r.carry(ctx, conn, lead) }) {
+					refuse(conn)
+				}
 			})
 		default:
 			refuse(conn)
@@ -56,7 +59,12 @@ func (r *Relay) carry(ctx context.Context, outside *net.TCPConn, lead leader) {
 	defer outside.Close()
 	defer inside.Close()
 	var wg sync.WaitGroup
-	wg.Go(func() { pipe(inside, outside) })
+	wg.Go(func() {
+		if !crash.Contain("what an inbound connection is answered", func() { pipe(inside, outside) }) {
+			inside.Close()
+			outside.Close()
+		}
+	})
 	pipe(outside, inside)
 	wg.Wait()
 }

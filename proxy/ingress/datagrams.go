@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/netns"
 )
 
@@ -31,7 +32,9 @@ func (r *Relay) take(ctx context.Context, u *net.UDPConn, lead leader) {
 				return nil, false
 			}
 			a := &association{Association: netns.NewAssociation(d.Ends), r: r}
-			r.running.Go(func() { a.run(ctx, lead(d.Source, d.Destination)) })
+			r.running.Go(func() {
+				crash.Contain("inbound datagrams", func() { a.run(ctx, lead(d.Source, d.Destination)) })
+			})
 			return a, true
 		})
 		if ok {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
+
+	"openshell.ai/openshell/crash"
 )
 
 // answerTTL is the time to live, in seconds, of synthetic answers. The address
@@ -80,6 +82,10 @@ func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []
 
 // ServeDNS answers one query.
 func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
+	crash.Contain("a DNS query", func() { s.serve(w, query) })
+}
+
+func (s *Server) serve(w dns.ResponseWriter, query *dns.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
 	defer cancel()
 	answer := s.answer(ctx, query)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"openshell.ai/openshell/crash"
 	"openshell.ai/openshell/netns"
 )
 
@@ -70,12 +71,15 @@ func (u *Upstream) Resolve(ctx context.Context, host string) ([]netip.Addr, erro
 	lookup := func(qtype uint16) chan result {
 		c := make(chan result, 1)
 		go func() {
-			msg, err := u.Ask(ctx, host, qtype)
-			if err != nil {
-				c <- result{err: err}
-				return
-			}
-			c <- result{addresses(msg), rcodeError(host, msg)}
+			r := result{err: errors.New("the lookup failed: see the supervisor's log")}
+			crash.Contain("a DNS lookup", func() {
+				if msg, err := u.Ask(ctx, host, qtype); err != nil {
+					r = result{err: err}
+				} else {
+					r = result{addresses(msg), rcodeError(host, msg)}
+				}
+			})
+			c <- r
 		}()
 		return c
 	}

@@ -59,8 +59,10 @@ func cgroups(t *testing.T) []string {
 	for line := range Lines(string(own)) {
 		path := line[strings.LastIndexByte(line, ':')+1:]
 		for _, parent := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			list = append(list, Glob(t, filepath.Join(parent, path, binaries.tag+"-*"))...)
-			list = append(list, Glob(t, filepath.Join(parent, binaries.tag+"-*"))...)
+			for _, name := range []string{binaries.tag + "-*", "openshell-" + binaries.tag + "-*"} { // its supervisor's
+				list = append(list, Glob(t, filepath.Join(parent, path, name))...)
+				list = append(list, Glob(t, filepath.Join(parent, name))...)
+			}
 		}
 	}
 	return list

@@ -66,6 +66,7 @@ func runOCI(inv runtime.Invocation) int {
 }
 
 func supervise() int {
+	sandbox.Version = version
 	c, err := config.Load("")
 	if err == nil {
 		err = sandbox.Supervise(c)

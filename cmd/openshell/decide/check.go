@@ -25,6 +25,15 @@ func (c *choice) pinned() string {
 	return c.proposal.ID + "@" + c.proposal.Digest
 }
 
+// pinned are the ids of choices, each for what was looked at.
+func pinned(all []choice) []string {
+	var ids []string
+	for i := range all {
+		ids = append(ids, all[i].pinned())
+	}
+	return ids
+}
+
 // check reports what is in the way of approving all of them.
 func check(now *sandbox.Policies, all []choice) error {
 	if _, exceeding := allowed(now, all); exceeding != nil {

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"openshell.ai/openshell/config"
@@ -33,6 +32,7 @@ type Change struct {
 	Superseded []learn.Proposal // pending ones that have become superfluous
 	Undone     []string         // ids
 	NotUndone  []string         // ids of proposals of which nothing was in force
+	Pending    int              // how many proposals ApproveAll took into account
 	// Difference is that of the effective policy, as policy.Diff tells it, and Reloaded the ids of
 	// the sandboxes that use it now.
 	Difference []string
@@ -89,11 +89,7 @@ func (r *Reviewer) choices(policyName string, ids []string) ([]choice, error) {
 
 // approve puts in force what was checked.
 func (r *Reviewer) approve(policyName string, all []choice, c *Change) error {
-	var pinned []string
-	for i := range all {
-		pinned = append(pinned, all[i].pinned())
-	}
-	result, err := learn.Approve(r.Store, policyName, pinned, r.By)
+	result, err := learn.Approve(r.Store, policyName, pinned(all), r.By)
 	c.Approved, c.Superseded = result.Approved, result.Superseded
 	return err
 }
@@ -152,7 +148,6 @@ func (r *Reviewer) Reject(policyName, id, reason string) error {
 // Reload makes the running sandboxes use what the policy's files say, and returns their ids.
 func (r *Reviewer) Reload(ctx context.Context, policyName string) ([]string, error) {
 	ids, err := sandbox.Reload(ctx, r.Config.RunDir, policyName)
-	slices.Sort(ids)
 	if err != nil {
 		err = fmt.Errorf("policy %s is changed, but not in force everywhere: %w: run the command again", policyName, err)
 	}

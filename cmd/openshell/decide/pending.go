@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,12 +9,47 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/describe"
 	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/sandbox"
 )
 
-// Pending names the proposals of a policy that may be approved together, unseen, each as id@digest: those
+// Settle has the sandboxes of a policy write down what they have seen. It fails where evidence is being lost:
+// who approves all at once could not know of what.
+func (r *Reviewer) Settle(ctx context.Context, policyName string) error {
+	if err := sandbox.Settle(ctx, r.Config.RunDir, policyName); err != nil {
+		return fmt.Errorf("nothing is approved, since not all that was seen is proposed: %w: --include-truncated accepts that", err)
+	}
+	return nil
+}
+
+// ApproveAll approves all that is pending for a policy, unseen and as it is at that moment, a run that still
+// learns notwithstanding. It leaves out what exceeds the node's maximum policy and, unless truncated is
+// wanted, proposals that were cut short. The error names what was left out.
+func (r *Reviewer) ApproveAll(ctx context.Context, policyName string, truncated bool) (Change, error) {
+	var leftOut error
+	c, err := r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
+		result, err := learn.ApproveChosen(r.Store, policyName, r.By, func() (ids []string, err error) {
+			if ids, leftOut, err = r.pending(policyName, truncated); err != nil {
+				return nil, err
+			}
+			c.Pending = len(ids)
+			all, err := r.choices(policyName, ids)
+			if err != nil {
+				return nil, err
+			}
+			some, exceeding := allowed(now, all)
+			leftOut = errors.Join(exceeding, leftOut)
+			return pinned(some), checkTogether(now, some)
+		})
+		c.Approved, c.Superseded = result.Approved, result.Superseded
+		return err
+	})
+	return c, errors.Join(err, leftOut)
+}
+
+// pending names the proposals of a policy that may be approved together, unseen, each as id@digest: those
 // that wait for a decision. Those that were cut short are left out, and named in leftOut, unless they are
 // wanted.
-func (r *Reviewer) Pending(policyName string, truncated bool) (ids []string, leftOut, err error) {
+func (r *Reviewer) pending(policyName string, truncated bool) (ids []string, leftOut, err error) {
 	proposals, err := learn.List(r.Store, policyName)
 	if err != nil {
 		return nil, nil, err

@@ -87,7 +87,7 @@ func WriteDiff(w io.Writer, indent string, lines []string) {
 // colours of the words that carry a verdict, as SGR parameters (ECMA-48 8.3.117).
 var colours = map[string]string{
 	"pending": "33", "permissive": "33", "warn": "33",
-	"approved": "32", "alive": "32", "ok": "32", "+": "32",
+	"approved": "32", "running": "32", "ok": "32", "+": "32",
 	"rejected": "31", "dead": "31", "fail": "31", "-": "31",
 }
 

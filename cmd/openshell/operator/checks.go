@@ -261,14 +261,24 @@ func checkSandboxes(c *config.Config, now time.Time) finding {
 		}
 	}
 	for _, info := range all {
-		s := listed{info, info.Alive()}
-		id := shortID(s.ID)
-		if !s.Alive {
+		s := newListed(info)
+		id := shortID(plain(s.ID))
+		switch s.State {
+		case sandbox.Unreadable:
+			note(fmt.Sprintf("%s: is unreadable: %s", id, oneLine(s.Broken)), "remove what is unreadable with openshell doctor --clean")
+			continue
+		case sandbox.Dead:
 			note(id+": its supervisor is dead", "stop the containers of dead supervisors: they reach nothing any more")
 			continue
 		}
 		if s.permissive() {
 			note(id+": "+mode(&s, now), "stop what should not be permissive: what the policy denies is logged and allowed there")
+		}
+		switch h := s.Health; {
+		case h.Warning() != "":
+			note(id+": "+h.Warning(), "make room in state_dir, and let it be written to")
+		case h.LastError != "":
+			note(fmt.Sprintf("%s: %s, %s", id, h.LastError, ago(now.Sub(h.LastErrorAt))), "look at "+filepath.Join(c.StateDir, "sandboxes", s.ID, sandbox.LogFile))
 		}
 		if s.PolicyError != "" {
 			note(id+": keeps the last valid policy: "+s.PolicyError, "correct the policy's files")

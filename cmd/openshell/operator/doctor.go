@@ -14,6 +14,7 @@ import (
 
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/runtime"
+	"openshell.ai/openshell/sandbox"
 )
 
 // The outcomes of a check.
@@ -38,15 +39,21 @@ func warn(name, detail, fix string) finding { return finding{name, statusWarn, d
 func fail(name, detail, fix string) finding { return finding{name, statusFail, detail, fix} }
 
 func doctorCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, clean bool
 	cmd := &cobra.Command{
-		Use:   "doctor [--json]",
+		Use:   "doctor [--json] [--clean]",
 		Short: "Check whether this node can run sandboxes",
 		Long: "Check what sandboxes need of the node, say how to fix what is missing, and print the effective\n" +
-			"configuration. The exit code is 1 if a required part is missing.",
+			"configuration. The exit code is 1 if a required part is missing. --clean first removes what dead\n" +
+			"supervisors left and no container uses, and sandboxes whose files below run_dir are damaged.",
 		Example: "  openshell doctor",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if clean {
+				if err := cleanUp(cmd); err != nil {
+					return err
+				}
+			}
 			findings, c := examine(cmd)
 			effective, err := c.Marshal()
 			if err != nil {
@@ -68,8 +75,22 @@ func doctorCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&clean, "clean", false, "first remove what is left of sandboxes that have no supervisor")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the checks and the configuration as one JSON document")
 	return cmd
+}
+
+// cleanUp removes what is left of sandboxes, and says on standard error what that was.
+func cleanUp(cmd *cobra.Command) error {
+	c, _, err := load(cmd)
+	if err != nil {
+		return err
+	}
+	removed, err := sandbox.Clean(c.RunDir)
+	for _, id := range removed {
+		fmt.Fprintf(cmd.ErrOrStderr(), "removed the unreadable sandbox %s\n", plain(id))
+	}
+	return err
 }
 
 // examine runs all checks. A configuration that cannot be used is a finding too; the

@@ -43,6 +43,9 @@ func logsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if info, err := sandbox.Find(c.RunDir, id); err == nil {
+				warnHealth(cmd.ErrOrStderr(), []listed{newListed(info)})
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			l := &logPrinter{out: bufio.NewWriter(cmd.OutOrStdout()), last: last, raw: asJSON}

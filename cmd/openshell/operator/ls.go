@@ -20,8 +20,9 @@ func lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [--json | -q]",
 		Short: "List the running sandboxes",
-		Long: "List the sandboxes of the node. One whose supervisor is dead reaches nothing any more: its\n" +
-			"container has to be stopped.",
+		Long: "List the sandboxes of the node, each with its state: starting, running, ending (it still writes\n" +
+			"down what it learned), dead (its supervisor is: it reaches nothing any more, and its container has\n" +
+			"to be stopped) or unreadable (its file below run_dir is damaged: see openshell doctor).",
 		Example: "  openshell ls",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,10 +39,11 @@ func lsCommand() *cobra.Command {
 			})
 			list := make([]listed, len(all))
 			for i, info := range all {
-				list[i] = listed{info, info.Alive()}
+				list[i] = newListed(info)
 			}
 			warnPermissive(cmd.ErrOrStderr(), list)
 			warnPolicy(cmd.ErrOrStderr(), list)
+			warnHealth(cmd.ErrOrStderr(), list)
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON:
@@ -64,8 +66,11 @@ func lsCommand() *cobra.Command {
 // listed is a sandbox as ls shows it.
 type listed struct {
 	sandbox.Info
-	Alive bool `json:"alive"`
+	State sandbox.State `json:"state"`
+	Alive bool          `json:"alive"`
 }
+
+func newListed(info sandbox.Info) listed { return listed{info, info.State(), info.Alive()} }
 
 func (l *listed) permissive() bool { return l.Alive && l.Mode == confine.ModePermissive }
 
@@ -92,15 +97,24 @@ func warnPolicy(w io.Writer, list []listed) {
 	}
 }
 
+// warnHealth is for whoever relies on what sandboxes learn and log.
+func warnHealth(w io.Writer, list []listed) {
+	for i := range list {
+		if text := list[i].Health.Warning(); text != "" && list[i].Alive {
+			fmt.Fprintf(w, "warning: sandbox %s: %s\n", shortID(plain(list[i].ID)), plain(text))
+		}
+	}
+}
+
 func sandboxRows(list []listed, now time.Time) [][]string {
-	rows := [][]string{{"ID", "POLICY", "MODE", "CONFINEMENT", "CONTAINERS", "STARTED", "SUPERVISOR"}}
+	rows := [][]string{{"ID", "POLICY", "MODE", "CONFINEMENT", "CONTAINERS", "STARTED", "STATE"}}
 	for i := range list {
 		s := &list[i]
-		supervisor := "dead"
-		if s.Alive {
-			supervisor = "alive"
+		if s.State == sandbox.Unreadable {
+			rows = append(rows, []string{shortID(plain(s.ID)), "-", "-", "-", "-", "-", string(s.State)})
+			continue
 		}
-		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), confinement(s.Containers), containers(s.Containers), ago(now.Sub(s.Started)), supervisor})
+		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), confinement(s.Containers), containers(s.Containers), ago(now.Sub(s.Started)), string(s.State)})
 	}
 	return rows
 }

@@ -59,8 +59,8 @@ func TestLs(t *testing.T) {
 	}
 	lines := strings.Split(stdout, "\n")
 	wantContains(t, lines[1], "s2", "build", "dead")
-	wantContains(t, lines[2], "s1", "agent", "enforcing", "container-of-s1", "alive")
-	wantContains(t, lines[3], "s3", "permissive (1h30m left)", "alive")
+	wantContains(t, lines[2], "s1", "agent", "enforcing", "container-of-s1", "running")
+	wantContains(t, lines[3], "s3", "permissive (1h30m left)", "running")
 	stdout, _, _ = n.runWith("", "ls", "--json")
 	var list []struct {
 		ID    string `json:"id"`
@@ -74,9 +74,9 @@ func TestLs(t *testing.T) {
 func TestSandboxRow(t *testing.T) {
 	random := strings.Repeat("0123456789abcdef", 4)
 	list := []listed{{sandbox.Info{ID: random, Policy: "agent", Mode: confine.ModePermissive, Started: start, Deadline: start.Add(time.Minute),
-		Containers: []sandbox.Container{{ID: "web", Confined: &sandbox.Confined{LandlockABI: 7, SeccompFilters: 2, NoNewPrivs: true}}, {ID: random}, {ID: "c"}, {ID: "d"}}}, true}}
+		Containers: []sandbox.Container{{ID: "web", Confined: &sandbox.Confined{LandlockABI: 7, SeccompFilters: 2, NoNewPrivs: true}}, {ID: random}, {ID: "c"}, {ID: "d"}}}, sandbox.Running, true}}
 	rows := sandboxRows(list, start.Add(72*time.Hour))
-	want := []string{"0123456789ab", "agent", "permissive (over)", "landlock 7, seccomp", "web 0123456789ab +2", "3d ago", "alive"}
+	want := []string{"0123456789ab", "agent", "permissive (over)", "landlock 7, seccomp", "web 0123456789ab +2", "3d ago", "running"}
 	if !reflect.DeepEqual(rows[1], want) {
 		t.Errorf("got %q, want %q", rows[1], want)
 	}

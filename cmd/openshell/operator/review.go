@@ -52,33 +52,15 @@ func approveCommand() *cobra.Command {
 			if edit != "" {
 				return approveEdited(cmd, r, name, ids, edit)
 			}
-			var leftOut error
 			if all {
-				if _, err := named(r.Config, r.Store, name); err != nil {
-					return err
-				}
-				ids, leftOut, err = r.Pending(name, truncated)
-			} else {
-				ids, err = r.Match(name, ids)
+				return approveAll(cmd, r, name, truncated)
 			}
-			if err != nil {
+			if ids, err = r.Match(name, ids); err != nil {
 				return err
 			}
-			if len(ids) == 0 {
-				if leftOut == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "nothing is pending for policy %s\n", name)
-				}
-				reloaded, err := r.Reload(cmd.Context(), name) // should that have failed the last time
-				writeReloaded(cmd.OutOrStdout(), reloaded)
-				return errors.Join(leftOut, err)
-			}
-			approve := r.Approve
-			if all {
-				approve = r.ApproveAllowed
-			}
-			c, err := approve(cmd.Context(), name, ids)
+			c, err := r.Approve(cmd.Context(), name, ids)
 			writeApproval(cmd.OutOrStdout(), c, err)
-			return errors.Join(err, leftOut)
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "approve all that are pending")
@@ -86,6 +68,26 @@ func approveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&edit, "edit", "", "the `FILE` with what to approve of the proposal, or - for standard input")
 	byFlag(cmd, &by)
 	return cmd
+}
+
+// approveAll approves what is pending.
+func approveAll(cmd *cobra.Command, r *decide.Reviewer, name string, truncated bool) error {
+	if err := r.Settle(cmd.Context(), name); err != nil && !truncated {
+		return err
+	}
+	if _, err := named(r.Config, r.Store, name); err != nil {
+		return err
+	}
+	c, err := r.ApproveAll(cmd.Context(), name, truncated)
+	if c.Pending > 0 {
+		writeApproval(cmd.OutOrStdout(), c, err)
+		return err
+	}
+	if err == nil {
+		fmt.Fprintf(cmd.OutOrStdout(), "nothing is pending for policy %s\n", name)
+	}
+	writeReloaded(cmd.OutOrStdout(), c.Reloaded)
+	return err
 }
 
 // approveEdited approves what a file has of a proposal.

@@ -170,7 +170,12 @@ func runSandboxed(o options, args []string) (status int, err error) {
 	}
 	status, err = runBundle(b.dir, id, a, caught)
 	// The run is over when what it taught is on disk.
-	return status, errors.Join(err, sandbox.Close(context.Background(), c, runtime.DefaultRoot(c), id))
+	cerr := sandbox.Close(context.Background(), c, runtime.DefaultRoot(c), id)
+	if unwritten := (*sandbox.UnwrittenError)(nil); errors.As(cerr, &unwritten) {
+		fmt.Fprintln(os.Stderr, "openshell: warning: "+cerr.Error())
+		cerr = nil
+	}
+	return status, errors.Join(err, cerr)
 }
 
 // newID returns a name that no run and no policy of this node has had, as far as

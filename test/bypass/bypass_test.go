@@ -167,14 +167,17 @@ func (b *box) logged(words ...string) {
 	if b.mode == unboxed {
 		return
 	}
-	node.Eventually(b.World.T, node.Patience, fmt.Sprintf("a line of the log with %q", words), func() bool {
-		for line := range node.Lines(b.World.AuditLog(b.Container)) {
-			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
-				return true
-			}
+	node.Eventually(b.World.T, node.Patience, fmt.Sprintf("a line of the log with %q", words), func() bool { return b.inLog(words...) })
+}
+
+// inLog reports whether a line of the sandbox's log has all words by now.
+func (b *box) inLog(words ...string) bool {
+	for line := range node.Lines(b.World.AuditLog(b.Container)) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			return true
 		}
-		return false
-	})
+	}
+	return false
 }
 
 // guard fails the test if a file of the host, or a value below /proc/sys, has

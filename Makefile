@@ -80,11 +80,17 @@ test-million: check-go ## feed the learner a million hosts, programs, paths and 
 	@LEARN_FLOOD=1000000 $(GO) test -count=1 -timeout 1h -run Million -v ./learn | grep -v '^=== '
 
 .PHONY: lint
-lint: check-go ## gofmt, go vet, staticcheck
-	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git -c safe.directory='*' ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
-	if [ -n "$$unformatted" ]; then printf 'not formatted with gofmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
-	@$(GO) vet ./...
-	@$(GO) tool staticcheck ./...
+lint: check-go ## golangci-lint: vet, staticcheck, gofmt and a few more
+	@$(GO) tool -modfile=hack/lint/go.mod golangci-lint run ./...
+
+# The database is a Go module too, at a fixed version so that a build of today can
+# be made tomorrow: make vuln VULNDB=latest
+VULNDB ?= v0.0.0-20261105234957-e22db6528018
+
+.PHONY: vuln
+vuln: check-go ## govulncheck: known vulnerabilities that the programs can reach
+	@dir=$$(cd hack/lint && $(GO) mod download -json golang.org/x/vulndb@$(VULNDB) | sed -n 's/.*"Dir": "\(.*\)",/\1/p'); \
+	$(GO) tool -modfile=hack/lint/go.mod govulncheck -db "file://$$dir/data/osv" ./cmd/...
 
 .PHONY: bench
 bench: check-go ## run the benchmarks

@@ -190,7 +190,7 @@ func TestLoad(t *testing.T) {
 		{"path before environment", file, missing, "crun", ""},
 		{"missing path", missing, "", "", "missing.yaml"},
 		{"missing in environment", "", missing, "", "missing.yaml"},
-		{"directory", dir, "", "", "is a directory"},
+		{"directory", dir, "", "", "not a regular file"},
 		{"too large", large, "", "", "larger than"},
 	}
 	for _, tt := range tests {

@@ -3,9 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+
+	"openshell.ai/openshell/safefile"
 )
 
 const (
@@ -21,7 +22,8 @@ const maxSize = 1 << 20
 // Load reads the configuration from path; the empty path means the file named by
 // OPENSHELL_CONFIG, else DefaultPath. Only DefaultPath may be missing, which
 // leaves every field at its default: a file that was asked for by name must be
-// there.
+// there. The file, state_dir and run_dir must be such that only root can change
+// them.
 //
 // Fields of features that openshell does not have yet are refused when their
 // value asks for the feature: identity.required: false, metrics.listen and
@@ -34,11 +36,9 @@ func Load(path string) (*Config, error) {
 	if path == "" {
 		path, named = DefaultPath, false
 	}
-	data, err := read(path)
+	data, err := safefile.Read(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) && !named {
-		c := Default()
-		c.file = path
-		return c, nil
+		data, err = nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -47,22 +47,20 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
+	if err := c.checkDirectories(); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
 	c.file = path
 	return c, nil
 }
 
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// checkDirectories refuses directories of openshell's own that others than root
+// can write to: they could approve rules, or pose as a sandbox.
+func (c *Config) checkDirectories() error {
+	for _, d := range []struct{ field, path string }{{"state_dir", c.StateDir}, {"run_dir", c.RunDir}} {
+		if err := safefile.CheckDir(d.path); err != nil {
+			return fmt.Errorf("%s: %w", d.field, err)
+		}
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxSize {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxSize)
-	}
-	return data, nil
+	return nil
 }

@@ -19,6 +19,7 @@ import (
 const (
 	Dir        = launch.Dir
 	InitName   = "openshell-init"
+	AttendFlag = launch.AttendFlag
 	FilterName = launch.FilterName
 	ConfigName = launch.ConfigName
 )
@@ -57,6 +58,3 @@ func KernelLandlock() (int, error) {
 // ObservedName is the file below Dir that says that a container is observed, by
 // the id of the mount of Dir.
 func ObservedName(mount uint64) string { return launch.ObservedName(mount) }
-
-// MountID returns the id of the mount that a descriptor is on.
-func MountID(fd int) (uint64, error) { return launch.MountID(fd) }

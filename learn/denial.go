@@ -38,11 +38,12 @@ type Denial struct {
 
 	Kind   Kind
 	Method string // of a request
-	Path   string // of a request, or the one that opened the WebSocket: canonical, without the query string
+	Path   string // of a request, or the one that opened the WebSocket: as rules spell it, without the query string
 	Status int    // of the answer to a request, 0 where there was none
 
 	// Of an endpoint that declares a protocol: its protocol, its path, and what its rules
-	// lack: nothing where no rule helps. L7 is empty where no endpoint is declared.
+	// lack: nothing where no rule helps. L7 is empty where no endpoint is declared; Missing then
+	// has a request's path in each of the ways in which servers read it, where there are more.
 	L7           string
 	EndpointPath string
 	Missing      []policy.L7Match

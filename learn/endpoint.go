@@ -120,8 +120,8 @@ func (e *Evidence) addMissing(d Denial) {
 	}
 }
 
-// literalPath is the path that a pattern which matches it alone was made from: a canonical path has no
-// backslash of its own.
+// literalPath is the path that a pattern which matches it alone was made from: a path in a rule's
+// spelling has no backslash of its own.
 func literalPath(pattern string) string { return strings.ReplaceAll(pattern, `\`, "") }
 
 // speakableRequest reports whether a rule can name a request.
@@ -140,7 +140,6 @@ func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
 		e.unspeakable = true
 		return
 	}
-	e.encodedSlash = e.encodedSlash || strings.Contains(path, "%2F")
 }
 
 // requestsOf is nil where there are too many endpoints.
@@ -218,7 +217,6 @@ func (e *Evidence) endpoints() []policy.Endpoint {
 		endpoint := policy.Endpoint{
 			Host: e.target.host, Ports: []uint16{e.target.port}, Path: seen.Path,
 			Protocol: seen.Protocol, Enforcement: policy.EnforcementEnforce, Rules: rules,
-			AllowEncodedSlash: e.encodedSlash && seen.Requests != nil,
 		}
 		if seen.Protocol == policy.ProtocolMCP && slices.ContainsFunc(seen.Calls, oddTool) {
 			strict := false

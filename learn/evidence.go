@@ -39,10 +39,9 @@ type Evidence struct {
 	calls    map[endpointKey]*callSet
 	files    *fileSet // nil for a target that is no tree
 
-	encodedSlash bool // a path had a %2F, which an endpoint must allow
-	unspeakable  bool // requests were seen that no rule can name
-	truncated    bool // some evidence was lost
-	replaced     bool // the program's content changed
+	unspeakable bool // requests were seen that no rule can name
+	truncated   bool // some evidence was lost
+	replaced    bool // the program's content changed
 
 	permissive bool
 	sha256     string
@@ -146,7 +145,13 @@ func (e *Evidence) addRequest(d Denial) {
 		e.addMissing(d)
 		return
 	}
-	e.addRequestOf(undeclared, method, d.Path)
+	if len(d.Missing) == 0 {
+		e.addRequestOf(undeclared, method, d.Path)
+		return
+	}
+	for _, m := range d.Missing { // every way to read the path
+		e.addRequestOf(undeclared, method, literalPath(m.Path))
+	}
 }
 
 // isMethod reports whether a rule can name this method, and by it no other. The tokens of
@@ -178,7 +183,6 @@ func (e *Evidence) merge(o *Evidence) {
 	e.connects = e.connects || o.connects
 	e.raw = e.raw || o.raw
 	e.tlsSkip = e.tlsSkip || o.tlsSkip
-	e.encodedSlash = e.encodedSlash || o.encodedSlash
 	e.unspeakable = e.unspeakable || o.unspeakable
 	e.truncated = e.truncated || o.truncated
 	e.replaced = e.replaced || o.replaced

@@ -79,9 +79,11 @@ func TestBuildRule(t *testing.T) {
 			}}, nil,
 		},
 		"encoded slash": {
-			[]Denial{request1("GET", "/@scope%2Fname")},
-			policy.Endpoint{Protocol: "rest", Enforcement: "enforce", AllowEncodedSlash: true,
-				Rules: []policy.L7Allow{{Allow: policy.L7Match{Method: "GET", Path: "/@scope%2Fname"}}}}, nil,
+			[]Denial{with(request1("GET", "/@scope%2Fname"), func(d *Denial) {
+				d.Missing = []policy.L7Match{{Method: "GET", Path: "/@scope%2Fname"}, {Method: "GET", Path: "/@scope/name"}}
+			})},
+			policy.Endpoint{Protocol: "rest", Enforcement: "enforce", Rules: []policy.L7Allow{
+				{Allow: policy.L7Match{Method: "GET", Path: "/@scope%2Fname"}}, {Allow: policy.L7Match{Method: "GET", Path: "/@scope/name"}}}}, nil,
 		},
 		"raw and requests": {[]Denial{request1("GET", "/a"), raw()}, policy.Endpoint{}, []string{noteMixed}},
 		"pinned":           {[]Denial{skip}, policy.Endpoint{TLS: "skip"}, []string{noteTLSSkip}},

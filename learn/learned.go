@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/state"
 )
 
@@ -21,6 +22,9 @@ func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error
 		return nil, fmt.Errorf("learned policy: %w", err)
 	}
 	empty := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
+	if err := safefile.CheckDir(store.PolicyDir(policyName)); err != nil {
+		return nil, fmt.Errorf("learned policy %s: %w", policyName, err)
+	}
 	if err := store.Recover(policyName); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 	"openshell.ai/openshell/learn/paths"
 )
 
-// maxPathBytes is what a canonical path, or one of the filesystem, can be long.
+// maxPathBytes is what a request's path, or one of the filesystem, can be long.
 const maxPathBytes = 4096
 
 // generalised is a path without what identifies one thing or another, for grouping texts about it.

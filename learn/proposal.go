@@ -276,7 +276,6 @@ func (p *Proposal) evidence() (*Evidence, error) {
 	for i := range p.endpoints() {
 		endpoint := &p.Rule.Endpoints[i]
 		if endpoint.Rules != nil {
-			e.encodedSlash = e.encodedSlash || endpoint.AllowEncodedSlash
 			continue
 		}
 		e.tlsSkip = endpoint.TLS == policy.TLSSkip

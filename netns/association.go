@@ -98,6 +98,9 @@ type Association struct {
 	// May tells whether a datagram of the source's may pass; where not, Relay ends.
 	// It is called by one goroutine. nil: all may.
 	May func() bool
+	// Pass tells whether the source's datagram may pass by what is in it; where not,
+	// Relay ends. It is called by two goroutines. nil: all may.
+	Pass func(payload []byte) bool
 	// Silence, where it is less than datagramIdle and not 0, is how long both ends
 	// may be silent.
 	Silence time.Duration
@@ -139,10 +142,18 @@ func (a *Association) Relay(ctx context.Context, source, destination net.Conn) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer cancel()
-		crash.Contain("datagrams", func() { _ = a.pass(destination, source, a.May) })
+		crash.Contain("datagrams", func() {
+			_ = a.pass(destination, source, func(payload []byte) bool {
+				return (a.May == nil || a.May()) && (a.Pass == nil || a.Pass(payload))
+			})
+		})
 	})
 	wg.Go(func() { // what came before the socket for the rest
 		for b := a.Next(ctx); b != nil; b = a.Next(ctx) {
+			if a.Pass != nil && !a.Pass(b) {
+				cancel()
+				return
+			}
 			a.Write(destination, b)
 		}
 	})
@@ -157,7 +168,7 @@ func (a *Association) Relay(ctx context.Context, source, destination net.Conn) {
 
 // pass copies one direction, as long as its datagrams may pass, until its source
 // fails or both are silent.
-func (a *Association) pass(to, from net.Conn, may func() bool) error {
+func (a *Association) pass(to, from net.Conn, may func(payload []byte) bool) error {
 	silence := datagramIdle
 	if a.Silence > 0 {
 		silence = min(silence, a.Silence)
@@ -168,7 +179,7 @@ func (a *Association) pass(to, from net.Conn, may func() bool) error {
 		n, err := from.Read(buf)
 		var timeout net.Error
 		switch {
-		case err == nil && may != nil && !may():
+		case err == nil && may != nil && !may(buf[:n]):
 			return nil
 		case err == nil:
 			a.Write(to, buf[:n])

@@ -116,7 +116,7 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-func BenchmarkCanonicalTarget(b *testing.B) {
+func BenchmarkParseTarget(b *testing.B) {
 	for name, target := range map[string]string{
 		"canonical": "/repos/owner/name/issues?state=open",
 		"escaped":   "/repos/owner/a%20b/./issues?state=open",
@@ -124,7 +124,7 @@ func BenchmarkCanonicalTarget(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := CanonicalTarget(target, false); err != nil {
+				if _, err := ParseTarget("GET", target); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -189,7 +189,7 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 	}
 	for _, target := range []string{"/", "/repos/owner/name/issues?state=open", "/.well-known/@a:b/..."} {
 		if n := allocs(100, func() {
-			if _, _, err := CanonicalTarget(target, false); err != nil {
+			if _, err := ParseTarget("GET", target); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {

@@ -35,8 +35,6 @@ type Match struct {
 	// Inspect: an endpoint has an L7 protocol, so that every HTTP request has
 	// to be decided by Request, and what is not HTTP refused.
 	Inspect bool
-	// AllowEncodedSlash is CanonicalTarget's argument for requests.
-	AllowEncodedSlash bool
 
 	metadata bool // the host is a cloud's metadata service
 	content  bool // an endpoint decides by more than method, path and query
@@ -156,7 +154,6 @@ func (m *Match) conclude() {
 		m.Inspect = m.Inspect || ep.inspect
 		m.content = m.content || ep.inspect && ep.protocol != ProtocolREST
 		m.TLSSkip = m.TLSSkip || ep.tlsSkip
-		m.AllowEncodedSlash = m.AllowEncodedSlash || ep.allowEncodedSlash
 	}
 	// What has to be inspected cannot be spliced, whoever else asks for it.
 	m.TLSSkip = m.TLSSkip && !m.Inspect

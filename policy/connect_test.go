@@ -148,12 +148,12 @@ rest:
     - { host: b.example.com, port: 443, protocol: rest, access: full, allow_encoded_slash: true }
 `)
 	a := e.Connect(Connection{Binary: "/b", Host: "a.example.com", Port: 443})
-	if !a.TLSSkip || a.Inspect || a.AllowEncodedSlash {
+	if !a.TLSSkip || a.Inspect || a.keepsEncodedSlash("/x") {
 		t.Errorf("a: %+v", a)
 	}
 	// Splicing would take the request rules out of force.
 	b := e.Connect(Connection{Binary: "/b", Host: "b.example.com", Port: 443})
-	if b.TLSSkip || !b.Inspect || !b.AllowEncodedSlash {
+	if b.TLSSkip || !b.Inspect || !b.keepsEncodedSlash("/x") {
 		t.Errorf("b: %+v", b)
 	}
 }

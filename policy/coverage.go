@@ -140,7 +140,7 @@ func distinct(matches []L7Match) []L7Match {
 	seen := make(map[string]bool, len(matches))
 	return slices.DeleteFunc(matches, func(m L7Match) bool {
 		// None of the parts can contain a NUL, or else it is not expressible.
-		parts := append([]string{m.Method, m.OperationType, m.OperationName}, m.Tool.Any...)
+		parts := append([]string{m.Method, m.Path, m.OperationType, m.OperationName}, m.Tool.Any...)
 		key := strings.Join(append(parts, m.Fields...), "\x00")
 		twice := seen[key]
 		seen[key] = true

@@ -47,7 +47,7 @@ type EvalDecision struct {
 type Evaluation struct {
 	EvalDecision
 	Connected bool    // a rule allows the connection
-	Request   Request // canonical, where the request had HTTP and was looked at
+	Request   Request // where the request had HTTP and was looked at
 	Verdict   Verdict // on Request, where Connected
 	Message   Verdict // on the WebSocket's text, where that is decided
 }
@@ -110,11 +110,12 @@ func (m *Match) evaluate(r *EvalRequest, permissive bool, full *Evaluation) (Ver
 	if !httpguts.ValidHeaderFieldName(r.HTTP.Method) { // both are tokens (RFC 9110 section 9.1)
 		return Verdict{}, fmt.Errorf("request method %s is not a token", brief(r.HTTP.Method))
 	}
-	path, query, err := CanonicalTarget(r.HTTP.Target, m.AllowEncodedSlash || !m.Allowed)
+	target, err := ParseTarget(r.HTTP.Method, r.HTTP.Target)
 	if err != nil {
 		return Verdict{}, err
 	}
-	request := Request{Method: r.HTTP.Method, Path: path, RawQuery: query, Upgrade: r.WebSocketText != nil}
+	request := NewRequest(r.HTTP.Method, target)
+	request.Upgrade = r.WebSocketText != nil
 	switch {
 	case given(r.GraphQL):
 		request.Body = r.GraphQL

@@ -316,8 +316,8 @@ func (e *Engine) addition(r *EvalRequest, m *Match) (yaml, advice string) {
 // unseen is the verdict on a request over a connection that no rule allows: HTTP
 // is all that is known of it.
 func (r *EvalRequest) unseen() Verdict {
-	path, _, _ := CanonicalTarget(r.HTTP.Target, true)
-	return Verdict{Missing: []L7Match{{Method: strings.ToUpper(r.HTTP.Method), Path: escapeGlob(path)}}}
+	target, _ := ParseTarget(r.HTTP.Method, r.HTTP.Target)
+	return Verdict{Missing: target.Matches(r.HTTP.Method)}
 }
 
 // unusedKey makes a rule's key from what the action connects to.

@@ -310,7 +310,8 @@ func TestParseWarnings(t *testing.T) {
 		{endpointYAML("host: h.example, port: 1, allowed_ips: [10.0.0.0/8]"), "very broad range"},
 		{endpointYAML("host: 127.0.0.1, port: 1"), "is never reachable"},
 		{endpointYAML("host: metadata.google.internal, port: 1"), "is never reachable"},
-		{endpointYAML("host: h.example, port: 1, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /a//b}}]"), "never matches: paths are compared in canonical form, write /a/b"},
+		{endpointYAML("host: h.example, port: 1, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /%61}}]"), "never matches: paths are compared in one spelling, write /a"},
+		{endpointYAML(`host: h.example, port: 1, protocol: rest, enforcement: enforce, rules: [{allow: {method: OPTIONS, path: '\*'}}]`), "names the server as a whole, but OpenShell itself would refuse"},
 		{endpointYAML("host: h.example, port: 1, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: '/a?b=1'}}]"), "'?' stands for one character"},
 	}
 	for _, tt := range tests {

@@ -5,10 +5,12 @@ import "strings"
 // Request is an HTTP request as far as policy sees it.
 type Request struct {
 	Method string
-	// Path is canonical: what CanonicalTarget returned, and what is sent on.
-	Path string
-	// RawQuery is what follows the target's "?".
+	// Path and RawQuery are Target's.
+	Path     string
 	RawQuery string
+	// Target has the other paths that a server may read: the request is allowed only
+	// if it is with each of them.
+	Target Target
 	// Body is the whole body, where Match.Inspection asked for it: nil means that
 	// it was not seen. ContentType is its media type, as the header says.
 	Body        []byte
@@ -34,6 +36,15 @@ func (m Match) Inspection(r Request) Inspection {
 	if !m.Allowed || !m.content {
 		return Inspection{}
 	}
+	i := m.inspection(r)
+	for one := range r.otherReadings() {
+		other := m.inspection(one)
+		i.MaxBody, i.Text = max(i.MaxBody, other.MaxBody), i.Text || other.Text
+	}
+	return i
+}
+
+func (m *Match) inspection(r Request) Inspection {
 	c := m.cover(&r, methodWebSocketText)
 	if !c.covered() {
 		return Inspection{}
@@ -105,16 +116,19 @@ type Verdict struct {
 }
 
 // Target decides a request by its target as it was sent, and returns what was
-// decided on: its path is the one to send on. The error is for a target that no
-// request may have. Whether that goes for an encoded slash is the endpoint's to
-// say; where none names the host, nobody has said no.
+// decided on. The error is for a target that no request may have.
 func (m Match) Target(method, target string) (Request, Verdict, error) {
-	path, query, err := CanonicalTarget(target, m.AllowEncodedSlash || !m.Allowed)
+	t, err := ParseTarget(method, target)
 	if err != nil {
 		return Request{}, Verdict{}, err
 	}
-	r := Request{Method: method, Path: path, RawQuery: query}
+	r := NewRequest(method, t)
 	return r, m.Request(r), nil
+}
+
+// NewRequest is a request for a target, without what Match.Inspection may ask for.
+func NewRequest(method string, t Target) Request {
+	return Request{Method: method, Path: t.Path(), RawQuery: t.query, Target: t}
 }
 
 // Request decides one request of an allowed connection.
@@ -124,21 +138,29 @@ func (m Match) Target(method, target string) (Request, Verdict, error) {
 // them wins. The most specific path's endpoints say by which protocol the
 // request is decided, and whether a refusal is enforced; if they differ, it is.
 func (m Match) Request(r Request) Verdict {
+	if r.Target.read == nil {
+		return m.request(&r)
+	}
+	return m.ofReadings(r, nil)
+}
+
+// request decides one reading of a request.
+func (m *Match) request(r *Request) Verdict {
 	if v, decided := m.connection(); decided {
 		return v
 	}
-	c := m.cover(&r, r.Method)
+	c := m.cover(r, r.Method)
 	switch {
 	case !c.covered():
 		return Verdict{Policy: m.Policy, Reason: r.reason(r.Method, "did not match an L7 endpoint path")}
 	case c.ambiguous:
-		return c.several(&r)
+		return c.several(r)
 	case c.protocol == ProtocolGraphQL:
-		return m.decideGraphQL(&c, &r)
+		return m.decideGraphQL(&c, r)
 	case c.protocol == ProtocolJSONRPC, c.protocol == ProtocolMCP:
-		return m.decideCalls(&c, &r)
+		return m.decideCalls(&c, r)
 	default:
-		return c.decideHTTP(&r, r.Method)
+		return c.decideHTTP(r, r.Method)
 	}
 }
 

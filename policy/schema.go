@@ -163,7 +163,7 @@ type L7Match struct {
 	// Method is an HTTP method (GET covers HEAD too), WEBSOCKET_TEXT for a
 	// client's text messages, or `*`; or else a JSON-RPC method.
 	Method string `yaml:"method,omitempty" json:"method,omitempty"`
-	// Path is a glob over the canonical path: `*` stops at `/`, `**` crosses.
+	// Path is a glob over the path, in the spelling of Target: `*` stops at `/`, `**` crosses.
 	Path string `yaml:"path,omitempty" json:"path,omitempty"`
 	// Query constrains the named, decoded query parameters.
 	Query map[string]Matcher `yaml:"query,omitempty" json:"query,omitempty"`

@@ -123,6 +123,8 @@ func (v *validator) requestPath(path, pattern string) {
 	case pattern == "":
 		v.problem(path, "is required: start it with '/', or use '**' for any")
 	case !v.plainText(path, pattern, maxPathBytes):
+	case pattern == `\*`: // the asterisk of "OPTIONS *"
+		v.warn(path, "%s names the server as a whole, "+inOpenShell, pattern)
 	case !strings.HasPrefix(pattern, "/") && pattern != "**":
 		v.problem(path, "path must start with '/' or be '**'")
 	case strings.Contains(pattern, "?"):
@@ -131,10 +133,10 @@ func (v *validator) requestPath(path, pattern string) {
 	case isGlob(pattern):
 		v.glob(path, pattern, '/')
 	default:
-		if canonical, _, err := CanonicalTarget(pattern, true); err != nil {
+		if target, err := ParseTarget("GET", pattern); err != nil {
 			v.warn(path, "never matches: %v", err)
-		} else if canonical != pattern {
-			v.warn(path, "never matches: paths are compared in canonical form, write %s", canonical)
+		} else if target.Path() != pattern {
+			v.warn(path, "never matches: paths are compared in one spelling, write %s", target.Path())
 		}
 	}
 }

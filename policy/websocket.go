@@ -14,29 +14,37 @@ const methodWebSocketText = "WEBSOCKET_TEXT"
 // (graphql-transport-ws, and the graphql-ws of subscriptions-transport-ws),
 // those of JSON-RPC and MCP endpoints are what POST would carry as a body.
 func (m Match) Text(r Request, message []byte) Verdict {
+	if r.Target.read == nil {
+		return m.text(&r, message)
+	}
+	return m.ofReadings(r, &message)
+}
+
+// text decides a message on one reading of the request.
+func (m *Match) text(r *Request, message []byte) Verdict {
 	if v, decided := m.connection(); decided {
 		return v
 	}
-	c := m.cover(&r, methodWebSocketText)
+	c := m.cover(r, methodWebSocketText)
 	switch {
 	case !c.covered():
 		return c.refuse(r.reason(methodWebSocketText, "did not match an L7 endpoint path"))
 	case !utf8.Valid(message):
 		return c.malformed("WebSocket text message is not valid UTF-8")
 	case c.ambiguous:
-		return c.several(&r)
+		return c.several(r)
 	case c.protocol == ProtocolREST: // decides the upgrade only
 		return c.allow()
 	case c.protocol == ProtocolJSONRPC || c.protocol == ProtocolMCP:
-		return m.decideMessages(&c, &r, message)
+		return m.decideMessages(&c, r, message)
 	case c.graphql:
 		operations, err := messageOperations(message)
 		if err != nil {
 			return c.malformed("GraphQL WebSocket message rejected: " + err.Error())
 		}
-		return m.decideOperations(&c, &r, operations)
+		return m.decideOperations(&c, r, operations)
 	default:
-		return c.decideHTTP(&r, methodWebSocketText)
+		return c.decideHTTP(r, methodWebSocketText)
 	}
 }
 

@@ -32,9 +32,6 @@ const (
 	firstRead = 4096
 )
 
-// recordTypeHandshake is the first byte of TLS (RFC 8446 section 5.1).
-const recordTypeHandshake = 22
-
 // classify looks at a connection's first bytes. undecided is true where more
 // bytes could change the answer.
 func classify(b []byte) (s speech, undecided bool) {
@@ -44,10 +41,10 @@ func classify(b []byte) (s speech, undecided bool) {
 	if b[0] != recordTypeHandshake {
 		return classifyHTTP(b)
 	}
-	if len(b) < 3 {
+	if len(b) < 2 {
 		return speaksTLS, true
 	}
-	if b[1] == 3 && b[2] <= 4 {
+	if b[1] == 3 {
 		return speaksTLS, false
 	}
 	return opaque, false

@@ -5,10 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -41,10 +44,10 @@ func TestClassify(t *testing.T) {
 		{" GET /", opaque, false},
 		{"get /", opaque, false},
 		{"\x16", speaksTLS, true},
-		{"\x16\x03", speaksTLS, true},
+		{"\x16\x03", speaksTLS, false},
 		{"\x16\x03\x01", speaksTLS, false},
 		{"\x16\x03\x04", speaksTLS, false},
-		{"\x16\x03\x05", opaque, false},
+		{"\x16\x03\x05", speaksTLS, false},
 		{"\x16\x02\x01", opaque, false},
 		{"\x00\x00\x00\x08", opaque, false},
 	} {
@@ -162,7 +165,15 @@ func TestCheckHello(t *testing.T) {
 		{"a.example", said(""), TLSSpliced, true},
 		{"45.64.45.12", said("b.example"), TLSSpliced, true},
 		{"a.example", []byte("SSH-2.0"), TLSNone, true},
+		{"a.example", said("a.example."), TLSSpliced, true}, // crypto/tls leaves the dot out
+		{"a.example", bytes.Replace(said("a.exampleX"), []byte("a.exampleX"), []byte("a.example."), 1), "", false},
 		{"a.example", []byte("\x16\x99\x99\x99\x99\x99"), TLSNone, true},
+		{"a.example", []byte("\x16"), TLSNone, true}, // and no more
+		{"a.example", []byte("\x80"), TLSNone, true},
+		{"a.example", []byte("\x16\x01\x00\x00\x01\x00\x00\x00mongo"), TLSNone, true},
+		{"a.example", []byte("\x14\x00\x00\x00\x2a"), TLSNone, true},
+		{"a.example", []byte("\xff\xfb\x01"), TLSNone, true},                     // telnet
+		{"a.example", []byte("\x00\x00\x00\x08\x04\xd2\x16\x2f"), TLSNone, true}, // PostgreSQL's SSLRequest
 		{"a.example", []byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff"), "", false},
 		{"a.example", nil, TLSNone, true},
 	} {
@@ -173,6 +184,103 @@ func TestCheckHello(t *testing.T) {
 		}
 		if err == nil && len(read) > len(tt.in) {
 			t.Errorf("%s: more read than said", tt.host)
+		}
+	}
+}
+
+// A server that goes on after what is before or around a ClientHello would take one
+// for another name: nothing may be there.
+func TestWhatBeginsLikeTLSIsAWholeHello(t *testing.T) {
+	right, wrong := hello(t, &tls.Config{ServerName: "a.example"}), hello(t, &tls.Config{ServerName: "b.example"})
+	record := func(kind byte, body ...byte) []byte {
+		return append([]byte{kind, 3, 1, byte(len(body) >> 8), byte(len(body))}, body...)
+	}
+	pieces := fragmented(right, 100)
+	version := func(hello []byte, major, minor byte) []byte {
+		hello = bytes.Clone(hello)
+		hello[1], hello[2] = major, minor
+		return hello
+	}
+	// The extension is 00 00, a length, the list's, a type, the name's, and the name.
+	sni := bytes.Index(right, []byte("\x00\x00\x00\x0e\x00\x0c\x00\x00\x09a.example"))
+	if sni < 0 {
+		t.Fatal("no server name")
+	}
+	edited := func(at int, b byte) []byte {
+		hello := bytes.Clone(right)
+		hello[sni+at] = b
+		return hello
+	}
+	with := func(extension string) []byte {
+		body := bytes.Clone(right[recordHeader:])
+		end := sni - recordHeader
+		body = slices.Concat(body[:end], []byte(extension), body[end:])
+		grow := func(at int) {
+			binary.BigEndian.PutUint16(body[at:], binary.BigEndian.Uint16(body[at:])+uint16(len(extension)))
+		}
+		grow(2) // the message's length, of three bytes
+		at := handshakeHeader + 34
+		at += 1 + int(body[at])
+		at += 2 + int(binary.BigEndian.Uint16(body[at:]))
+		at += 1 + int(body[at])
+		grow(at)
+		return record(22, body...)
+	}
+	for name, tt := range map[string]struct {
+		in []byte
+		ok bool
+	}{
+		"a hello":                       {right, true},
+		"for another":                   {wrong, false},
+		"in pieces":                     {pieces, true},
+		"with data behind it":           {slices.Concat(right, record(20, 1), record(23, 1, 2, 3)), true},
+		"of another version":            {version(right, 3, 5), true},
+		"of another, for another":       {version(wrong, 3, 0x7f), false},
+		"of version 2":                  {version(right, 2, 0), false},
+		"of version 0":                  {version(wrong, 0, 0), false},
+		"of version 15":                 {version(wrong, 15, 0xff), false},
+		"an alert before":               {slices.Concat(record(21, 1, 0), wrong), false},
+		"a harmless alert before":       {slices.Concat(record(21, 1, 0), right), false},
+		"an alert of version 0":         {slices.Concat([]byte{21, 0, 0, 0, 2, 1, 0}, wrong), false},
+		"an alert alone":                {record(21, 1, 90), false},
+		"change_cipher_spec before":     {slices.Concat(record(20, 1), wrong), false},
+		"application data before":       {slices.Concat(record(23, 1), wrong), false},
+		"heartbeat before":              {slices.Concat(record(24, 1, 0, 0), wrong), false},
+		"an empty record before":        {slices.Concat(record(22), wrong), false},
+		"HelloRequest before":           {slices.Concat(record(22, 0, 0, 0, 0), wrong), false},
+		"HelloRequest in its record":    {record(22, append([]byte{0, 0, 0, 0}, wrong[recordHeader:]...)...), false},
+		"another hello in its record":   {record(22, append(bytes.Clone(right[recordHeader:]), wrong[recordHeader:]...)...), false},
+		"an alert in the middle":        {slices.Concat(pieces[:105], record(21, 1, 0), pieces[105:]), false},
+		"an empty record in the middle": {slices.Concat(pieces[:105], record(22), pieces[105:]), false},
+		"a version in the middle":       {slices.Concat(pieces[:105], []byte{22, 2}, pieces[107:]), false},
+		"cut off":                       {right[:len(right)-1], false},
+		"SSL 2":                         {append([]byte{0x80, 46, 1, 3, 1, 0, 3, 0, 0, 0, 32, 0, 0, 47}, make([]byte, 34)...), false},
+		"SSL 2 of version 2":            {append([]byte{0x80, 46, 1, 0, 2, 0, 3, 0, 0, 0, 32, 0, 0, 47}, make([]byte, 34)...), false},
+		"of no extensions":              {record(22, slices.Concat([]byte{1, 0, 0, 41, 3, 3}, make([]byte, 32), []byte{0, 0, 2, 0, 47, 1, 0})...), true},
+		"of GREASE":                     {with("\x1a\x1a\x00\x00"), true},
+		"of an outer hello (ECH)":       {with("\xfe\x0d\x00\x03abc"), true},
+		"two extensions":                {with("\x00\x00\x00\x0e\x00\x0c\x00\x00\x09a.example"), false},
+		"two extensions, one empty":     {with("\x00\x00\x00\x00"), false},
+		"a name of another type":        {edited(6, 1), false},
+		"an empty list":                 {edited(5, 0), false},
+		"an empty name":                 {edited(8, 0), false},
+		"a shorter name":                {edited(8, 8), false},
+		"a dot at the end":              {edited(8+9, '.'), false},
+		"a NUL":                         {edited(8+9, 0), false},
+		"in capitals":                   {edited(9, 'A'), true},
+	} {
+		for split := range 8 { // into segments
+			f := &flow{p: nobody, host: "a.example", port: 443}
+			n := min(split, len(tt.in))
+			conn := scripted{r: io.MultiReader(bytes.NewReader(tt.in[:n]), iotest.OneByteReader(bytes.NewReader(tt.in[n:])))}
+			read, err := f.checkHello(conn, nil)
+			if (err == nil) != tt.ok || tt.ok && f.tls != TLSSpliced {
+				t.Errorf("%s: TLS %q, %v", name, f.tls, err)
+				break
+			}
+			if rest, _ := io.ReadAll(conn); err == nil && !bytes.Equal(append(read, rest...), tt.in) {
+				t.Errorf("%s: what is passed on is not what was said", name)
+			}
 		}
 	}
 }

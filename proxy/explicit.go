@@ -2,12 +2,11 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
-	"strings"
 )
 
 // serveExplicit answers clients that are configured for an HTTP proxy: CONNECT
@@ -42,14 +41,14 @@ func (p *Proxy) branch(ctx context.Context, client *flow, host string, port uint
 	if a, err := netip.ParseAddr(host); err == nil {
 		host = p.hostOf(f, a)
 	}
-	f.host = strings.ToLower(strings.TrimSuffix(host, "."))
+	f.host = host
 	p.track(f)
 	return f
 }
 
 func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flow) {
-	host, port, ok := splitTarget(r.Host, "")
-	if !ok {
+	host, port, ok := splitAuthority(r.Host)
+	if !ok || port == 0 || r.URL.User != nil {
 		client.refuseTarget(w, "CONNECT wants host:port")
 		return
 	}
@@ -106,12 +105,12 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flo
 		client.refuseTarget(w, "Use CONNECT for HTTPS URLs")
 		return
 	}
-	host, port, ok := splitTarget(r.URL.Host, "80")
-	if !ok {
+	host, port, ok := splitAuthority(r.URL.Host)
+	if !ok || r.URL.User != nil {
 		client.refuseTarget(w, "the URL has no valid host and port")
 		return
 	}
-	f := p.branch(r.Context(), client, host, port)
+	f := p.branch(r.Context(), client, host, cmp.Or(port, 80))
 	defer f.finish()
 	f.scheme, f.forward = "http", true
 	f.setTLS(TLSNone)
@@ -133,20 +132,4 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flo
 	}
 	f.offer(upstream)
 	f.serve(w, r)
-}
-
-// splitTarget splits host:port; defaultPort stands in for a missing one.
-func splitTarget(target, defaultPort string) (host string, port uint16, ok bool) {
-	host, portText, err := net.SplitHostPort(target)
-	if err != nil {
-		if defaultPort == "" {
-			return "", 0, false
-		}
-		host, portText = strings.Trim(target, "[]"), defaultPort
-	}
-	n, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || n == 0 || host == "" {
-		return "", 0, false
-	}
-	return host, uint16(n), true
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
 	"sync"
 	"time"
 
@@ -161,22 +160,12 @@ func newForwarder() http.Handler {
 	}
 }
 
-// rewrite makes the origin see the very path that was decided on, and
-// otherwise what the client sent.
+// rewrite makes the origin see what the client sent, the target byte for byte:
+// what it can be read as was decided on.
 func rewrite(pr *httputil.ProxyRequest) {
 	x := exchangeOf(pr.In.Context())
 	out := pr.Out
-	decoded := x.request.Path
-	if unescaped, err := url.PathUnescape(decoded); err == nil { // a canonical path always decodes
-		decoded = unescaped
-	}
-	out.URL = &url.URL{
-		Scheme:   x.flow.scheme,
-		Host:     x.flow.authority,
-		Path:     decoded,
-		RawPath:  x.request.Path,
-		RawQuery: x.request.RawQuery,
-	}
+	out.URL = x.request.Target.URL(x.flow.scheme, x.flow.authority)
 	out.Host = pr.In.Host
 	// ReverseProxy drops these, for servers that would believe them. Here they
 	// are the workload's own words to the origin.

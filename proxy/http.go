@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 
 	"openshell.ai/openshell/policy"
@@ -69,10 +66,12 @@ func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
 		f.refuse(w, r, refusedTunnel())
 		return
 	}
-	if !f.authorised(r.Host) {
+	host, ok := f.hostHeader(r.Host)
+	if !ok || r.URL.User != nil {
 		f.refuse(w, r, f.refusedAuthority(r.Host))
 		return
 	}
+	r.Host = host
 	view := f.p.View()
 	x, refused := f.decide(w, r, view)
 	if refused != nil {
@@ -160,32 +159,22 @@ func (f *flow) conclude(x *exchange) {
 	x.done(0) // where the client or the origin left before an answer
 }
 
-// authorised tells whether a request's authority is the flow's own host and
-// port.
-func (f *flow) authorised(authority string) bool {
-	if !strings.Contains(authority, ":") {
-		return f.namesHost(authority)
-	}
-	host, port, err := net.SplitHostPort(authority)
-	if err != nil {
-		return f.namesHost(authority)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && uint16(n) == f.port && f.namesHost(host)
-}
-
 // refuse answers a request with a refusal and records it.
 func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	f.owed.Store(nil)
 	rec := Record{Kind: Request, Outcome: Denied, Layer: no.layer, Policy: no.policy, Reason: no.reason,
 		Method: r.Method, Scheme: f.scheme, Status: no.status, Evidence: no.evidence,
 		Protocol: no.protocol, EndpointPath: no.endpointPath, Missing: no.missing}
-	path, _, err := policy.CanonicalTarget(r.RequestURI, true)
+	target, err := policy.ParseTarget(r.Method, r.RequestURI)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
-	} else {
-		rec.Path = path
+	} else if matches := target.Matches(r.Method); len(matches) > 1 && rec.Protocol == "" {
+		with := *no // which answers other requests too
+		with.missing, rec.Missing = matches, matches
+		no = &with
 	}
+	path := target.Path()
+	rec.Path = path
 	f.record(rec)
 	if no.status == http.StatusBadRequest {
 		f.told400.Add(1)

@@ -71,7 +71,7 @@ func (f *flow) recordLocal() {
 
 // serveLocal has Config.Local answer a request whose body is here.
 func (f *flow) serveLocal(w http.ResponseWriter, r *http.Request) {
-	if !f.authorised(r.Host) {
+	if _, ok := f.hostHeader(r.Host); !ok {
 		f.refuse(w, r, f.refusedAuthority(r.Host))
 		return
 	}

@@ -64,7 +64,7 @@ type Record struct {
 	UDP     bool         // or else TCP
 	Addrs   []netip.Addr // that Host resolved to and the guard let pass
 
-	Method, Scheme, Path string // Path is canonical and without its query
+	Method, Scheme, Path string // Path is as rules spell it, without the query
 	Status               int    // of the response; 0 for none
 
 	Layer, Policy, Reason string

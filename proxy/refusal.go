@@ -220,7 +220,7 @@ func (f *flow) missingRule(decided ruling, method, path string) *missingRule {
 		Type: strings.ReplaceAll(protocol, "-", "") + "_allow", Layer: LayerL7, Method: method, Path: path,
 		Host: f.host, Port: f.port, Binary: f.proc.Path,
 	}
-	if protocol != policy.ProtocolREST {
+	if protocol != policy.ProtocolREST || len(decided.Missing) > 1 {
 		rule.Allow = decided.Missing
 	}
 	return rule

@@ -64,8 +64,11 @@ func (f *flow) proposal(no *refusal, method, requestPath string) *submission {
 		action = method
 		endpoint.Protocol, endpoint.Enforcement = policy.ProtocolREST, policy.EnforcementEnforce
 		matches := []policy.L7Match{{Method: method, Path: literal.Replace(requestPath)}}
+		if len(no.missing) > 0 {
+			matches = no.missing
+		}
 		if no.protocol != "" {
-			endpoint.Protocol, endpoint.Path, matches = no.protocol, no.endpointPath, no.missing
+			endpoint.Protocol, endpoint.Path = no.protocol, no.endpointPath
 		}
 		for _, m := range matches {
 			endpoint.Rules = append(endpoint.Rules, policy.L7Allow{Allow: m})

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +37,7 @@ type association struct {
 	proc     identity.Process
 	addrs    []netip.Addr
 	admitted atomic.Bool
+	quic     atomic.Bool // QUIC was begun on it, and no rule allows that
 
 	identified time.Time // when it was last asked whose proc is; the sending goroutine's
 }
@@ -93,8 +93,13 @@ func (a *association) run() {
 		a.refuse(first)
 		return
 	}
-	a.May, a.Silence = a.sameProgram, a.p.IdleTimeout
+	a.May, a.Pass, a.Silence = a.sameProgram, a.isNotQUIC, a.p.IdleTimeout
 	a.Relay(a.ctx, down, up)
+	if a.quic.Load() {
+		_ = a.deny(LayerL4, quicHides)
+		a.refuse(nil)
+		return
+	}
 	if a.Refused.Load() {
 		a.unreachable(nil)
 	}
@@ -120,8 +125,7 @@ func (a *association) admit(first []byte) (net.Conn, error) {
 	grant := view.grant(f.connection())
 	decided := grant.connection()
 	if decided.Outcome == Logged && isQUIC(first) {
-		// Its client goes on over TCP, where the requests can be learned.
-		return nil, a.deny(LayerL4, "QUIC hides its requests: it is refused unless a rule with protocol: udp allows it")
+		return nil, a.deny(LayerL4, quicHides)
 	}
 	if decided.Outcome == Denied {
 		a.record(decided.Record)
@@ -182,11 +186,17 @@ func (a *association) dial() (net.Conn, error) {
 	return nil, err
 }
 
+// flow is a flow to the destination, for decisions.
+func (a *association) flow() *flow {
+	return &flow{p: a.p, proc: a.proc, host: a.host, port: a.Destination.Port(), udp: true}
+}
+
+func (a *association) grant(view View) *grant { return view.grant(a.flow().connection()) }
+
 // standsUnder tells whether a view allows an admitted association and the
 // addresses that its host had.
 func (a *association) standsUnder(view View) bool {
-	f := &flow{p: a.p, proc: a.proc, host: a.host, port: a.Destination.Port(), udp: true}
-	g := view.grant(f.connection())
+	f, g := a.flow(), a.grant(view)
 	return g.connection().Outcome != Denied &&
 		!slices.ContainsFunc(a.addrs, func(addr netip.Addr) bool { return f.checkAddress(g, addr) != nil })
 }
@@ -203,13 +213,25 @@ func (a *association) sameProgram() bool {
 	return err == nil && p.Path == a.proc.Path && p.SHA256 == a.proc.SHA256 && slices.Equal(p.Ancestors, a.proc.Ancestors)
 }
 
+// isNotQUIC is for datagrams that only permissive mode lets through: QUIC may begin
+// with any of them. Rules come and go meanwhile.
+func (a *association) isNotQUIC(payload []byte) bool {
+	if !isQUIC(payload) || a.grant(a.p.View()).connection().Outcome == Allowed {
+		return true
+	}
+	a.Refused.Store(true)
+	a.quic.Store(true)
+	return false
+}
+
 // refuse tells the workload that nobody is there, and goes on to for a while
 // where it asks again.
 func (a *association) refuse(first []byte) {
 	a.Refused.Store(true)
 	ctx, cancel := context.WithTimeout(a.ctx, refusedWait)
 	defer cancel()
-	for b := first; b != nil; b = a.Next(ctx) {
+	a.unreachable(first)
+	for b := a.Next(ctx); b != nil; b = a.Next(ctx) {
 		a.unreachable(b)
 	}
 }
@@ -241,14 +263,4 @@ func (p *Proxy) closeAssociations(view View) {
 			a.cancel()
 		}
 	})
-}
-
-// minInitial is the least size of a client's first QUIC datagram, in bytes (RFC
-// 9000 section 14.1).
-const minInitial = 1200
-
-// isQUIC tells whether a datagram may begin a QUIC connection: a long header
-// with the fixed bit, and a version (RFC 8999 section 5.1, RFC 9000 section 17.2).
-func isQUIC(b []byte) bool {
-	return len(b) >= minInitial && b[0]&0xc0 == 0xc0 && binary.BigEndian.Uint32(b[1:]) != 0
 }

@@ -109,7 +109,7 @@ func TestUDPHoldsToTheGuardAndIdentity(t *testing.T) {
 }
 
 func TestQUICFallsBackInPermissiveMode(t *testing.T) {
-	initial := string(append([]byte{0xc3, 0, 0, 0, 1}, bytes.Repeat([]byte{7}, minInitial)...))
+	initial := string(append([]byte{0xc3, 0, 0, 0, 1, 8}, bytes.Repeat([]byte{7}, minInitial)...))
 	r := newRoom(t, permissive(""))
 	if answer, err := exchangeDatagram(r.datagrams(fakenet.EchoHost, 443), initial); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("%d bytes, %v", len(answer), err)
@@ -122,18 +122,64 @@ func TestQUICFallsBackInPermissiveMode(t *testing.T) {
 	}
 }
 
-func TestIsQUIC(t *testing.T) {
-	long := bytes.Repeat([]byte{1}, minInitial)
-	for _, tt := range []struct {
-		first byte
-		size  int
-		want  bool
-	}{{0xc0, minInitial, true}, {0xe3, minInitial, true}, {0x40, minInitial, false}, {0x80, minInitial, false}, {0xc0, minInitial - 1, false}} {
-		b := append([]byte(nil), long[:tt.size]...)
-		b[0] = tt.first
-		if isQUIC(b) != tt.want {
-			t.Errorf("%#x, %d bytes: want %v", tt.first, tt.size, tt.want)
+// QUIC may begin with any datagram of an association, not only the first.
+func TestQUICBehindAnotherDatagram(t *testing.T) {
+	initial := append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, minInitial)...)
+	for name, tt := range map[string]struct {
+		quic []byte
+		wait bool // for the answer to the one before
+	}{
+		"later":       {initial, true},
+		"at once":     {initial, false},
+		"small":       {initial[:30], true},
+		"version 2":   {append([]byte{0x93, 0x6b, 0x33, 0x43, 0xcf, 8}, make([]byte, 60)...), true},
+		"of a draft":  {append([]byte{0xc3, 0xff, 0, 0, 29, 8}, make([]byte, minInitial)...), true},
+		"of no fame":  {append([]byte{0xc3, 0x5a, 0x6a, 7, 7, 8}, make([]byte, minInitial)...), true},
+		"fixed bit 0": {append([]byte{0x83, 0, 0, 0, 1, 8}, make([]byte, minInitial)...), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t, permissive(""))
+			conn := r.datagrams(fakenet.EchoHost, 443)
+			if !tt.wait {
+				if _, err := conn.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+			} else if answer, err := exchangeDatagram(conn, "x"); err != nil || answer != "x" {
+				t.Fatalf("%q, %v", answer, err)
+			}
+			for seen := ""; ; {
+				answer, err := exchangeDatagram(conn, string(tt.quic))
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					break
+				}
+				if seen += answer; err != nil || seen != "x" { // the one before
+					t.Fatalf("%d bytes, %v", len(answer), err)
+				}
+			}
+			r.want("connect logged l4 echo.example:443 udp (network connections not allowed by policy)",
+				"connect logged l4 echo.example:443 udp EVIDENCE (network connections not allowed by policy)",
+				"connect denied l4 echo.example:443 udp (QUIC *")
+		})
+	}
+}
+
+// An association that a rule allowed, and that only permissive mode does now, begins
+// no QUIC.
+func TestQUICAfterItsRule(t *testing.T) {
+	initial := string(append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, minInitial)...))
+	r := newRoom(t, enforcing("{host: echo.example, port: 443, protocol: udp}"))
+	conn := r.datagrams(fakenet.EchoHost, 443)
+	for _, payload := range []string{"x", initial} {
+		if answer, err := exchangeDatagram(conn, payload); err != nil || answer != payload {
+			t.Fatalf("%d bytes, %v", len(answer), err)
 		}
+	}
+	r.change(permissive(""))
+	if answer, err := exchangeDatagram(conn, "x"); err != nil || answer != "x" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	if answer, err := exchangeDatagram(conn, initial); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%d bytes, %v", len(answer), err)
 	}
 }
 

@@ -40,7 +40,7 @@ func outerOf(spec *specs.Spec, files tree, command string) sandbox.Outer {
 
 // hooked tells whether hooks may set up the network before the workload runs.
 func hooked(h *specs.Hooks) bool {
-	//lint:ignore SA1019 engines still write prestart hooks
+	//nolint:staticcheck // SA1019: engines still write prestart hooks
 	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0)
 }
 
@@ -53,7 +53,11 @@ func plumbsInHook(h *specs.Hooks) bool { return h != nil && len(h.CreateRuntime)
 // that it keeps for each: where docker or podman put no device into a namespace,
 // there is to be no network. Without one, podman has no resolv.conf.
 func keepsFiles(files tree) bool {
-	return files.isMount(hostsFile) && (files.isMount(hostResolvConf) || files.isMount("/etc/hostname"))
+	mounts := func(p string) bool {
+		_, ok := files.engineFile(p)
+		return ok
+	}
+	return mounts(hostsFile) && (mounts(resolvConf) || mounts("/etc/hostname"))
 }
 
 // Admit completes the network of a container that is about to be started, where
@@ -65,7 +69,12 @@ func Admit(ctx context.Context, c *config.Config, root, id string) error {
 		if err != nil {
 			return sandbox.Resolver{}, err
 		}
-		return resolverOf(newTree(k.Bundle, spec)), nil
+		files, err := newTree(k.Bundle, spec)
+		if err != nil {
+			return sandbox.Resolver{}, err
+		}
+		defer files.close()
+		return resolverOf(files), nil
 	})
 	if err != nil {
 		return fmt.Errorf("complete the network of container %s: %w", id, err)

@@ -19,6 +19,7 @@ import (
 // check itself touches nothing.
 type host struct {
 	guarded []guarded                        // what no container may see
+	dev     place                            // /dev
 	place   func(path string) (place, error) // what a path leads to; fs.ErrNotExist where it is missing
 	hostPID func(ns string) bool             // the namespace of that path is the host's
 }
@@ -149,4 +150,20 @@ func (h host) nearest(path string) (place, error) {
 		return place{}, err
 	}
 	return parent.below(filepath.Base(path)), nil
+}
+
+// settle looks up what all sources are held against, once.
+func (h host) settle() (host, error) {
+	var err error
+	if h.dev, err = h.nearest("/dev"); err != nil {
+		return host{}, fmt.Errorf("/dev: %w", err)
+	}
+	h.guarded = slices.Clone(h.guarded)
+	for i := range h.guarded {
+		g := &h.guarded[i]
+		if g.at, err = h.nearest(g.path); err != nil {
+			return host{}, fmt.Errorf("%s: %w", g.path, err)
+		}
+	}
+	return h, nil
 }

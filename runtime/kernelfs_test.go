@@ -20,7 +20,11 @@ func viewsOf(t *testing.T, file string) []kernelView {
 	if err != nil {
 		t.Fatal(err)
 	}
-	views, err := checkMounts(spec, newTree("/bundle", spec), rootfs, testHost)
+	h, err := testHost.settle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	views, err := checkMounts(spec, emptyTree(t, spec), rootfs, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +110,7 @@ func TestProtectKernelFollowsLinks(t *testing.T) {
 		}
 	}
 	spec.Mounts = []specs.Mount{{Destination: "/link/proc", Type: "proc"}, {Destination: "/link", Type: "tmpfs"}}
-	views, err := check(spec, newTree("/", spec), testHost)
+	views, err := check(spec, specTree(t, "/", spec), testHost)
 	if err != nil || views[0] != (kernelView{procView, "/real/proc"}) {
 		t.Errorf("%+v, %v", views, err)
 	}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ type guarded struct {
 	// tree refuses what is in the directory, too. Elsewhere engines keep files
 	// of containers.
 	tree bool
+	at   place // where it is, see settle
 }
 
 // engineSockets are what turns a container into the host: whoever can talk to
@@ -62,21 +64,23 @@ var socketNames = []string{
 // low-level runtime's state directory.
 func hostGuard(c *config.Config, root string) []guarded {
 	all := []guarded{
-		{c.StateDir, "which holds openshell's state", true}, {c.RunDir, "which holds openshell's state", true},
-		{c.PolicyDir, "which holds openshell's policies", true}, {c.CredentialsDir, "which holds openshell's credentials", true},
-		{c.MaximumPolicy, "openshell's maximum policy", true}, {c.File(), "openshell's configuration", true},
-		{root, "which holds the low-level runtime's state", true},
+		{path: c.StateDir, what: "which holds openshell's state", tree: true}, {path: c.RunDir, what: "which holds openshell's state", tree: true},
+		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: c.CredentialsDir, what: "which holds openshell's credentials", tree: true},
+		{path: c.MaximumPolicy, what: "openshell's maximum policy", tree: true}, {path: c.File(), what: "openshell's configuration", tree: true},
+		{path: root, what: "which holds the low-level runtime's state", tree: true},
 	}
 	add := func(paths []string, what string, tree bool) {
 		for _, p := range paths {
-			all = append(all, guarded{p, what, tree})
+			all = append(all, guarded{path: p, what: what, tree: tree})
 		}
 	}
 	const socket = "a container engine's socket"
 	add(engineSockets, socket, false)
-	for _, name := range userEngines {
-		found, _ := filepath.Glob(filepath.Join("/run/user/*", name)) // fails for bad patterns only
-		add(found, socket, false)
+	users, _ := filepath.Glob("/run/user/*") // fails for bad patterns only
+	for _, dir := range users {
+		for _, name := range userEngines {
+			add([]string{filepath.Join(dir, name)}, socket, false)
+		}
 	}
 	add(engineTrees, "which a container engine obeys", true)
 	add(engineData, "which holds a container engine's containers", false)
@@ -149,12 +153,15 @@ func (h host) view(m specs.Mount) (kernelView, error) {
 		if !isBind(m) && !path.IsAbs(source) {
 			return kernelView{}, fmt.Errorf("options: layer %q is not an absolute path", source)
 		}
-		p, err := h.place(source)
+		p, err := h.nearest(source) // an engine's socket is refused where no engine runs, too
 		if err != nil {
 			return kernelView{}, fmt.Errorf("source %s: %w", source, err)
 		}
 		if err := h.checkPlace(p); err != nil {
 			return kernelView{}, fmt.Errorf("source %s %w", source, err)
+		}
+		if p.kind == 0 {
+			return kernelView{}, fmt.Errorf("source %s: %w", source, fs.ErrNotExist)
 		}
 		if kind := p.kernelKind(); kind != notKernel {
 			v.kind = kind
@@ -247,19 +254,11 @@ func (h host) checkPlace(p place) error {
 	if slices.ContainsFunc(p.parts, func(x part) bool { return x.fstype == "proc" }) {
 		return errors.New("has the host's /proc, which must not be mounted: it leads to processes and settings outside the sandbox")
 	}
-	dev, err := h.nearest("/dev")
-	if err != nil {
-		return err
-	}
-	if p.contains(dev) || slices.ContainsFunc(p.parts, func(x part) bool { return x.fstype == "devtmpfs" && x.path == "/" }) {
+	if p.contains(h.dev) || slices.ContainsFunc(p.parts, func(x part) bool { return x.fstype == "devtmpfs" && x.path == "/" }) {
 		return errors.New("has the host's /dev, which must not be mounted: mount single devices")
 	}
 	for _, g := range h.guarded {
-		at, err := h.nearest(g.path)
-		if err != nil {
-			return err
-		}
-		if p.contains(at) || g.tree && at.contains(p) {
+		if p.contains(g.at) || g.tree && g.at.contains(p) {
 			return fmt.Errorf("exposes %s, %s", g.path, g.what)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -24,11 +23,12 @@ import (
 // Before the container is started, Admit has to be called.
 // Where it fails, nothing is left behind.
 func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, start sandbox.Starter) error {
-	return prepare(ctx, c, root, bundle, id, "create", start)
+	return prepare(ctx, c, root, bundle, id, "create", false, start)
 }
 
-// prepare is Prepare for any command that makes a container.
-func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, start sandbox.Starter) error {
+// prepare is Prepare for any command that makes a container. attended says that
+// openshell-init stays.
+func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -41,7 +41,11 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err != nil {
 		return err
 	}
-	files := newTree(bundle, spec)
+	files, err := newTree(bundle, spec)
+	if err != nil {
+		return err
+	}
+	defer files.close()
 	views, err := check(spec, files, thisHost(c, bundle, root))
 	if err != nil {
 		return err
@@ -53,12 +57,19 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err != nil {
 		return err
 	}
-	ready, err := sandbox.Open(ctx, c, request, start)
+	p := preparation{launcher: init, views: views, seccomp: c.Seccomp.DefaultProfile, attended: attended}
+	p.bundles, request.Container.Roots = files.bundles()
+	paths, err := files.mountPoints(confine.Dir, tlsDir)
 	if err != nil {
 		return err
 	}
-	p := preparation{ready: ready, launcher: init, views: views, bundles: files.bundles(), seccomp: c.Seccomp.DefaultProfile}
-	err = files.checkRequired(ready.Required)
+	if err := request.Container.MakeMountPoints(c.RunDir, files.root, request.Creator, paths); err != nil {
+		return err
+	}
+	if p.ready, err = sandbox.Open(ctx, c, request, start); err != nil {
+		return errors.Join(err, request.Container.RemoveMountPoints(c.RunDir))
+	}
+	err = files.checkRequired(p.ready.Required)
 	if err == nil && command == "run" && request.Outer.Kind == sandbox.OuterLate {
 		p.hook, err = admissionHook(root, id)
 	}
@@ -66,7 +77,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 		err = writeSpec(file, doc, spec, p)
 	}
 	if err != nil {
-		return errors.Join(err, sandbox.Close(ctx, c, root, id))
+		return errors.Join(err, sandbox.Close(ctx, c, root, id), request.Container.RemoveMountPoints(c.RunDir))
 	}
 	return nil
 }
@@ -135,9 +146,8 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
 		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
-		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Rootfs: files.rootfs, Creator: os.Getpid(),
-		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations),
-			Stubs: slices.Concat(files.stubs(confine.Dir), files.stubs(tlsDir))},
+		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Creator: os.Getpid(),
+		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations), Rootfs: files.location},
 	}
 	if r.Policy == "" {
 		r.Policy = policyNameFor(id)

@@ -16,7 +16,11 @@ func check(spec *specs.Spec, files tree, h host) ([]kernelView, error) {
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
 		return nil, errors.New("process.args: no program")
 	}
-	rootfs, err := h.nearest(files.rootfs)
+	h, err := h.settle()
+	if err != nil {
+		return nil, err
+	}
+	rootfs, err := h.nearest(spec.Root.Path)
 	if err != nil {
 		return nil, fmt.Errorf("root.path: %w", err)
 	}

@@ -40,7 +40,7 @@ var testHost = host{
 	guarded: hostGuard(&config.Config{StateDir: "/var/lib/openshell", RunDir: "/run/openshell", PolicyDir: "/etc/openshell/policies",
 		CredentialsDir: "/etc/openshell/credentials", MaximumPolicy: "/srv/max.yaml"}, "/run/low/runc"),
 	place: func(p string) (place, error) {
-		p = filepath.Clean(p)
+		p = filepath.Clean(absolute("/bundle", p))
 		if strings.Contains(p, "missing") {
 			return place{}, fs.ErrNotExist
 		}
@@ -112,6 +112,8 @@ func TestCheck(t *testing.T) {
 
 		{"plain bind", bound("/srv/data", "/data"), ""},
 		{"missing", bound("/srv/missing", "/data"), "mounts[1] (/data): source /srv/missing: file does not exist"},
+		{"missing, of an engine", bound("/run/containerd/missing", "/data"), "source /run/containerd/missing: file does not exist"},
+		{"missing, in the state directory", bound("/var/lib/openshell/missing", "/data"), "exposes /var/lib/openshell"},
 		{"over the launcher", bound("/srv/data", "/dev/.openshell/openshell-init"), "mounts[1] (/dev/.openshell/openshell-init): /dev/.openshell belongs"},
 		{"over the launcher, relative", bound("/srv/data", "dev/../dev/.openshell"), "mounts[1]"},
 		{"state directory", bound("/var/lib/openshell", "/s"), "mounts[1] (/s): source /var/lib/openshell exposes /var/lib/openshell, which holds openshell's state"},
@@ -216,7 +218,7 @@ func TestCheck(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := validSpec()
 			tt.change(s)
-			_, err := check(s, newTree("/bundle", s), testHost)
+			_, err := check(s, emptyTree(t, s), testHost)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -226,7 +228,7 @@ func TestCheck(t *testing.T) {
 		"/chroot": "/proc", "/sys": "the kernel's own", "/run/openshell/bundles/x/rootfs": ""} {
 		s := validSpec()
 		s.Root.Path = root
-		_, err := check(s, newTree("/bundle", s), testHost)
+		_, err := check(s, emptyTree(t, s), testHost)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "root.path")) {
 			t.Errorf("root %s: %v, want %q", root, err, want)
 		}

@@ -2,19 +2,18 @@ package runtime
 
 import (
 	"net/netip"
-	"path/filepath"
 	"strings"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/sandbox"
 )
 
-// hostResolvConf is the host's own; resolvUpstream is what systemd-resolved
-// keeps for those who cannot reach its stub on loopback.
+// resolvConf is the container's or the host's own; resolvUpstream is what
+// systemd-resolved keeps for those who cannot reach its stub on loopback.
 const (
-	hostResolvConf = "/etc/resolv.conf"
+	resolvConf     = "/etc/resolv.conf"
 	resolvUpstream = "/run/systemd/resolve/resolv.conf"
 	hostsFile      = "/etc/hosts"
 )
@@ -26,44 +25,41 @@ const (
 // Without others, the host's are asked.
 func resolverOf(t tree) sandbox.Resolver {
 	var r sandbox.Resolver
-	if p, err := t.host(hostResolvConf); err == nil {
-		r = parseResolvConf(readText(p))
+	if engine, ok := t.engineFile(resolvConf); ok {
+		r = parseResolvConf(readText(engine.root, "/"))
+	} else if at, rel, err := t.find(resolvConf); err == nil {
+		r.Search = parseResolvConf(readText(at.root, rel)).Search
 	}
-	if !t.isMount(hostResolvConf) {
-		r.Servers, r.Embedded = nil, false
+	if engine, ok := t.engineFile(hostsFile); ok && engine.root != nil {
+		r.Hosts = readText(engine.root, "/")
+		file, _ := engine.root.Lstat("/")
+		r.HostsFile = file.ID
 	}
-	if p, err := t.host(hostsFile); err == nil && t.isMount(hostsFile) {
-		r.Hosts, r.HostsFile = readText(p), identityOf(p)
-	}
-	for _, p := range []string{hostResolvConf, resolvUpstream} {
+	for _, p := range []string{resolvConf, resolvUpstream} {
 		if len(r.Servers) > 0 {
 			break
 		}
-		if p, err := filepath.EvalSymlinks(p); err == nil {
-			r.Servers = parseResolvConf(readText(p)).Servers
+		if host, err := rootfs.At(p).Open(); err == nil {
+			r.Servers = parseResolvConf(readText(host, "/")).Servers
+			host.Close()
 		}
 	}
 	return r
 }
 
-// maxResolvConf bounds what is read of a resolv.conf, in bytes.
+// maxResolvConf bounds what is read of a resolv.conf or hosts file, in bytes.
 const maxResolvConf = 64 << 10
 
-func readText(path string) string {
-	data, err := sandbox.ReadImageFile(path, maxResolvConf)
+// readText reads what may be an image's file, and so be anything.
+func readText(r *rootfs.Root, path string) string {
+	if r == nil {
+		return ""
+	}
+	data, _, err := r.ReadFile(path, maxResolvConf)
 	if err != nil {
 		return ""
 	}
 	return string(data)
-}
-
-// identityOf returns a file's identity, none where it cannot be told.
-func identityOf(path string) sandbox.FileID {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return sandbox.FileID{}
-	}
-	return sandbox.FileID{Dev: st.Dev, Ino: st.Ino}
 }
 
 // parseResolvConf reads resolv.conf(5).

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -12,42 +11,63 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/sandbox"
 )
 
 // tree is a container's file system as it will be once its mounts are made,
 // seen from the host beforehand.
 type tree struct {
-	rootfs string
+	volume              // of the root file system
 	mounts []mountPoint // in the order in which they are made
 }
 
-// mountPoint is a mount at its place in the container, links resolved.
-type mountPoint struct {
-	at     string
-	known  bool   // at is certain
-	source string // on the host; "" where the file system does not exist yet
+// volume is something that a container's paths lead to, open. root is nil where it
+// does not exist yet, or cannot be opened.
+type volume struct {
+	location rootfs.Location
+	root     *rootfs.Root
 }
 
-func newTree(bundle string, spec *specs.Spec) tree {
-	t := tree{rootfs: absolute(bundle, spec.Root.Path)}
+// mountPoint is a mount at its place in the container, links resolved. What is
+// mounted is its source on the host; a file system to come has none.
+type mountPoint struct {
+	volume
+	at    string
+	known bool   // at is certain
+	named string // the place as the spec has it
+}
+
+// newTree opens a container's root file system and the sources of its mounts. It
+// has to be closed.
+func newTree(bundle string, spec *specs.Spec) (tree, error) {
+	t := tree{volume: volume{location: rootfs.At(absolute(bundle, spec.Root.Path))}}
+	var err error
+	if t.root, err = t.location.Open(); err != nil {
+		return tree{}, fmt.Errorf("root.path: %w", err)
+	}
 	for _, m := range spec.Mounts {
+		point := mountPoint{named: path.Clean("/" + m.Destination)}
 		// Where it cannot be told (a link in a file system to come), the mount
 		// is taken by its name.
-		at, err := t.resolve(m.Destination)
-		if err != nil {
-			at = path.Clean("/" + m.Destination)
+		if point.at, err = t.resolve(m.Destination); err != nil {
+			point.at = point.named
 		}
-		point := mountPoint{at: at, known: err == nil}
+		point.known = err == nil
 		if isBind(m) {
-			point.source = absolute(bundle, m.Source)
-			if resolved, err := filepath.EvalSymlinks(point.source); err == nil {
-				point.source = resolved
-			}
+			point.location = rootfs.At(absolute(bundle, m.Source))
+			point.root, _ = point.location.Open() // or else the low-level runtime says why
 		}
 		t.mounts = append(t.mounts, point)
 	}
-	return t
+	return t, nil
+}
+
+func (t tree) close() {
+	t.root.Close()
+	for _, m := range t.mounts {
+		m.root.Close()
+	}
 }
 
 func absolute(dir, path string) string {
@@ -60,72 +80,61 @@ func absolute(dir, path string) string {
 // errUnknown says that a path lies on a file system that does not exist yet.
 var errUnknown = errors.New("cannot be known before the container's mounts are made")
 
-// host returns the host's path for a path of the container, with no symbolic
-// link in it. What is missing is named as if it were there.
-func (t tree) host(p string) (string, error) {
-	resolved, err := t.resolve(p)
-	if err != nil {
-		return "", err
-	}
-	return t.locate(resolved)
-}
-
-// maxLinks is how many symbolic links the kernel follows (path_resolution(7)).
-const maxLinks = 40
-
 // resolve follows the symbolic links of a path as the kernel will inside the
-// container, from mount to mount.
+// container, from mount to mount. What is missing is named as if it were there.
 func (t tree) resolve(p string) (string, error) {
-	at, rest := "/", p
-	for links := 0; rest != ""; {
-		var part string
-		part, rest, _ = strings.Cut(strings.TrimLeft(rest, "/"), "/")
-		next := path.Join(at, part) // handles ".", ".." and ""
-		full, err := t.locate(next)
+	return rootfs.Resolve(p, func(p string) (string, error) {
+		at, rel, err := t.locate(p)
 		if err != nil {
 			return "", err
 		}
-		info, err := os.Lstat(full)
-		if err != nil {
-			return path.Join(next, rest), nil
-		}
-		if info.Mode()&fs.ModeSymlink == 0 {
-			at = next
-			continue
-		}
-		target, err := os.Readlink(full)
-		if err != nil {
-			return "", err
-		}
-		if links++; links > maxLinks {
-			return "", unix.ELOOP
-		}
-		if path.IsAbs(target) {
-			at = "/"
-		}
-		rest = target + "/" + rest
-	}
-	return at, nil
+		return at.root.Readlink(rel)
+	})
 }
 
-// locate returns the host's path for a path that has no symbolic links.
-func (t tree) locate(p string) (string, error) {
+// locate returns where a path that has no symbolic links is, and its path there.
+func (t tree) locate(p string) (volume, string, error) {
 	for _, m := range slices.Backward(t.mounts) { // a later mount hides an earlier one
 		if !within(p, m.at) {
 			continue
 		}
-		if m.source == "" {
-			return "", errUnknown
+		if m.root == nil {
+			return volume{}, "", errUnknown
 		}
-		return filepath.Join(m.source, strings.TrimPrefix(p, m.at)), nil
+		return m.volume, strings.TrimPrefix(p, m.at), nil
 	}
-	return filepath.Join(t.rootfs, p), nil
+	return t.volume, p, nil
 }
 
-// isMount tells whether something is mounted at exactly this path.
-func (t tree) isMount(p string) bool {
+// find returns where a path leads to, and its path there without links.
+func (t tree) find(p string) (volume, string, error) {
 	resolved, err := t.resolve(p)
-	return err == nil && slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return m.at == resolved })
+	if err != nil {
+		return volume{}, "", err
+	}
+	return t.locate(resolved)
+}
+
+// stat tells what a path leads to.
+func (t tree) stat(p string) (rootfs.File, error) {
+	at, rel, err := t.find(p)
+	if err != nil {
+		return rootfs.File{}, err
+	}
+	return at.root.Lstat(rel)
+}
+
+// engineFile returns what the engine mounts at exactly this path. It goes by the
+// name, not by where links lead: those are the image's, and could lead to a volume
+// that a workload has written to.
+func (t tree) engineFile(p string) (mountPoint, bool) {
+	for i, m := range slices.Backward(t.mounts) {
+		if m.named == p {
+			hidden := slices.ContainsFunc(t.mounts[i+1:], func(later mountPoint) bool { return within(m.at, later.at) })
+			return m, !hidden
+		}
+	}
+	return mountPoint{}, false
 }
 
 // checkRequired fails where a path that the policy insists on certainly does not
@@ -133,14 +142,7 @@ func (t tree) isMount(p string) bool {
 // the engine has reported success.
 func (t tree) checkRequired(paths []string) error {
 	for _, p := range paths {
-		full, err := t.host(p)
-		if errors.Is(err, errUnknown) {
-			continue
-		}
-		if err == nil {
-			_, err = os.Stat(full)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := t.stat(p); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("filesystem_policy: %s does not exist in the container, and landlock.compatibility is hard_requirement", p)
 		}
 	}
@@ -187,56 +189,57 @@ func searchPath(env []string) []string {
 }
 
 func (t tree) executable(p string) error {
-	full, err := t.host(p)
+	file, err := t.stat(p)
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(full)
-	if err != nil {
-		return errors.Unwrap(err) // without the host's path
-	}
-	if info.IsDir() {
+	if file.IsDir() {
 		return unix.EISDIR
 	}
-	if info.Mode()&0o111 == 0 {
+	if file.Mode&0o111 == 0 {
 		return unix.EACCES
 	}
 	return nil
 }
 
-// bundles returns the container's paths of the CA bundles that its image has,
-// links resolved.
-func (t tree) bundles() []string {
-	image := tree{rootfs: t.rootfs}
-	var out []string
+// bundles returns the container's paths of the CA bundles that it has, links
+// resolved, and the first that is one by its size.
+func (t tree) bundles() (paths []string, first rootfs.Path) {
 	for _, p := range sandbox.SystemBundles {
-		resolved, err := image.resolve(p)
-		if err != nil || slices.Contains(out, resolved) {
+		resolved, err := t.resolve(p)
+		if err != nil || slices.Contains(paths, resolved) {
 			continue
 		}
-		if info, err := os.Lstat(filepath.Join(t.rootfs, resolved)); err == nil && info.Mode().IsRegular() {
-			out = append(out, resolved)
+		at, rel, err := t.locate(resolved)
+		if err != nil {
+			continue
 		}
+		file, err := at.root.Lstat(rel)
+		if err != nil || !file.IsRegular() {
+			continue
+		}
+		if first.Location.IsZero() && file.Size <= sandbox.MaxBundle {
+			first = rootfs.Path{Location: at.location, Path: rel}
+		}
+		paths = append(paths, resolved)
 	}
-	return out
+	return paths, first
 }
 
-// stubs returns the directories that the low-level runtime will make in the
-// root file system for a mount point, outermost first: what has to be removed
-// again.
-func (t tree) stubs(destination string) []string {
-	resolved, err := t.resolve(destination)
-	if err != nil || slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return m.at != "/" && within(resolved, m.at) }) {
-		return nil // it is made on another mount
-	}
-	var out []string
-	for p := resolved; p != "/"; p = path.Dir(p) {
-		full := filepath.Join(t.rootfs, p)
-		if _, err := os.Lstat(full); err == nil {
-			break
+// mountPoints returns the directories in the root file system, links resolved, that
+// are to be mounted on and that no other mount has.
+func (t tree) mountPoints(destinations ...string) (paths []string, err error) {
+	for _, p := range destinations {
+		resolved, err := t.resolve(p)
+		if errors.Is(err, errUnknown) {
+			continue
 		}
-		out = append(out, full)
+		if err != nil {
+			return nil, fmt.Errorf("mount point %s: %w", p, err)
+		}
+		if !slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return within(resolved, m.at) }) {
+			paths = append(paths, resolved)
+		}
 	}
-	slices.Reverse(out)
-	return out
+	return paths, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -43,8 +44,25 @@ func image(t *testing.T, entries ...string) (bundle string) {
 	return bundle
 }
 
-func treeOf(bundle string, mounts ...specs.Mount) tree {
-	return newTree(bundle, &specs.Spec{Root: &specs.Root{Path: "rootfs"}, Mounts: mounts})
+func treeOf(t *testing.T, bundle string, mounts ...specs.Mount) tree {
+	t.Helper()
+	return specTree(t, bundle, &specs.Spec{Root: &specs.Root{Path: "rootfs"}, Mounts: mounts})
+}
+
+func specTree(t *testing.T, bundle string, spec *specs.Spec) tree {
+	t.Helper()
+	files, err := newTree(bundle, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(files.close)
+	return files
+}
+
+// emptyTree is a spec's over an empty root file system.
+func emptyTree(t *testing.T, spec *specs.Spec) tree {
+	t.Helper()
+	return specTree(t, "/", &specs.Spec{Root: &specs.Root{Path: t.TempDir()}, Mounts: spec.Mounts})
 }
 
 func bindMount(source, destination string) specs.Mount {
@@ -105,7 +123,7 @@ func TestCheckProgram(t *testing.T) {
 			if tt.path != "" {
 				p.Env = append(p.Env, "PATH="+tt.path)
 			}
-			err := treeOf(bundle, tt.mounts...).checkProgram(p)
+			err := treeOf(t, bundle, tt.mounts...).checkProgram(p)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -116,75 +134,121 @@ func TestCheckProgram(t *testing.T) {
 	}
 }
 
-func TestStubs(t *testing.T) {
-	bundle := image(t, "rootfs/etc/passwd=x", "rootfs/dev/", "rootfs/opt -> /data/opt")
-	root := filepath.Join(bundle, "rootfs")
+func TestMountPoints(t *testing.T) {
+	bundle := image(t, "rootfs/etc/passwd=x", "rootfs/dev/", "rootfs/opt -> /data/opt", "rootfs/loop -> loop")
 	for _, tt := range []struct {
 		name, destination string
 		mounts            []specs.Mount
 		want              []string
 	}{
-		{"one", "/etc/openshell-tls", nil, []string{root + "/etc/openshell-tls"}},
-		{"outermost first", "/a/b/c", nil, []string{root + "/a", root + "/a/b", root + "/a/b/c"}},
-		{"there already", "/etc", nil, nil},
+		{"one", "/etc/openshell-tls", nil, []string{"/etc/openshell-tls"}},
 		{"on a mount to come", "/dev/.openshell", []specs.Mount{{Type: "tmpfs", Destination: "/dev"}}, nil},
 		{"on a bind mount", "/etc/openshell-tls", []specs.Mount{bindMount("/srv", "/etc")}, nil},
-		{"behind a link", "/opt/x", nil, []string{root + "/data", root + "/data/opt", root + "/data/opt/x"}},
+		{"behind a link", "/opt/x", nil, []string{"/data/opt/x"}},
 		{"behind a link onto a mount", "/opt/x", []specs.Mount{{Type: "tmpfs", Destination: "/data"}}, nil},
 	} {
-		if got := treeOf(bundle, tt.mounts...).stubs(tt.destination); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		if got, err := treeOf(t, bundle, tt.mounts...).mountPoints(tt.destination); err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, %v, want %q", tt.name, got, err, tt.want)
 		}
+	}
+	if got, err := treeOf(t, bundle).mountPoints("/loop/x"); err == nil {
+		t.Errorf("a loop: %q", got)
 	}
 }
 
 func TestBundles(t *testing.T) {
 	bundle := image(t, "rootfs/etc/ssl/certs/ca-certificates.crt=x", "rootfs/etc/ssl/cert.pem -> certs/ca-certificates.crt",
 		"rootfs/etc/pki/tls/certs/ca-bundle.crt -> /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-		"rootfs/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem=x", "rootfs/etc/ssl/ca-bundle.pem|")
-	want := []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"}
-	if got := treeOf(bundle).bundles(); !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+		"rootfs/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem=y", "rootfs/etc/ssl/ca-bundle.pem|",
+		"other/ca-certificates.crt=z")
+	debian, fedora := "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
+	for _, tt := range []struct {
+		name   string
+		mounts []specs.Mount
+		want   []string
+		text   string
+	}{
+		{"the image's", nil, []string{debian, fedora}, "x"},
+		{"a volume's", []specs.Mount{bindMount("other", "/etc/ssl/certs")}, []string{debian, fedora}, "z"},
+		{"a file's", []specs.Mount{bindMount("other/ca-certificates.crt", debian)}, []string{debian, fedora}, "z"},
+		{"none of a volume", []specs.Mount{bindMount("rootfs", "/etc/ssl/certs")}, []string{fedora}, "y"},
+		{"none of a file system to come", []specs.Mount{{Type: "tmpfs", Destination: "/etc/ssl"}}, []string{fedora}, "y"},
+	} {
+		got, first := treeOf(t, bundle, tt.mounts...).bundles()
+		text, err := first.Read(10)
+		if !slices.Equal(got, tt.want) || string(text) != tt.text || err != nil {
+			t.Errorf("%s: %q, %q, %v", tt.name, got, text, err)
+		}
 	}
-	if got := treeOf(image(t)).bundles(); got != nil {
+	if err := os.Truncate(filepath.Join(bundle, "rootfs", debian), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if got, first := treeOf(t, bundle).bundles(); len(got) != 2 || first.Path != fedora {
+		t.Errorf("an endless one: %q, %v", got, first)
+	}
+	if got, first := treeOf(t, image(t)).bundles(); got != nil || !first.Location.IsZero() {
 		t.Errorf("an image without bundles has %q", got)
 	}
 }
 
 func TestResolverOf(t *testing.T) {
-	hosts := resolverOf(treeOf(image(t))).Servers
+	hosts := resolverOf(treeOf(t, image(t))).Servers
 	bundle := image(t, "engine=nameserver 192.0.2.1\nsearch Example.ORG.\n", "rootfs/etc/resolv.conf=nameserver 203.0.113.9\nsearch image.test\n")
-	got := resolverOf(treeOf(bundle, bindMount("engine", "/etc/resolv.conf")))
+	got := resolverOf(treeOf(t, bundle, bindMount("engine", "/etc/resolv.conf")))
 	if !slices.Equal(got.Servers, []string{"192.0.2.1"}) || !slices.Equal(got.Search, []string{"example.org"}) {
 		t.Errorf("the engine's: %+v", got)
 	}
 	// An image must not choose who answers for the allowed hosts.
-	got = resolverOf(treeOf(bundle))
+	got = resolverOf(treeOf(t, bundle))
 	if !slices.Equal(got.Servers, hosts) || !slices.Equal(got.Search, []string{"image.test"}) {
 		t.Errorf("the image's: %+v, the host has %q", got, hosts)
 	}
-	got = resolverOf(treeOf(image(t, "rootfs/etc/resolv.conf|"))) // must not hang
+	got = resolverOf(treeOf(t, image(t, "rootfs/etc/resolv.conf|"))) // must not hang
 	if !slices.Equal(got.Servers, hosts) {
 		t.Errorf("a named pipe: %+v", got)
 	}
-	got = resolverOf(treeOf(image(t, "engine=nameserver 192.0.2.1", "rootfs/etc/resolv.conf -> ../run/x/stub.conf"), bindMount("engine", "/etc/resolv.conf")))
+	got = resolverOf(treeOf(t, image(t, "engine=nameserver 192.0.2.1", "rootfs/etc/resolv.conf -> ../run/x/stub.conf"), bindMount("engine", "/etc/resolv.conf")))
 	if !slices.Equal(got.Servers, []string{"192.0.2.1"}) {
 		t.Errorf("mounted over a link: %+v", got)
+	}
+}
+
+// The image's links must not make a file of a volume the engine's.
+func TestEngineFiles(t *testing.T) {
+	bundle := image(t, "engine=192.0.2.7 db\n", "volume/hosts=203.0.113.9 db\n", "rootfs/etc/hosts -> /data/hosts", "rootfs/data/")
+	file, volume := bindMount("volume/hosts", "/data/hosts"), bindMount("volume", "/data")
+	engine := bindMount("engine", "/etc/hosts")
+	for _, tt := range []struct {
+		name   string
+		mounts []specs.Mount
+		want   string
+	}{
+		{"a file that is mounted where the link leads", []specs.Mount{file}, ""},
+		{"a volume there", []specs.Mount{volume}, ""},
+		{"the engine's, over the link", []specs.Mount{engine}, "192.0.2.7 db\n"},
+		{"the engine's, on the volume", []specs.Mount{volume, engine}, "192.0.2.7 db\n"},
+		{"the engine's, hidden by the volume", []specs.Mount{engine, volume}, ""},
+		{"the later of two", []specs.Mount{bindMount("volume/hosts", "/etc/hosts"), engine}, "192.0.2.7 db\n"},
+		{"a file system to come", []specs.Mount{{Type: "tmpfs", Destination: "/etc/hosts"}}, ""},
+	} {
+		if got := resolverOf(treeOf(t, bundle, tt.mounts...)).Hosts; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 
 // Containers that have the same hosts file are told from those with their own.
 func TestHostsFileOf(t *testing.T) {
 	bundle := image(t, "engine=192.0.2.7 db\n", "other=192.0.2.8 db\n", "rootfs/etc/hosts=203.0.113.9 db\n")
-	of := func(mounts ...specs.Mount) sandbox.Resolver { return resolverOf(treeOf(bundle, mounts...)) }
+	of := func(mounts ...specs.Mount) sandbox.Resolver { return resolverOf(treeOf(t, bundle, mounts...)) }
 	one, again, two := of(bindMount("engine", "/etc/hosts")), of(bindMount("engine", "/etc/hosts")), of(bindMount("other", "/etc/hosts"))
 	if one.Hosts != "192.0.2.7 db\n" || two.Hosts != "192.0.2.8 db\n" {
 		t.Errorf("%q and %q", one.Hosts, two.Hosts)
 	}
-	if one.HostsFile != again.HostsFile || one.HostsFile == two.HostsFile || one.HostsFile == (sandbox.FileID{}) {
+	if one.HostsFile != again.HostsFile || one.HostsFile == two.HostsFile || one.HostsFile == (rootfs.ID{}) {
 		t.Errorf("%v, %v and %v", one.HostsFile, again.HostsFile, two.HostsFile)
 	}
-	if images := of(); images.Hosts != "" || images.HostsFile != (sandbox.FileID{}) {
+	if images := of(); images.Hosts != "" || images.HostsFile != (rootfs.ID{}) {
 		t.Errorf("the image's own: %+v", images)
 	}
 }
@@ -231,11 +295,11 @@ func ownerOf(t *testing.T, path string) [2]uint32 {
 }
 
 func TestCheckRequired(t *testing.T) {
-	rootfs := t.TempDir()
-	if err := os.Mkdir(filepath.Join(rootfs, "data"), 0o755); err != nil {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "data"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	files := newTree("/", &specs.Spec{Root: &specs.Root{Path: rootfs},
+	files := specTree(t, "/", &specs.Spec{Root: &specs.Root{Path: root},
 		Mounts: []specs.Mount{{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"}}})
 	if err := files.checkRequired([]string{"/data", "/tmp/made-later"}); err != nil {
 		t.Error(err)
@@ -264,12 +328,12 @@ func TestCheckExec(t *testing.T) {
 		`{"args":["./tool"],"cwd":"/sbin"}`:                `exec: "./tool": stat ./tool: no such file or directory`,
 		`{"args":["/bin"]}`:                                `exec: "/bin": is a directory`,
 	} {
-		err := CheckExec(root, []byte(process))
+		err := CheckExec(rootfs.At(root), []byte(process))
 		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
 			t.Errorf("%s: %v, want %q", process, err, want)
 		}
 	}
-	if err := CheckExec(filepath.Join(root, "gone"), []byte(`{"args":["tool"]}`)); err != nil {
+	if err := CheckExec(rootfs.At(filepath.Join(root, "gone")), []byte(`{"args":["tool"]}`)); err != nil {
 		t.Errorf("a container that has ended: %v", err)
 	}
 }

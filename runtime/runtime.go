@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/proxy/ingress"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -19,12 +20,25 @@ import (
 type Runtime struct {
 	// Version is openshell's own, which `features` tells.
 	Version string
-	// Publish are the ports of a new sandbox's outer namespace that lead to its
-	// workload. No engine asks for any: it has its own way to publish ports.
-	Publish []ingress.Publication
+	// Attended is what no engine asks for; nil for engines.
+	Attended *Attended
 
 	config  *config.Config
 	lowPath string // of the low-level runtime
+}
+
+// Attended is what a command says that runs a container for somebody who waits
+// for it.
+type Attended struct {
+	// Publish are the ports of a new sandbox's outer namespace that lead to its
+	// workload. An engine has its own way to publish ports.
+	Publish []ingress.Publication `json:"publish,omitempty"`
+	// Owner is the command's process, which the container does not outlive. The
+	// container's first process is openshell-init's, so that signals do to the
+	// workload what they do to a command.
+	Owner int `json:"owner"`
+	// WithoutWorkdir: the working directory is not granted.
+	WithoutWorkdir bool `json:"without_workdir,omitempty"`
 }
 
 // New returns a Runtime over the node's low-level runtime.
@@ -32,6 +46,9 @@ func New(c *config.Config) (*Runtime, error) {
 	path, err := findProgram(c.Runtime)
 	if err == nil && isSelf(path) {
 		err = errors.New("it is openshell itself")
+	}
+	if err == nil && filepath.IsAbs(c.Runtime) {
+		err = safefile.CheckFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("low-level runtime %q (runtime in the node's configuration): %w", c.Runtime, err)
@@ -108,10 +125,12 @@ func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
 	}
 	root := r.root(inv)
 	start := func(request sandbox.Request, c *config.Config) (sandbox.Ready, error) {
-		request.Publish = r.Publish
+		if a := r.Attended; a != nil {
+			request.Publish, request.Owner, request.WithoutWorkdir = a.Publish, a.Owner, a.WithoutWorkdir
+		}
 		return spawner.Start(request, c)
 	}
-	err = prepare(ctx, r.config, root, bundle, inv.ID, inv.Command, start)
+	err = prepare(ctx, r.config, root, bundle, inv.ID, inv.Command, r.Attended != nil, start)
 	spawner.Close()
 	if err != nil {
 		return 1, err

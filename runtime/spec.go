@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -55,6 +55,7 @@ type preparation struct {
 	bundles  []string     // paths in the container of the image's CA bundles
 	seccomp  bool         // put a default profile in where there is none
 	hook     *specs.Hook
+	attended bool // openshell-init stays as the first process
 }
 
 // modifier is one edit of a container's configuration.
@@ -166,8 +167,11 @@ func useInnerNamespace(spec *specs.Spec, p preparation) error {
 	return nil
 }
 
-func confineFirstProcess(spec *specs.Spec, _ preparation) error {
+func confineFirstProcess(spec *specs.Spec, p preparation) error {
 	confineProcess(spec.Process)
+	if p.attended {
+		spec.Process.Args = slices.Insert(spec.Process.Args, 1, "--stay")
+	}
 	return nil
 }
 
@@ -300,17 +304,19 @@ func ConfineProcess(data []byte) ([]byte, error) {
 }
 
 // CheckExec fails where the program of a process that is to be executed in a
-// running container certainly does not exist there, in runc's words. root is the
-// container's root directory on the host, mounts included: /proc/PID/root.
-func CheckExec(root string, data []byte) error {
+// running container certainly does not exist there, in runc's words. at is the
+// container's root directory, mounts included.
+func CheckExec(at rootfs.Location, data []byte) error {
 	var p specs.Process
 	if err := json.Unmarshal(data, &p); err != nil {
 		return fmt.Errorf("process: %w", err)
 	}
-	if _, err := os.Stat(root); err != nil || len(p.Args) == 0 {
+	root, err := at.Open()
+	if err != nil || len(p.Args) == 0 {
 		return nil // the low-level runtime says what is wrong
 	}
-	return tree{rootfs: root}.checkProgram(&p)
+	defer root.Close()
+	return tree{volume: volume{at, root}}.checkProgram(&p)
 }
 
 func dropFrom(c *specs.LinuxCapabilities) {

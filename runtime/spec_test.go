@@ -128,7 +128,7 @@ func TestOuterOfNewNamespace(t *testing.T) {
 	} {
 		spec := &specs.Spec{Root: &specs.Root{Path: t.TempDir()}, Hooks: tt.hooks, Mounts: tt.mounts,
 			Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}}}
-		if got := outerOf(spec, newTree("/", spec), tt.command); got != tt.want {
+		if got := outerOf(spec, specTree(t, "/", spec), tt.command); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
 		}
 	}

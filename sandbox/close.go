@@ -117,23 +117,28 @@ const unfinished = time.Minute
 // way: the error is for the record.
 func Sweep(runDir string) error {
 	entries, err := os.ReadDir(sandboxesDir(runDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list sandboxes: %w", err)
 	}
 	var errs []error
+	known := map[string]bool{} // claims on mount points
 	for _, e := range entries {
 		if remains, err := sweepRemains(runDir, e.Name()); remains {
 			errs = append(errs, err)
 			continue
 		}
-		if info, there := look(filepath.Join(sandboxesDir(runDir), e.Name())); there && info.deserted(e) {
+		info, there := look(filepath.Join(sandboxesDir(runDir), e.Name()))
+		if !there {
+			continue
+		}
+		for _, c := range info.Containers {
+			known[c.Claim] = true
+		}
+		if info.deserted(e) {
 			errs = append(errs, abandon(runDir, e.Name(), func(Container) bool { return false }))
 		}
 	}
-	return errors.Join(append(errs, sweepClaims(runDir))...)
+	return errors.Join(append(errs, sweepMountPoints(runDir, known), sweepReservations(runDir))...)
 }
 
 // deserted reports whether a sandbox's directory is to be swept.
@@ -202,7 +207,9 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 	var left []Container
 	for _, c := range info.Containers {
 		if deleted(c) || !c.running() {
-			c.removeStubs()
+			if err := c.RemoveMountPoints(runDir); err != nil {
+				return err
+			}
 		} else {
 			left = append(left, c)
 		}

@@ -17,10 +17,7 @@ func orphan(t *testing.T, c *config.Config, root string) Info {
 	for _, id := range []string{"c1", "c2"} {
 		r := request(root, id)
 		r.Outer = Outer{Kind: OuterPath, Path: outer}
-		r.Container.Stubs = []string{filepath.Join(root, "stub-"+id)}
-		if err := os.Mkdir(r.Container.Stubs[0], 0o755); err != nil {
-			t.Fatal(err)
-		}
+		makeMountPoints(t, c, &r, root, "/stub-"+id)
 		if _, err := Open(t.Context(), c, r, spawn); err != nil {
 			t.Fatal(err)
 		}

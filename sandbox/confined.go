@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -129,13 +130,18 @@ func awaitProgram(ctx context.Context, pid int) bool {
 }
 
 // isProgram reports whether a process executes a file of its container's mounts
-// other than the launcher, which is on one of them. The low-level runtime's own file
+// other than the launcher, which is on one of them, or the launcher that stays. The low-level runtime's own file
 // is on a mount of the host's, or on none.
 func isProgram(pid int) (bool, error) {
 	exe := fmt.Sprintf("/proc/%d/exe", pid)
 	name, err := os.Readlink(exe)
-	if err != nil || name == filepath.Join(confine.Dir, confine.InitName) {
+	if err != nil {
 		return false, err
+	}
+	if name == filepath.Join(confine.Dir, confine.InitName) {
+		// Where it stays, it has executed itself under the confinement.
+		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return bytes.HasPrefix(args, []byte(confine.InitName+"\x00"+confine.AttendFlag+"\x00")), err
 	}
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, exe, 0, unix.STATX_MNT_ID, &st); err != nil {

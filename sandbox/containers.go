@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/confine"
 )
 
@@ -83,7 +82,9 @@ func (s *Sandbox) gone(which func(*member) bool) {
 	}
 	for _, m := range leaving {
 		m.leave()
-		m.removeStubs()
+		if err := m.RemoveMountPoints(s.config.RunDir); err != nil {
+			s.recordError("what was made for container "+m.ID+" is left", err)
+		}
 	}
 	if last {
 		go s.Stop()
@@ -159,14 +160,6 @@ func (s *Sandbox) writeInfo() error {
 		info.Containers[i].PID, info.Containers[i].Confined = m.pid, m.confined
 	}
 	return writeInfo(s.dir, info)
-}
-
-// removeStubs removes the mount points that were made in the container's root
-// file system, deepest first, where nothing else uses them.
-func (c Container) removeStubs() {
-	for _, stub := range slices.Backward(c.Stubs) {
-		_ = unix.Rmdir(stub) // not empty, or gone with its root file system
-	}
 }
 
 // refuseExecs takes the confinement away, without which openshell-init refuses

@@ -32,18 +32,16 @@ func TestCreatorThatFails(t *testing.T) {
 	c := newNode(t)
 	creator := newProcess(t)
 	r := request(t.TempDir(), "c1")
-	stub := filepath.Join(t.TempDir(), "etc/openshell-tls")
-	if err := os.MkdirAll(stub, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	r.Creator, r.Container.Stubs = creator.Process.Pid, []string{filepath.Dir(stub), stub}
+	dir := t.TempDir()
+	r.Creator = creator.Process.Pid
+	makeMountPoints(t, c, &r, dir, "/etc/openshell-tls")
 	s := start(t, c, r)
 	if hasEnded(s)() {
 		t.Fatal("it ended before its creator")
 	}
 	end(creator)
 	eventually(t, "the sandbox ends", hasEnded(s))
-	if !missing(filepath.Dir(stub))() {
+	if !missing(filepath.Join(dir, "etc"))() || !missing(claimsDir(c.RunDir)+"/"+filepath.Dir(r.Container.Claim))() {
 		t.Error("the mount points are left")
 	}
 }

@@ -10,12 +10,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
 	landlock "openshell.ai/openshell/confine/denials"
 	"openshell.ai/openshell/confine/observe"
 	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/policy"
 )
@@ -31,7 +31,7 @@ const reasonFile = "no path of filesystem_policy grants it"
 type files struct {
 	sandbox *Sandbox
 	pid     int // the container's first process
-	root    int // the container's root directory, O_PATH
+	root    *rootfs.Root
 
 	mu      sync.Mutex
 	workdir string
@@ -49,7 +49,7 @@ func (s *Sandbox) observeFiles(ctx context.Context, pid int) (stop func()) {
 		return s.readDenials(pid)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	f := &files{sandbox: s, pid: pid, root: -1}
+	f := &files{sandbox: s, pid: pid}
 	done := make(chan struct{})
 	var o *observe.Observer
 	go func() {
@@ -66,9 +66,7 @@ func (s *Sandbox) observeFiles(ctx context.Context, pid int) (stop func()) {
 		if o != nil {
 			o.Stop()
 		}
-		if f.root >= 0 {
-			unix.Close(f.root)
-		}
+		f.root.Close()
 	}
 }
 
@@ -113,27 +111,19 @@ func (f *files) awaitRoot(ctx context.Context) (mount uint64, err error) {
 }
 
 func (f *files) openRoot() (mount uint64, err error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", f.pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := rootfs.OfProcess(f.pid).Open()
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(root)
-		}
-	}()
-	inRoot := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
-	launcher, err := unix.Openat2(root, filepath.Join(confine.Dir, confine.InitName), &inRoot)
-	if err != nil {
-		return 0, err
+	dir, err := root.Resolve(confine.Dir)
+	if err == nil {
+		_, err = root.Lstat(filepath.Join(dir, confine.InitName))
 	}
-	unix.Close(launcher)
-	dir, err := unix.Openat2(root, confine.Dir, &inRoot)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		mount, err = root.MountID(dir)
 	}
-	defer unix.Close(dir)
-	if mount, err = confine.MountID(dir); err != nil {
+	if err != nil {
+		root.Close()
 		return 0, err
 	}
 	f.root = root
@@ -257,14 +247,13 @@ func (f *files) allows(a learn.FileAccess) bool {
 // the kernel names files. A path that is not there grants nothing.
 func (f *files) resolve(paths []string) (resolved []string) {
 	for _, p := range paths {
-		fd, err := unix.Openat2(f.root, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		at, err := f.root.Resolve(p)
 		if err != nil {
 			continue
 		}
-		if at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil {
+		if _, err := f.root.Lstat(at); err == nil {
 			resolved = append(resolved, at)
 		}
-		unix.Close(fd)
 	}
 	return resolved
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/names"
 )
@@ -15,12 +16,12 @@ import (
 // hosts are the names that the engine wrote into the containers' hosts files.
 type hosts struct {
 	*names.Hosts
-	read map[FileID]bool // the files; applying guards it
+	read map[rootfs.ID]bool // the files; applying guards it
 }
 
 // newHosts returns the first container's.
 func newHosts(r Resolver) hosts {
-	return hosts{names.ParseHosts(r.Hosts), map[FileID]bool{r.HostsFile: true}}
+	return hosts{names.ParseHosts(r.Hosts), map[rootfs.ID]bool{r.HostsFile: true}}
 }
 
 // addHosts makes the names in a further container's hosts file known, which is
@@ -28,7 +29,7 @@ func newHosts(r Resolver) hosts {
 // its workload may have changed what a name that the policy allows stands for:
 // a pod's containers may share one.
 func (s *Sandbox) addHosts(container string, r Resolver) error {
-	if r.Hosts == "" || r.HostsFile == (FileID{}) || !s.begin() {
+	if r.Hosts == "" || r.HostsFile == (rootfs.ID{}) || !s.begin() {
 		return nil
 	}
 	defer s.wg.Done()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 )
 
@@ -22,7 +23,7 @@ network_policies:
 	outer := Outer{Kind: OuterPath, Path: namespaceFile(t)}
 	first := request(root, "c1")
 	first.Policy, first.Outer = "c1", outer
-	first.DNS = Resolver{Hosts: "10.1.0.1 db shared\n", HostsFile: FileID{1, 1}}
+	first.DNS = Resolver{Hosts: "10.1.0.1 db shared\n", HostsFile: rootfs.ID{Dev: 1, Ino: 1}}
 	s := start(t, c, first)
 	reachesHost := func() error {
 		m := s.view().Engine.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
@@ -31,17 +32,17 @@ network_policies:
 	if reachesHost() == nil {
 		t.Error("an address that nobody has named passes")
 	}
-	join := func(id string, file FileID, text string) {
+	join := func(id string, file rootfs.ID, text string) {
 		t.Helper()
 		r := request(root, id)
 		r.Outer, r.DNS = outer, Resolver{Hosts: text, HostsFile: file}
 		_, err := Open(t.Context(), c, r, inProcess(t))
 		must(t, err)
 	}
-	join("c2", FileID{1, 2}, "10.1.0.1 db\n10.6.6.6 shared\n10.1.0.3 queue\n169.254.1.2 host.containers.internal\n")
-	join("c3", FileID{1, 1}, "10.6.6.6 written-by-the-first\n")
-	join("c4", FileID{1, 2}, "10.6.6.6 written-by-the-second\n")
-	join("c5", FileID{}, "10.6.6.6 of-unknown-origin\n")
+	join("c2", rootfs.ID{Dev: 1, Ino: 2}, "10.1.0.1 db\n10.6.6.6 shared\n10.1.0.3 queue\n169.254.1.2 host.containers.internal\n")
+	join("c3", rootfs.ID{Dev: 1, Ino: 1}, "10.6.6.6 written-by-the-first\n")
+	join("c4", rootfs.ID{Dev: 1, Ino: 2}, "10.6.6.6 written-by-the-second\n")
+	join("c5", rootfs.ID{}, "10.6.6.6 of-unknown-origin\n")
 	for name, want := range map[string]string{
 		"db": "[10.1.0.1]", "shared": "[10.1.0.1]", "queue": "[10.1.0.3]",
 		"written-by-the-first": "[]", "written-by-the-second": "[]", "of-unknown-origin": "[]",

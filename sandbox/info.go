@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/state"
 )
@@ -61,11 +62,14 @@ type Container struct {
 	Bundle string `json:"bundle"`
 	Image  string `json:"image,omitzero"`
 	PID    int    `json:"pid,omitzero"` // of the first process, once known
+	// Rootfs is its root file system.
+	Rootfs rootfs.Location `json:"rootfs,omitzero"`
+	// Roots is the CA bundle that it has.
+	Roots rootfs.Path `json:"roots,omitzero"`
+	// Claim is its claim on mount points that were made, see MakeMountPoints.
+	Claim string `json:"claim,omitzero"`
 	// Confined is what holds it, once its program has begun.
 	Confined *Confined `json:"confined,omitempty"`
-	// Stubs are the mount points made in the container's root file system,
-	// which are removed again.
-	Stubs []string `json:"stubs,omitempty"`
 }
 
 // Alive tells whether the supervisor still runs: the process with its pid is

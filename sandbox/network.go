@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -230,6 +231,25 @@ func (s *Sandbox) reconsider() {
 	if s.proxy != nil {
 		s.proxy.Reconsider()
 	}
+}
+
+// followOwner sees to it that no container outlives the owner, however that ends.
+func (s *Sandbox) followOwner() error {
+	if s.request.Owner == 0 {
+		return nil
+	}
+	owner, err := openProcess(s.request.Owner)
+	if err != nil {
+		return fmt.Errorf("watch the sandbox's owner: %w", err)
+	}
+	s.wg.Go(func() {
+		defer owner.close()
+		defer context.AfterFunc(s.ctx, owner.close)()
+		if owner.ended(0) {
+			s.stopWorkload()
+		}
+	})
+	return nil
 }
 
 // stopWorkload ends every container's first process. Where that is not known yet,

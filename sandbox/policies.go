@@ -11,6 +11,7 @@ import (
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/state"
 )
 
@@ -88,19 +89,13 @@ func (p *Policies) loadFile(path string) (found bool, err error) {
 	return true, nil
 }
 
-// readPolicy reads a policy file; a missing one is no error, and no policy.
+// readPolicy reads a policy file that only root can change; a missing one is no
+// error, and no policy.
 func readPolicy(path string) (*policy.Policy, []policy.Warning, error) {
-	info, err := os.Stat(path)
+	data, err := safefile.Read(path, maxPolicyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("policy: %w", err)
-	}
-	if info.Size() > maxPolicyFile {
-		return nil, nil, fmt.Errorf("policy %s: %d bytes, more than %d", path, info.Size(), maxPolicyFile)
-	}
-	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("policy: %w", err)
 	}

@@ -38,7 +38,7 @@ func TestLoadPolicies(t *testing.T) {
 		{name: "both", files: map[string]string{"agent": oneRule}, learned: strings.ReplaceAll(oneRule, "web", "learned"), baseFile: "agent.yaml", named: true, rules: 2},
 		{name: "not valid", files: map[string]string{"agent": "version: 9\n"}, err: "agent.yaml"},
 		{name: "learned that is not valid", learned: "version: 9\n", err: "learned"},
-		{name: "too long", files: map[string]string{"agent": strings.Repeat("#", maxPolicyFile+1)}, err: "more than"},
+		{name: "too long", files: map[string]string{"agent": strings.Repeat("#", maxPolicyFile+1)}, err: "larger than"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,12 +2,12 @@ package sandbox
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
+	"sync"
 
-	"github.com/cyphar/filepath-securejoin"
 	"openshell.ai/openshell/audit"
 	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
 )
@@ -33,8 +33,8 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	if err := p.CheckMaximum(); err != nil {
 		return err
 	}
-	r := &rules{policies: p, files: confine.RulesetFor(p.Effective)}
-	options := policy.Options{ResolveBinary: s.resolveBinary, HostAliases: s.hostAliases()}
+	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
+	options := policy.Options{ResolveBinary: programLinks(s.request.Container.Rootfs), HostAliases: s.hostAliases()}
 	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
 	}
@@ -47,29 +47,39 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	return nil
 }
 
-// resolveBinary follows the symbolic links of a path in the first container's
-// root file system: the kernel knows a process by what they lead to.
-func (s *Sandbox) resolveBinary(path string) string {
-	root := s.request.Rootfs
-	if root == "" {
-		return ""
+// programLinks returns what follows the symbolic links of a program's path in a
+// root file system, once: the kernel knows a process by what they lead to.
+func programLinks(at rootfs.Location) func(path string) string {
+	var mu sync.Mutex
+	known := map[string]string{}
+	return func(path string) string {
+		mu.Lock()
+		defer mu.Unlock()
+		resolved, ok := known[path]
+		if ok {
+			return resolved
+		}
+		if root, err := at.Open(); err == nil {
+			resolved, _ = root.Resolve(path) // "" where it fails
+			root.Close()
+		}
+		known[path] = resolved
+		return resolved
 	}
-	resolved, err := securejoin.SecureJoin(root, path)
-	if err != nil {
-		return ""
-	}
-	rel, err := filepath.Rel(root, resolved)
-	if err != nil {
-		return ""
-	}
-	return "/" + rel
+}
+
+// rulesetFor is what a policy says of this sandbox's files.
+func (s *Sandbox) rulesetFor(p *policy.Policy) *confine.Ruleset {
+	r := confine.RulesetFor(p)
+	r.IncludeWorkdir = r.IncludeWorkdir && !s.request.WithoutWorkdir
+	return r
 }
 
 // confinement is what later execs get. Landlock is not applied in permissive
 // mode, but for what the maximum says about files.
 func (s *Sandbox) confinement(p *Policies) confine.Confinement {
 	enforcing := func(p *policy.Policy) confine.Confinement {
-		r := confine.RulesetFor(p)
+		r := s.rulesetFor(p)
 		r.KernelABI = s.landlock
 		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: r}
 	}

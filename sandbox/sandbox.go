@@ -24,6 +24,7 @@ import (
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/confine"
 	"openshell.ai/openshell/confine/filter"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/learn"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
@@ -50,8 +51,12 @@ type Request struct {
 	Outer Outer `json:"outer"`
 	// Publish are the ports of the outer namespace that lead to the workload.
 	Publish []ingress.Publication `json:"publish,omitempty"`
-	DNS     Resolver              `json:"dns"`
-	Rootfs  string                `json:"rootfs"` // of the first container, on the host
+	// Owner is a process that the containers do not outlive; 0: there is none.
+	Owner int `json:"owner,omitzero"`
+	// WithoutWorkdir takes include_workdir out of the policy, where the working
+	// directory holds what is not the workload's.
+	WithoutWorkdir bool     `json:"without_workdir,omitzero"`
+	DNS            Resolver `json:"dns"`
 
 	Container Container `json:"container"`
 	// Cgroup is the container's, as its config.json names it.
@@ -115,16 +120,10 @@ type Resolver struct {
 	Hosts   string   `json:"hosts,omitempty"`
 	// HostsFile is the file of Hosts: what a running container has mounted its
 	// workload may have written to.
-	HostsFile FileID `json:"hosts_file,omitzero"`
+	HostsFile rootfs.ID `json:"hosts_file,omitzero"`
 	// Embedded is true where docker's resolver is named, which answers inside the
 	// container's own namespace.
 	Embedded bool `json:"embedded,omitzero"`
-}
-
-// FileID is a file's identity on this host.
-type FileID struct {
-	Dev uint64 `json:"dev"`
-	Ino uint64 `json:"ino"`
 }
 
 // Ready is what a container's bundle needs to know of its sandbox.
@@ -379,6 +378,9 @@ func (s *Sandbox) serve(p *Policies) error {
 		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
 	}
 	s.startTimer()
+	if err := s.followOwner(); err != nil {
+		return err
+	}
 	s.wg.Go(s.watchPolicies)
 	s.mu.Lock()
 	s.info.LastState = Running
@@ -445,8 +447,11 @@ func (s *Sandbox) Stop() {
 			s.standIns.Close()
 		}
 		for _, m := range s.members {
-			if !m.running() {
-				m.removeStubs()
+			if m.running() {
+				continue
+			}
+			if err := m.RemoveMountPoints(s.config.RunDir); err != nil {
+				slog.Error("remove what was made for a container", "container", m.ID, "error", err)
 			}
 		}
 		if written {

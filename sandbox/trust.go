@@ -5,15 +5,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
-	"github.com/cyphar/filepath-securejoin"
-	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/state"
 	"software.sslmate.com/src/go-pkcs12"
 )
@@ -45,7 +43,7 @@ func (s *Sandbox) makeAuthority() (err error) {
 		return err
 	}
 	own := s.authority.PEM()
-	s.roots = systemRoots(s.request.Rootfs)
+	s.roots = systemRoots(s.request.Container.Roots)
 	if len(s.roots) > 0 && !bytes.HasSuffix(s.roots, []byte("\n")) {
 		s.roots = append(s.roots, '\n')
 	}
@@ -69,50 +67,23 @@ func (s *Sandbox) writeTrustStore() {
 	}
 }
 
-// maxBundle bounds what is read of an image's CA bundle, in bytes. Mozilla's has
+// MaxBundle bounds what is read of an image's CA bundle, in bytes. Mozilla's has
 // 220 KB.
-const maxBundle = 8 << 20
+const MaxBundle = 8 << 20
 
-// systemRoots reads the image's bundle, or the host's where it has none.
-func systemRoots(rootfs string) []byte {
-	for _, root := range []string{rootfs, "/"} {
-		if root == "" {
-			continue
+// systemRoots reads a container's bundle, or the host's where it has none.
+func systemRoots(own rootfs.Path) []byte {
+	if !own.Location.IsZero() {
+		if data, err := own.Read(MaxBundle); err == nil {
+			return data
 		}
-		for _, path := range SystemBundles {
-			full, err := securejoin.SecureJoin(root, path)
-			if err != nil {
-				continue
-			}
-			if data, err := ReadImageFile(full, maxBundle); err == nil {
-				return data
-			}
+	}
+	for _, path := range SystemBundles {
+		if data, err := (rootfs.Path{Location: rootfs.At(path), Path: "/"}).Read(MaxBundle); err == nil {
+			return data
 		}
 	}
 	return nil
-}
-
-// ReadImageFile reads a file of at most limit bytes that an image brought. What
-// is no regular file is refused before it can block the reader, as a named pipe
-// would. The path must have its links resolved.
-func ReadImageFile(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s: more than %d bytes", path, limit)
-	}
-	return data, err
 }
 
 // trustStore makes the PKCS#12 file of a bundle and the sandbox's own CA. The
@@ -136,7 +107,7 @@ func trustStore(bundle []byte, own *x509.Certificate) ([]byte, error) {
 func (s *Sandbox) trustedUpstream() (func() *x509.CertPool, error) {
 	var extra [][]byte
 	for _, file := range s.config.TLS.ExtraRoots {
-		data, err := os.ReadFile(file)
+		data, err := safefile.Read(file, MaxBundle)
 		if err != nil {
 			return nil, fmt.Errorf("tls.extra_roots: %w", err)
 		}

@@ -9,34 +9,35 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/proxy"
 	"software.sslmate.com/src/go-pkcs12"
 )
 
 // imageBundle makes a root file system with a CA bundle.
-func imageBundle(t *testing.T) (rootfs string, ca *proxy.CA) {
+func imageBundle(t *testing.T) (dir string, ca *proxy.CA) {
 	t.Helper()
 	ca, err := proxy.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rootfs = t.TempDir()
-	if err := os.MkdirAll(filepath.Join(rootfs, "etc/ssl/certs"), 0o755); err != nil {
+	dir = t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "etc/ssl/certs"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.TrimSuffix(string(ca.PEM()), "\n") // as people concatenate them
-	if err := os.WriteFile(filepath.Join(rootfs, "etc/ssl/certs/ca-certificates.crt"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "etc/ssl/certs/ca-certificates.crt"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return rootfs, ca
+	return dir, ca
 }
 
 func TestTrustFiles(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077)) // an engine's
 	c := newNode(t)
 	r := request(t.TempDir(), "c1")
-	rootfs, image := imageBundle(t)
-	r.Rootfs = rootfs
+	dir, image := imageBundle(t)
+	r.Container.Roots = rootfs.Path{Location: rootfs.At(dir), Path: SystemBundles[0]}
 	writeState(t, "runc", r.Container.Root, "c1", newProcess(t).Process.Pid)
 	s := start(t, c, r)
 	own := s.authority.Certificate()
@@ -75,18 +76,15 @@ func TestTrustFiles(t *testing.T) {
 
 // An image must not be able to hold up or blow up its own start.
 func TestHostileBundles(t *testing.T) {
-	hosts := systemRoots("")
-	rootfs := t.TempDir()
-	certs := filepath.Join(rootfs, "etc/ssl/certs")
-	if err := os.MkdirAll(certs, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	bundle := filepath.Join(certs, "ca-certificates.crt")
+	hosts := systemRoots(rootfs.Path{})
+	dir := t.TempDir()
+	bundle := filepath.Join(dir, "b")
 	for name, make := range map[string]func() error{
 		"named pipe": func() error { return unix.Mkfifo(bundle, 0o644) },
 		"directory":  func() error { return os.Mkdir(bundle, 0o755) },
 		"endless":    func() error { return os.WriteFile(bundle, nil, 0o644) },
 		"link away":  func() error { return os.Symlink("../../../../../../../etc/hostname", bundle) },
+		"missing":    func() error { return os.Mkdir(bundle, 0o755) },
 	} {
 		if err := make(); err != nil {
 			t.Fatal(err)
@@ -96,30 +94,15 @@ func TestHostileBundles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := systemRoots(rootfs); string(got) != string(hosts) {
+		at := rootfs.Path{Location: rootfs.At(dir), Path: "/b"}
+		if name == "missing" {
+			at.Path = "/c"
+		}
+		if got := systemRoots(at); string(got) != string(hosts) {
 			t.Errorf("%s: %d bytes, the host has %d", name, len(got), len(hosts))
 		}
 		if err := os.Remove(bundle); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func TestReadImageFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(file, []byte("12345"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if data, err := ReadImageFile(file, 5); err != nil || string(data) != "12345" {
-		t.Errorf("got %q, %v", data, err)
-	}
-	if _, err := ReadImageFile(file, 4); err == nil || !strings.Contains(err.Error(), "more than 4 bytes") {
-		t.Errorf("too long: %v", err)
-	}
-	if err := os.Symlink(file, file+"2"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadImageFile(file+"2", 5); err == nil {
-		t.Error("a link is followed")
 	}
 }

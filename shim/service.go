@@ -25,6 +25,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/runtime"
 	"openshell.ai/openshell/sandbox"
 )
@@ -148,19 +149,19 @@ func mountRootfs(r *taskapi.CreateTaskRequest) (string, error) {
 	if len(r.Rootfs) == 0 {
 		return "", nil
 	}
-	rootfs := filepath.Join(r.Bundle, "rootfs")
-	if err := os.Mkdir(rootfs, 0o711); err != nil && !os.IsExist(err) {
+	dir := filepath.Join(r.Bundle, "rootfs")
+	if err := os.Mkdir(dir, 0o711); err != nil && !os.IsExist(err) {
 		return "", err
 	}
 	var mounts []mount.Mount
 	for _, m := range r.Rootfs {
 		mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	if err := mount.All(mounts, rootfs); err != nil {
-		return "", errors.Join(fmt.Errorf("mount the container's root file system: %w", err), mount.UnmountMounts(mounts, rootfs, 0))
+	if err := mount.All(mounts, dir); err != nil {
+		return "", errors.Join(fmt.Errorf("mount the container's root file system: %w", err), mount.UnmountMounts(mounts, dir, 0))
 	}
 	r.Rootfs = nil
-	return rootfs, nil
+	return dir, nil
 }
 
 // open runs a container's sandbox in this process.
@@ -220,7 +221,7 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (_ *taskap
 		if err != nil {
 			return nil, err
 		}
-		if err := runtime.CheckExec(fmt.Sprintf("/proc/%d/root", st.GetPid()), asked); err != nil {
+		if err := runtime.CheckExec(rootfs.OfProcess(int(st.GetPid())), asked); err != nil {
 			return nil, fmt.Errorf("exec failed: %w", err)
 		}
 	}

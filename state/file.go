@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/safefile"
 )
 
 // MaxFileSize is the most that ReadFile and ReadJSON read, in bytes.
@@ -86,7 +87,7 @@ func writeTemp(path string, data []byte, mode os.FileMode, settle func(*os.File)
 	return f.Name(), f.Close()
 }
 
-// ReadFile reads a regular file of at most MaxFileSize bytes. It does not follow a
+// ReadFile reads a regular file of at most MaxFileSize bytes that only root can change. It does not follow a
 // symbolic link, since nothing here writes one.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -94,12 +95,8 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading %s: not a regular file", path)
+	if err := safefile.Check(f); err != nil {
+		return nil, fmt.Errorf("reading %w", err)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
 	if err != nil {

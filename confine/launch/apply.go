@@ -11,15 +11,15 @@ import (
 )
 
 // Apply confines the calling thread, for good, with the files in dir: Landlock
-// unless the mode is permissive, then the seccomp filter. program is the file it
-// is going to execute, which Landlock then allows wherever it is: whoever started
-// the container chose it. Whatever is missing or
+// unless the mode is permissive, then the seccomp filter. programs are the files it
+// is going to execute, which Landlock then allows wherever they are: whoever started
+// the container chose them. Whatever is missing or
 // not understood is an error, after which nothing may be executed.
 //
 // Both hold for one thread only, and pass to what it executes, so the caller must
 // have locked its goroutine to the thread (runtime.LockOSThread) and execute from
 // there. Other threads end with the execve(2).
-func Apply(dir, program string) error {
+func Apply(dir string, programs ...string) error {
 	confinement, err := readConfinement(dir)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func Apply(dir, program string) error {
 	}
 	var ruleset *rulesetFD
 	if confinement.Landlock != nil {
-		if ruleset, err = openRuleset(confinement.Landlock, program); err != nil {
+		if ruleset, err = openRuleset(confinement.Landlock, programs); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,10 @@ const (
 	ConfigName = "confinement.json"
 )
 
+// AttendFlag is openshell-init's first argument once it is confined and stays a
+// container's first process.
+const AttendFlag = "--attend"
+
 // The modes of a Confinement.
 const (
 	ModeEnforcing  = "enforcing"

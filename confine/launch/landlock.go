@@ -83,7 +83,7 @@ type rulesetFD struct {
 //
 // Processes of a sandbox are not scoped from each other: an exec session must be
 // able to signal the main process.
-func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
+func openRuleset(r *Ruleset, programs []string) (*rulesetFD, error) {
 	abi, err := LandlockABI()
 	switch {
 	case err != nil && r.KernelABI != NoLandlock:
@@ -107,7 +107,7 @@ func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
 	if set.fd <= unix.Stderr { // these are open: Go sees to it
 		return nil, refusedCall("landlock_create_ruleset", errors.New("it succeeds without effect"))
 	}
-	if err := set.fill(r, program); err != nil {
+	if err := set.fill(r, programs); err != nil {
 		set.close()
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func openRuleset(r *Ruleset, program string) (*rulesetFD, error) {
 
 func (s *rulesetFD) close() { unix.Close(s.fd) }
 
-func (s *rulesetFD) fill(r *Ruleset, program string) error {
+func (s *rulesetFD) fill(r *Ruleset, programs []string) error {
 	for _, list := range []struct {
 		paths  []string
 		rights uint64
@@ -136,8 +136,10 @@ func (s *rulesetFD) fill(r *Ruleset, program string) error {
 			return err
 		}
 	}
-	if err := s.allowPath(program, rightsRead, false); err != nil {
-		return err
+	for _, program := range programs {
+		if err := s.allowPath(program, rightsRead, false); err != nil {
+			return err
+		}
 	}
 	return s.allowStandardStreams()
 }

@@ -17,8 +17,8 @@ const observerWait = 10 * time.Second
 // is observed. Containers that share the directory have mounts of their own of it.
 func ObservedName(mount uint64) string { return fmt.Sprintf("observed-%d", mount) }
 
-// MountID returns the id of the mount that a descriptor is on (statx(2)).
-func MountID(fd int) (uint64, error) {
+// mountID returns the id of the mount that a descriptor is on (statx(2)).
+func mountID(fd int) (uint64, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
 		return 0, os.NewSyscallError("statx", err)
@@ -37,7 +37,7 @@ func awaitObserver(dir string) {
 	if err != nil {
 		return
 	}
-	mount, err := MountID(fd)
+	mount, err := mountID(fd)
 	unix.Close(fd)
 	if err != nil {
 		return

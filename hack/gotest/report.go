@@ -36,11 +36,11 @@ func newReport(out io.Writer, m machine) *report {
 func (r *report) add(line []byte) {
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil {
-		r.out.Write(line) // not every failure of the tool is JSON
+		_, _ = r.out.Write(line) // not every failure of the tool is JSON
 		return
 	}
 	if e.Package == "" { // of the build
-		io.WriteString(r.out, e.Output)
+		_, _ = io.WriteString(r.out, e.Output)
 		return
 	}
 	p := r.packages[e.Package]
@@ -94,7 +94,7 @@ func (r *report) addPackage(p *result, e event) {
 		if p.skipped && e.Action == "pass" {
 			own = strings.Replace("\n"+own, "\nok  \t", "\nFAIL\t", 1)[1:]
 		}
-		io.WriteString(r.out, p.shown.String()+own)
+		_, _ = io.WriteString(r.out, p.shown.String()+own)
 		delete(r.packages, e.Package)
 	}
 }

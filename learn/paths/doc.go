@@ -14,6 +14,6 @@
 // never generalised, and `**` stands only for what is below [maxDepth] segments.
 //
 // The package does not know hosts, query strings or proposals; package learn does. Paths are
-// canonical, as policy.CanonicalTarget makes them. How well it does on real API descriptions is
+// spelt as policy.Target spells them. How well it does on real API descriptions is
 // measured by test/learneval.
 package paths

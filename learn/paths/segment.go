@@ -3,7 +3,7 @@ package paths
 import "strings"
 
 // Types that a segment, or the main part of one, can be told to be by its form alone. They
-// are written in braces, which no canonical path has.
+// are written in braces, which no path in a rule's spelling has.
 const (
 	typeInteger = "{int}"     // 42
 	typeDate    = "{date}"    // 2026-08-01, 2026-08, 2026-08-01T10:00:00Z

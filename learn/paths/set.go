@@ -17,7 +17,7 @@ const (
 	overhead     = 64
 	maxGroups    = 256
 	minLimit     = maxSize / maxGroups // what every group can have
-	maxPathBytes = 4096                // what a canonical path can be long
+	maxPathBytes = 4096                // what a path can be long
 	maxMethod    = 32                  // length of a method, in bytes
 )
 
@@ -48,10 +48,10 @@ type group struct {
 // entry is a method and the pattern of a path: "/users/{int}".
 type entry struct{ method, pattern string }
 
-// Add takes in one request. The path must be canonical, without its query; it is false for one
+// Add takes in one request. The path must be a reading of a policy.Target; it is false for one
 // that cannot be, and for a method that no rule can name or that is longer than 32 bytes.
 func (s *Set) Add(method, path string) bool {
-	if !isMethod(method) || !isCanonical(path) {
+	if !isMethod(method) || !isSpelt(path) {
 		return false
 	}
 	segments := abstract(path)
@@ -269,10 +269,10 @@ func groupOf(segments []string) string {
 	return strings.Join(segments[:leading(segments)], "/")
 }
 
-// isCanonical reports whether a path can come from policy.CanonicalTarget.
-func isCanonical(path string) bool {
+// isSpelt reports whether a path can be a reading of a policy.Target.
+func isSpelt(path string) bool {
 	return strings.HasPrefix(path, "/") && len(path) <= maxPathBytes && all(path, func(c byte) bool {
-		return isLower(c) || isUpper(c) || isDigit(c) || strings.IndexByte("/-._~!$&'()*+,=:@%", c) >= 0
+		return isLower(c) || isUpper(c) || isDigit(c) || strings.IndexByte("/-._~!$&'()*+,=:@%;", c) >= 0
 	})
 }
 
@@ -363,7 +363,7 @@ func isPattern(p string) bool {
 	}
 	for _, s := range strings.Split(p[1:], "/") {
 		before, kind, after := split(s)
-		if kind != "" && !slices.Contains(types, kind) || len(before)+len(after) > maxSegment || !isCanonical("/"+before+after) {
+		if kind != "" && !slices.Contains(types, kind) || len(before)+len(after) > maxSegment || !isSpelt("/"+before+after) {
 			return false
 		}
 	}

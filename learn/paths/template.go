@@ -51,7 +51,7 @@ func glob(s string) string {
 	return escape(before) + star + escape(after)
 }
 
-// escape quotes the only character of a canonical path that means something in a glob.
+// escape quotes the only character of a path in a rule's spelling that means something in a glob.
 func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
 
 // Templates returns the rules' templates, sorted by path and method.

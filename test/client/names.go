@@ -19,7 +19,7 @@ func lookup(args []string) (result, error) {
 	if err := o.parse(args, 1, 2); err != nil {
 		return result{}, err
 	}
-	qtype := uint16(dns.TypeA)
+	qtype := dns.TypeA
 	if o.NArg() == 2 {
 		var ok bool
 		if qtype, ok = dns.StringToType[strings.ToUpper(o.Arg(1))]; !ok {

@@ -85,6 +85,53 @@ var badInputs = []badInput{
 	{name: "node configuration", want: []string{"config.yaml", "frobnicate"}, settings: map[string]any{"frobnicate": true}},
 	{name: "missing root certificates", want: []string{"tls.extra_roots", "/nonexistent.pem"},
 		settings: map[string]any{"tls": map[string]any{"extra_roots": []string{"/nonexistent.pem"}}}},
+	{name: "policy that everybody may write", want: []string{"open.yaml", "0666", "chmod go-w"}, edits: []node.Edit{node.Policy("open")},
+		prepare: func(c *node.Container) {
+			c.World.Policy("open", noNetwork)
+			node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "policies", "open.yaml"), 0o666))
+		}},
+	{name: "policy that everybody may write, permissive", want: []string{"open.yaml", "0666", "chmod go-w"},
+		edits: []node.Edit{node.Policy("open"), node.Permissive},
+		prepare: func(c *node.Container) {
+			c.World.Policy("open", noNetwork)
+			node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "policies", "open.yaml"), 0o666))
+		}},
+	{name: "policy of another's", want: []string{"open.yaml", "uid 65534", "chown -h root"}, edits: []node.Edit{node.Policy("open")},
+		prepare: func(c *node.Container) {
+			c.World.Policy("open", noNetwork)
+			node.Must(c.World.T, os.Chown(filepath.Join(c.World.Dir, "policies", "open.yaml"), 65534, 0))
+		}},
+	{name: "policies in everybody's directory", want: []string{"policies", "0777", "chmod go-w"},
+		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "policies"), 0o777)) }},
+	{name: "learned policy that everybody may write", want: []string{"learned.yaml", "0606", "chmod go-w"}, edits: []node.Edit{node.Policy("open")},
+		prepare: func(c *node.Container) {
+			learned := filepath.Join(c.World.StateDir, "policies", "open", "learned.yaml")
+			node.Must(c.World.T, os.MkdirAll(filepath.Dir(learned), 0o700))
+			node.Must(c.World.T, os.WriteFile(learned, []byte("version: 1\n"), 0o600))
+			node.Must(c.World.T, os.Chmod(learned, 0o606))
+		}},
+	{name: "maximum policy in another's directory", want: []string{"uid 65534", "chown -h root"},
+		settings: map[string]any{"maximum_policy": "/srv/openshell-e2e-max/maximum.yaml"},
+		prepare: func(c *node.Container) {
+			const dir = "/srv/openshell-e2e-max"
+			node.Must(c.World.T, os.MkdirAll(dir, 0o755))
+			c.World.T.Cleanup(func() { os.RemoveAll(dir) })
+			node.Must(c.World.T, os.WriteFile(filepath.Join(dir, "maximum.yaml"), []byte(noNetwork), 0o600))
+			node.Must(c.World.T, os.Chown(dir, 65534, 0))
+		}},
+	{name: "configuration that everybody may write", want: []string{"config.yaml", "0666", "chmod go-w"},
+		prepare: func(c *node.Container) {
+			node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "config.yaml"), 0o666))
+		}},
+	{name: "state directory that everybody may write", want: []string{"state_dir", "0777", "chmod go-w"},
+		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(c.World.StateDir, 0o777)) }},
+	{name: "run directory that everybody may write", want: []string{"run_dir", "0707", "chmod go-w"},
+		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(c.World.RunDir, 0o707)) }},
+	{name: "dangling state directory", want: []string{"state_dir", "symbolic link", "leads nowhere"},
+		prepare: func(c *node.Container) {
+			node.Must(c.World.T, os.Rename(c.World.StateDir, c.World.StateDir+".away"))
+			node.Must(c.World.T, os.Symlink("nowhere", c.World.StateDir))
+		}},
 	{name: "container id upwards", want: []string{"container id", ".."}, id: ".."},
 	{name: "container id with a slash", want: []string{"container id", "a/b"}, id: "a/b"},
 	{name: "host's PID namespace", want: []string{"linux.namespaces", "PID"}, edits: []node.Edit{namespace(specs.PIDNamespace, "")}},

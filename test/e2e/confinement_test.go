@@ -22,7 +22,7 @@ var droppedCapabilities = map[string]uint{
 	"SYS_RAWIO": unix.CAP_SYS_RAWIO, "SYS_PTRACE": unix.CAP_SYS_PTRACE, "SYS_ADMIN": unix.CAP_SYS_ADMIN,
 	"SYS_BOOT": unix.CAP_SYS_BOOT, "SYS_TIME": unix.CAP_SYS_TIME, "MAC_OVERRIDE": unix.CAP_MAC_OVERRIDE,
 	"MAC_ADMIN": unix.CAP_MAC_ADMIN, "PERFMON": unix.CAP_PERFMON, "BPF": unix.CAP_BPF,
-	"CHECKPOINT_RESTORE": unix.CAP_CHECKPOINT_RESTORE,
+	"CHECKPOINT_RESTORE": unix.CAP_CHECKPOINT_RESTORE, "SYS_RESOURCE": unix.CAP_SYS_RESOURCE,
 }
 
 // confined checks what /proc/self/status says of a process in a sandbox.

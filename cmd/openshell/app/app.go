@@ -54,7 +54,7 @@ func runOCI(inv runtime.Invocation) int {
 			return 1, err
 		}
 		rt.Version = version
-		if rt.Publish, err = try.Published(); err != nil {
+		if rt.Attended, err = try.Attended(); err != nil {
 			return 1, err
 		}
 		return rt.Run(context.Background(), inv)
@@ -88,7 +88,7 @@ func printVersion() int {
 	}
 	out, err := exec.Command(c.Runtime, "--version").Output()
 	if err == nil {
-		os.Stdout.Write(out)
+		_, _ = os.Stdout.Write(out)
 	}
 	return 0
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -25,6 +24,7 @@ import (
 	"openshell.ai/openshell/confine/observe"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/safefile"
 	"openshell.ai/openshell/sandbox"
 )
 
@@ -179,12 +179,10 @@ func checkPrivate(field, dir string) finding {
 	}
 	fix := fmt.Sprintf("chown root: %s; chmod 700 %s", dir, dir)
 	mode := info.Mode().Perm()
-	switch stat := info.Sys().(*syscall.Stat_t); {
-	case stat.Uid != 0:
-		return fail(field, fmt.Sprintf("%s belongs to uid %d", dir, stat.Uid), fix)
-	case mode&0o022 != 0:
-		return fail(field, fmt.Sprintf("%s has mode %04o: others can write to it", dir, mode), fix)
-	case mode&0o055 != 0:
+	if err := safefile.CheckDir(dir); err != nil {
+		return fail(field, oneLine(err), fix)
+	}
+	if mode&0o055 != 0 {
 		return warn(field, fmt.Sprintf("%s has mode %04o: others can look into it", dir, mode), fix)
 	}
 	return ok(field, fmt.Sprintf("%s, mode %04o", dir, mode))
@@ -207,9 +205,8 @@ func checkPolicies(c *config.Config) finding {
 	case !info.IsDir():
 		return fail(name, c.PolicyDir+" is not a directory", "name a directory as "+name)
 	}
-	if stat := info.Sys().(*syscall.Stat_t); stat.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
-		return fail(name, fmt.Sprintf("%s has mode %04o and belongs to uid %d: others can write to it", c.PolicyDir, info.Mode().Perm(), stat.Uid),
-			fmt.Sprintf("chown root: %s; chmod go-w %s", c.PolicyDir, c.PolicyDir))
+	if err := safefile.CheckDir(c.PolicyDir); err != nil {
+		return fail(name, oneLine(err), "let nobody but root write there")
 	}
 	entries, err := os.ReadDir(c.PolicyDir)
 	if err != nil {
@@ -242,12 +239,6 @@ func checkCeilings(c *config.Config) finding {
 	p, err := sandbox.LoadPolicies(c, cmp.Or(c.DefaultPolicy, "default"))
 	if err != nil {
 		return fail(name, oneLine(err), "correct the file: openshell policy check "+c.MaximumPolicy)
-	}
-	if info, err := os.Stat(c.MaximumPolicy); err == nil {
-		if stat := info.Sys().(*syscall.Stat_t); stat.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
-			return fail(name, fmt.Sprintf("%s has mode %04o and belongs to uid %d: others can write to it", c.MaximumPolicy, info.Mode().Perm(), stat.Uid),
-				fmt.Sprintf("chown root: %s; chmod go-w %s", c.MaximumPolicy, c.MaximumPolicy))
-		}
 	}
 	if err := p.CheckMaximum(); err != nil {
 		return warn(name, "the default exceeds it: "+oneLine(err), "narrow the default policy, or widen the maximum")

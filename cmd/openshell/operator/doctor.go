@@ -101,7 +101,7 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 	configuration := ok("configuration", configured)
 	if err != nil {
 		c = config.Default()
-		configuration = fail("configuration", oneLine(err), "correct the file; the rest of this report assumes the defaults")
+		configuration = fail("configuration", oneLine(err), "correct what it names; the rest of this report assumes the defaults")
 	}
 	ctx := cmp.Or(cmd.Context(), context.Background())
 	findings := []finding{

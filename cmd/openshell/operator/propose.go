@@ -183,7 +183,7 @@ func (p *proposer) take(line []byte) error {
 	case r.HTTP == nil:
 		p.found.Observe(run, d)
 	case !v.Connected:
-		d.Kind = learn.KindHTTP
+		d.Kind, d.Missing = learn.KindHTTP, v.Verdict.Missing
 		p.found.Observe(run, d)
 	default:
 		p.observe(run, d, learn.KindHTTP, &v.Verdict)

@@ -280,11 +280,11 @@ func eventOf(t *testing.T, r *logged) (string, bool) {
 		e.Protocol = r.Protocol
 	}
 	if r.HTTP != nil {
-		target, _, err := policy.CanonicalTarget(r.HTTP.Target, true)
+		target, err := policy.ParseTarget(r.HTTP.Method, r.HTTP.Target)
 		if err != nil {
 			return "", false
 		}
-		e.Class, e.Activity, e.HTTP = audit.ClassHTTP, r.HTTP.Method, &audit.HTTP{Method: r.HTTP.Method, Scheme: "https", Path: target}
+		e.Class, e.Activity, e.HTTP = audit.ClassHTTP, r.HTTP.Method, &audit.HTTP{Method: r.HTTP.Method, Scheme: "https", Path: target.Path()}
 	}
 	line, err := audit.MarshalOCSF(e)
 	if err != nil {

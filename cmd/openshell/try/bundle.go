@@ -7,44 +7,81 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 	"openshell.ai/openshell/annotations"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/rootfs"
 )
 
 // bundle is an OCI bundle whose root file system is an overlay over the host's
 // root, with its changes in a tmpfs of its own.
-type bundle struct{ dir string }
+type bundle struct {
+	dir  string
+	held *os.File // locked for as long as the bundle is in use
+}
 
-// newBundle mounts the overlay. The tmpfs is not for speed alone: overlayfs
-// refuses an upper directory that lies within its lower one.
-func newBundle(dir string) (_ *bundle, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// newBundle makes the bundle of a view of the host. What is hidden is marked as removed
+// in the overlay's upper layer, before there is an overlay. The tmpfs is not for
+// speed alone: overlayfs refuses an upper directory that lies within its lower one.
+func newBundle(dir string, v view) (_ *bundle, err error) {
+	b := &bundle{dir: dir}
+	unlock, err := lockBundles(filepath.Dir(dir))
+	if err != nil {
 		return nil, fmt.Errorf("make bundle: %w", err)
 	}
-	b := &bundle{dir}
+	defer unlock()
+	if err := sweep(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("remove what a killed run left: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make bundle: %w", err)
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.remove())
+			err = errors.Join(err, b.clear())
 		}
 	}()
 	if err := unix.Mount("openshell", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
 		return nil, fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 	}
-	for _, d := range []string{"upper", "work", "rootfs"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			return nil, fmt.Errorf("make bundle: %w", err)
-		}
+	if b.held, err = flock(dir, unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("make bundle: %w", err)
 	}
-	data := fmt.Sprintf("lowerdir=/,upperdir=%s/upper,workdir=%s/work", dir, dir)
-	if err := unix.Mount("overlay", b.rootfs(), "overlay", 0, data); err != nil {
-		return nil, fmt.Errorf("mount overlay over /: %w", err)
+	root, err := newLayers(dir, "/", v)
+	if err == nil {
+		err = root.mount(b.rootfs())
+	}
+	if err == nil && v.shown != "" {
+		err = b.mountShown(v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make bundle: %w", err)
 	}
 	return b, b.writeHosts()
+}
+
+// mountShown shows a directory that the root's overlay does not, in an overlay of
+// its own.
+func (b *bundle) mountShown(v view) error {
+	// By a mount of its own the directory has a name that mount(2) takes,
+	// whatever it is called.
+	lower := filepath.Join(b.dir, "shown-lower")
+	if err := os.Mkdir(lower, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount(v.shown, lower, "", unix.MS_BIND, ""); err != nil {
+		return &os.PathError{Op: "bind", Path: v.shown, Err: err}
+	}
+	defer unix.Unmount(lower, unix.MNT_DETACH) // the overlay has it
+	l, err := newLayers(filepath.Join(b.dir, "shown"), v.shown, v)
+	if err != nil {
+		return err
+	}
+	l.lower = lower
+	return l.mount(filepath.Join(b.rootfs(), v.shown))
 }
 
 // hostname is the workload's. Programs look their own name up, and no DNS
@@ -58,8 +95,17 @@ func (b *bundle) writeHosts() error {
 	}
 	hosts = fmt.Appendf(hosts, "\n127.0.1.1 %s\n", hostname)
 	// It goes to the overlay's upper layer, as the workload's own changes do.
-	if err := os.WriteFile(filepath.Join(b.rootfs(), "etc", "hosts"), hosts, 0o644); err != nil {
+	root, err := rootfs.At(b.rootfs()).Open()
+	if err != nil {
 		return fmt.Errorf("make bundle: %w", err)
+	}
+	defer root.Close()
+	name, err := root.Resolve("/etc/hosts") // a link may be absolute
+	if err == nil {
+		err = root.WriteFile(name, hosts, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("make bundle: /etc/hosts: %w", err)
 	}
 	return nil
 }
@@ -74,19 +120,81 @@ func (b *bundle) write(spec *specs.Spec) error {
 	return os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o600)
 }
 
-// remove unmounts and deletes the bundle, and the directory of bundles when it
-// was the last.
+// remove unmounts and deletes the bundle.
 func (b *bundle) remove() error {
-	for _, mount := range []string{b.rootfs(), b.dir} {
+	unlock, err := lockBundles(filepath.Dir(b.dir))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return b.clear()
+}
+
+// clear is remove for who has the lock.
+func (b *bundle) clear() error {
+	if b.held != nil {
+		b.held.Close()
+	}
+	for _, mount := range []string{b.rootfs(), filepath.Join(b.dir, "shown-lower"), b.dir} {
 		err := unix.Unmount(mount, unix.MNT_DETACH)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmount %s: %w", mount, err)
 		}
 	}
-	if err := os.Remove(b.dir); err != nil {
+	return os.Remove(b.dir)
+}
+
+// lockBundles locks the directory of bundles against others who make or remove
+// one. It stays when the last has gone.
+func lockBundles(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := flock(dir, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// flock locks a directory for as long as the file is open.
+func flock(dir string, how int) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "lock", Path: dir, Err: err}
+	}
+	return f, nil
+}
+
+// sweep removes the bundles of runs that were killed. Their containers do not
+// outlive them.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
 		return err
 	}
-	_ = os.Remove(filepath.Dir(b.dir)) // others may be running
+	for _, e := range entries {
+		b := &bundle{dir: filepath.Join(dir, e.Name())}
+		b.held, err = flock(b.dir, unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue // it is in use
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(deleteContainer(e.Name()), b.clear()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -97,21 +205,21 @@ var capabilities = []string{
 	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 }
 
-func newSpec(c *config.Config, o options, b *bundle, cwd string, args []string) *specs.Spec {
+func newSpec(o options, b *bundle, v view, args []string) *specs.Spec {
 	return &specs.Spec{
 		Version: specs.Version,
 		Root:    &specs.Root{Path: b.rootfs()},
 		Process: &specs.Process{
-			Terminal: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())),
+			Terminal: isTerminal(),
 			Args:     args,
-			Env:      environment(o.env),
-			Cwd:      cwd,
+			Env:      environment(o.env, o.envAll),
+			Cwd:      v.cwd,
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
 			},
 		},
 		Hostname:    hostname,
-		Mounts:      mounts(o, cwd),
+		Mounts:      mounts(o, v.cwd),
 		Annotations: annotate(o),
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
@@ -119,10 +227,8 @@ func newSpec(c *config.Config, o options, b *bundle, cwd string, args []string) 
 				{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace},
 			},
 			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-			// The overlay shows the host's own directories where no file
-			// system of their own is mounted on them.
-			MaskedPaths: []string{c.StateDir, c.RunDir, c.CredentialsDir, "/proc/kcore", "/proc/keys",
-				"/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"},
+			MaskedPaths: append(v.masked, "/proc/kcore", "/proc/keys",
+				"/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"),
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
@@ -161,20 +267,25 @@ func annotate(o options) map[string]string {
 // secrets. Others are named with --env.
 var passed = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "COLORTERM", "TZ", "SHELL"}
 
-func environment(extra []string) []string {
+// environment is the command's: what is passed of this process's, or all of it,
+// and extra, which says NAME or NAME=VALUE.
+func environment(extra []string, all bool) []string {
 	var env []string
-	for _, name := range passed {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		if all && !strings.HasPrefix(name, "OPENSHELL_") || slices.Contains(passed, name) {
+			env = append(env, e)
 		}
 	}
 	for _, e := range extra {
-		if value, ok := os.LookupEnv(e); ok && !strings.Contains(e, "=") {
+		name, _, given := strings.Cut(e, "=")
+		if value, ok := os.LookupEnv(name); ok && !given {
 			e += "=" + value
+		} else if !given {
+			continue
 		}
-		if strings.Contains(e, "=") {
-			env = append(env, e)
-		}
+		env = slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+		env = append(env, e)
 	}
 	return env
 }

@@ -4,24 +4,31 @@
 package try
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/config"
 	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/runtime"
 	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/state"
 )
 
 // options are the command's flags.
@@ -31,6 +38,7 @@ type options struct {
 	ttl        time.Duration
 	bind       bool
 	env        []string
+	envAll     bool
 	publish    []string
 }
 
@@ -42,10 +50,17 @@ func Command() *cobra.Command {
 		Short: "Run a command of this host in a sandbox, without an engine or an image",
 		Long: `Run a command of this host in a sandbox. It sees the host's root file system
 through an overlay: what it writes is thrown away when it ends, except below the
-current directory with --bind.
+current directory with --bind. It has a /tmp, /var/tmp and /run of its own, and
+does not see keys and passwords in /etc, what is there not for everybody to
+read, other users' homes, and the data of container engines.
 
-The exit status is the command's own; 125 where it could not be started.`,
-		Example: `  openshell try --policy agent --permissive -- curl https://example.com
+Of the environment it gets ` + strings.Join(passed, ", ") + `;
+more with --env, and everything but OPENSHELL_* with --env-all.
+
+Signals do to the command what they do to it without a sandbox. The exit status is
+the command's own, 128+N where signal N ended it, and 125 where it could not be
+started.`,
+		Example: `  openshell try --policy agent --permissive -e API_TOKEN -- curl -H "Authorization: Bearer $API_TOKEN" https://example.com
   openshell proposals agent
   openshell approve agent --all
   openshell try --policy agent -- curl https://example.com
@@ -60,7 +75,8 @@ The exit status is the command's own; 125 where it could not be started.`,
 	f.BoolVar(&o.permissive, "permissive", false, "let through what the policy denies, and propose rules for it")
 	f.DurationVar(&o.ttl, "permissive-ttl", 0, "how long permissive mode lasts (default: the node's default_ttl)")
 	f.BoolVar(&o.bind, "bind", false, "writes below the current directory are real")
-	f.StringArrayVarP(&o.env, "env", "e", nil, "`NAME=value` for the command, or NAME to pass this shell's on")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "`NAME[=VALUE]` for the command: without a value, the one of this shell")
+	f.BoolVar(&o.envAll, "env-all", false, "pass the whole environment of this shell on, with what is secret in it")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "`[ADDRESS:]HOSTPORT:PORT[/udp]`: what comes to this host's port (of 127.0.0.1 where no address is given) goes to the command's")
 	return cmd
 }
@@ -114,28 +130,45 @@ func runSandboxed(o options, args []string) (status int, err error) {
 			return 0, fmt.Errorf("--policy: %w", err)
 		}
 	}
-	for _, p := range o.publish {
-		if _, err := ingress.ParsePublication(p); err != nil {
-			return 0, fmt.Errorf("--publish: %w", err)
-		}
-	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return 0, err
 	}
-	id := fmt.Sprintf("try-%d", os.Getpid())
-	if o.policy == "" {
-		fmt.Fprintf(os.Stderr, "openshell: policy %s (name one with --policy to keep what it learns together)\n", id)
+	id, err := newID(c, rand.Text)
+	if err != nil {
+		return 0, err
 	}
-	b, err := newBundle(filepath.Join(c.RunDir, "try", id))
+	if o.policy == "" {
+		defer func() {
+			fmt.Fprintf(os.Stderr, "openshell: this run's policy is %[1]s: see openshell proposals %[1]s, and use it again with --policy %[1]s\n", id)
+		}()
+	}
+	policies, err := sandbox.LoadPolicies(c, cmp.Or(o.policy, id))
+	if err != nil {
+		return 0, err
+	}
+	caught := catchSignals() // from here on there is something to clean up
+	v, err := newView(c, cwd, o.bind, policies.Effective.FilesystemRules())
+	if err != nil {
+		return 0, err
+	}
+	b, err := newBundle(filepath.Join(c.RunDir, "try", id), v)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, b.remove()) }()
-	if err := b.write(newSpec(c, o, b, cwd, args)); err != nil {
+	if err := b.write(newSpec(o, b, v, args)); err != nil {
 		return 0, err
 	}
-	status, err = runBundle(b.dir, id, o.publish)
+	a := runtime.Attended{Owner: os.Getpid(), WithoutWorkdir: v.withoutWorkdir}
+	for _, p := range o.publish {
+		publication, err := ingress.ParsePublication(p)
+		if err != nil {
+			return 0, fmt.Errorf("--publish: %w", err)
+		}
+		a.Publish = append(a.Publish, publication)
+	}
+	status, err = runBundle(b.dir, id, a, caught)
 	// The run is over when what it taught is on disk.
 	cerr := sandbox.Close(context.Background(), c, runtime.DefaultRoot(c), id)
 	if unwritten := (*sandbox.UnwrittenError)(nil); errors.As(cerr, &unwritten) {
@@ -145,53 +178,74 @@ func runSandboxed(o options, args []string) (status int, err error) {
 	return status, errors.Join(err, cerr)
 }
 
-// publishVariable tells the OCI command, whose arguments are runc's, what to
-// publish.
-const publishVariable = "OPENSHELL_TRY_PUBLISH"
+// newID returns a name that no run and no policy of this node has had, as far as
+// anything is left of them: what was approved for another run is not this one's.
+func newID(c *config.Config, random func() string) (string, error) {
+	store := state.Open(c.StateDir)
+	for range 100 {
+		id := "try-" + strings.ToLower(random()[:6])
+		sandboxID := sandbox.IDFor(runtime.DefaultRoot(c), id)
+		used := false
+		for _, path := range []string{
+			store.PolicyDir(id), store.SandboxDir(sandboxID), filepath.Join(c.PolicyDir, id+".yaml"), filepath.Join(c.RunDir, "try", id),
+		} {
+			_, err := os.Lstat(path)
+			used = used || !errors.Is(err, fs.ErrNotExist)
+		}
+		if !used {
+			return id, nil
+		}
+	}
+	return "", errors.New("no name is free for this run: name its policy with --policy, and look at state_dir")
+}
 
-// Published returns what the command that called this one wants published. No
-// other process is told.
-func Published() (list []ingress.Publication, err error) {
-	text := os.Getenv(publishVariable)
-	if text == "" {
+// attendedVariable tells the OCI command, whose arguments are runc's, what it is
+// run for.
+const attendedVariable = "OPENSHELL_TRY"
+
+// Attended returns what the command that called this one wants, or nil where that
+// is not this package's. No other process is told.
+func Attended() (*runtime.Attended, error) {
+	text, ok := os.LookupEnv(attendedVariable)
+	if !ok {
 		return nil, nil
 	}
-	for _, s := range strings.Split(text, ",") {
-		p, err := ingress.ParsePublication(s)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", publishVariable, err)
-		}
-		list = append(list, p)
+	var a runtime.Attended
+	if err := json.Unmarshal([]byte(text), &a); err != nil {
+		return nil, fmt.Errorf("%s: %w", attendedVariable, err)
 	}
-	return list, os.Unsetenv(publishVariable)
+	return &a, os.Unsetenv(attendedVariable)
 }
 
 // runBundle runs a bundle through this program's own OCI command.
-func runBundle(dir, id string, publish []string) (int, error) {
-	self, err := os.Executable()
+func runBundle(dir, id string, a runtime.Attended, caught <-chan os.Signal) (int, error) {
+	begun := filepath.Join(dir, "pid")
+	cmd, err := ociCommand("run", "--bundle", dir, "--pid-file", begun, id)
 	if err != nil {
 		return 0, err
 	}
-	begun := filepath.Join(dir, "pid")
-	cmd := exec.Command(self, "run", "--bundle", dir, "--pid-file", begun, id)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if len(publish) > 0 {
-		cmd.Env = append(os.Environ(), publishVariable+"="+strings.Join(publish, ","))
+	attended, err := json.Marshal(a)
+	if err != nil {
+		return 0, err
 	}
-	// The runtime forwards signals to the workload; this process only waits.
-	signal.Ignore(unix.SIGINT, unix.SIGQUIT)
+	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
+	cmd.Env = append(os.Environ(), attendedVariable+"="+string(attended))
+	// It ends with this process, and the container does by way of the supervisor.
+	// The kernel goes by the thread that starts it.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	stop := forward(cmd.Process)
-	defer stop()
+	go forward(caught, cmd.Process) // until this process's end
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return 0, err
 	}
 	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
+		return 128 + int(ws.Signal()), deleteContainer(id) // it had no time to
 	}
 	status := cmd.ProcessState.ExitCode()
 	if _, err := os.Lstat(begun); err != nil && status == runtimeFailed {
@@ -200,14 +254,57 @@ func runBundle(dir, id string, publish []string) (int, error) {
 	return status, nil
 }
 
-// forward passes on the signals that ask this process to end.
-func forward(p *os.Process) (stop func()) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	go func() {
-		for s := range signals {
+// ociCommand is an OCI command of this program's.
+func ociCommand(args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Stderr = os.Stderr
+	return cmd, nil
+}
+
+// deleteContainer removes what is left of a container, if anything is.
+func deleteContainer(id string) error {
+	cmd, err := ociCommand("delete", "--force", id)
+	if err != nil {
+		return err
+	}
+	return cmd.Run()
+}
+
+// catchSignals takes the signals that ask this process to end, which the command is
+// to be asked instead.
+func catchSignals() chan os.Signal {
+	caught := make(chan os.Signal, 4)
+	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	return caught
+}
+
+// forward passes them on, also those that came before. Those of a terminal's keys
+// have reached the OCI command already where both are in its foreground; a terminal
+// that is the command's own sends none to either.
+func forward(caught <-chan os.Signal, p *os.Process) {
+	for s := range caught {
+		if key := s == unix.SIGINT || s == unix.SIGQUIT; !key || isTerminal() || !inForeground() {
 			_ = p.Signal(s)
 		}
-	}()
-	return func() { signal.Stop(signals); close(signals) }
+	}
+}
+
+// isTerminal reports whether the command gets a terminal of its own.
+func isTerminal() bool {
+	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+}
+
+// inForeground reports whether this process is in the foreground of a terminal.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
 }

@@ -19,20 +19,20 @@ import (
 // namespace's until there is one. The file is locked only while it is looked at:
 // whoever waits for a supervisor holds no lock.
 
-func claimsDir(runDir string) string { return filepath.Join(runDir, "namespaces") }
+func reservationsDir(runDir string) string { return filepath.Join(runDir, "namespaces") }
 
-func claimPath(runDir string, ns netns.ID) string {
-	return filepath.Join(claimsDir(runDir), fmt.Sprintf("%d-%d", ns.Dev, ns.Ino))
+func reservationPath(runDir string, ns netns.ID) string {
+	return filepath.Join(reservationsDir(runDir), fmt.Sprintf("%d-%d", ns.Dev, ns.Ino))
 }
 
-// claimNamespace finds the sandbox of a namespace, or claims the right to make
-// it. Where neither is possible, since another process has claimed it, both are
+// reserveNamespace finds the sandbox of a namespace, or reserves the right to make
+// it. Where neither is possible, since another process has reserved it, both are
 // nil: then the caller has to ask again.
-func claimNamespace(runDir string, ns netns.ID) (*Info, *claim, error) {
-	if err := os.MkdirAll(claimsDir(runDir), 0o700); err != nil {
+func reserveNamespace(runDir string, ns netns.ID) (*Info, *reservation, error) {
+	if err := os.MkdirAll(reservationsDir(runDir), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make run directory: %w", err)
 	}
-	path := claimPath(runDir, ns)
+	path := reservationPath(runDir, ns)
 	f, err := lockFile(path, os.O_CREATE|os.O_RDWR)
 	if err != nil {
 		return nil, nil, err
@@ -42,7 +42,7 @@ func claimNamespace(runDir string, ns netns.ID) (*Info, *claim, error) {
 	if err != nil || found {
 		return &info, nil, err
 	}
-	if holder := readClaim(f); alive(holder.PID, holder.StartTime) {
+	if holder := readReservation(f); alive(holder.PID, holder.StartTime) {
 		return nil, nil, nil
 	}
 	self, err := thisProcess()
@@ -57,24 +57,24 @@ func claimNamespace(runDir string, ns netns.ID) (*Info, *claim, error) {
 		_, err = f.WriteAt(data, 0)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("claim network namespace: %w", err)
+		return nil, nil, fmt.Errorf("reserve network namespace: %w", err)
 	}
-	return nil, &claim{path}, nil
+	return nil, &reservation{path}, nil
 }
 
-// claim is the right to make a namespace's sandbox.
-type claim struct{ path string }
+// reservation is the right to make a namespace's sandbox.
+type reservation struct{ path string }
 
 // release gives the right back. There is a sandbox by now, or making it failed.
-func (c *claim) release() {
-	if f, err := lockFile(c.path, os.O_RDWR); err == nil {
-		os.Remove(c.path)
+func (r *reservation) release() {
+	if f, err := lockFile(r.path, os.O_RDWR); err == nil {
+		os.Remove(r.path)
 		f.Close()
 	}
 }
 
-// readClaim returns the process that has a claim; none where the file says none.
-func readClaim(f *os.File) (s Supervisor) {
+// readReservation returns the process that has reserved; none where the file says none.
+func readReservation(f *os.File) (s Supervisor) {
 	var buf [256]byte
 	n, _ := f.ReadAt(buf[:], 0)
 	if json.Unmarshal(buf[:n], &s) != nil {
@@ -83,9 +83,9 @@ func readClaim(f *os.File) (s Supervisor) {
 	return s
 }
 
-// sweepClaims removes claims of processes that were killed.
-func sweepClaims(runDir string) error {
-	entries, err := os.ReadDir(claimsDir(runDir))
+// sweepReservations removes those of processes that were killed.
+func sweepReservations(runDir string) error {
+	entries, err := os.ReadDir(reservationsDir(runDir))
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
@@ -93,12 +93,12 @@ func sweepClaims(runDir string) error {
 		return err
 	}
 	for _, e := range entries {
-		path := filepath.Join(claimsDir(runDir), e.Name())
+		path := filepath.Join(reservationsDir(runDir), e.Name())
 		f, err := lockFile(path, os.O_RDWR)
 		if err != nil {
 			continue // released meanwhile
 		}
-		if holder := readClaim(f); !alive(holder.PID, holder.StartTime) {
+		if holder := readReservation(f); !alive(holder.PID, holder.StartTime) {
 			os.Remove(path)
 		}
 		f.Close()
@@ -151,12 +151,12 @@ func share(ctx context.Context, runDir string, outer netns.ID, join func(Info) (
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		info, claim, err := claimNamespace(runDir, outer)
+		info, reserved, err := reserveNamespace(runDir, outer)
 		switch {
 		case err != nil:
 			return Ready{}, err
-		case claim != nil:
-			defer claim.release()
+		case reserved != nil:
+			defer reserved.release()
 			return create()
 		case info != nil && info.State() != Starting:
 			ready, err := join(*info)

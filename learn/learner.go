@@ -245,7 +245,7 @@ func (l *Learner) loop() {
 		}
 		select {
 		case <-time.After(l.options.FlushInterval):
-			l.report(l.flush(time.Time{}))
+			_ = l.report(l.flush(time.Time{}))
 		case done := <-l.now:
 			done <- l.report(l.flush(time.Time{}))
 		case <-l.done:
@@ -269,7 +269,7 @@ func (l *Learner) finish() {
 		case <-l.giveUp:
 			return
 		}
-		l.report(l.flush(ended))
+		_ = l.report(l.flush(ended))
 	}
 }
 

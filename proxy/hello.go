@@ -84,7 +84,7 @@ func readHello(conn net.Conn, prefix []byte) (serverName string, read []byte, er
 			chunk := make([]byte, max(firstRead, n-len(read)))
 			got, err := conn.Read(chunk)
 			if read = append(read, chunk[:got]...); len(read) < n && err != nil {
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
 				return err

@@ -121,24 +121,21 @@ func Sweep(runDir string) error {
 		return fmt.Errorf("list sandboxes: %w", err)
 	}
 	var errs []error
-	known := map[string]bool{} // claims on mount points
+	inUse := map[string]bool{} // claims on mount points
 	for _, e := range entries {
 		if remains, err := sweepRemains(runDir, e.Name()); remains {
 			errs = append(errs, err)
 			continue
 		}
 		info, there := look(filepath.Join(sandboxesDir(runDir), e.Name()))
-		if !there {
-			continue
-		}
 		for _, c := range info.Containers {
-			known[c.Claim] = true
+			inUse[c.Claim] = true
 		}
-		if info.deserted(e) {
+		if there && info.deserted(e) {
 			errs = append(errs, abandon(runDir, e.Name(), func(Container) bool { return false }))
 		}
 	}
-	return errors.Join(append(errs, sweepMountPoints(runDir, known), sweepReservations(runDir))...)
+	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepMountPoints(runDir, inUse))...)
 }
 
 // deserted reports whether a sandbox's directory is to be swept.

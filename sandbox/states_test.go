@@ -98,10 +98,10 @@ func TestRemainsAreSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.MkdirAll(reservationsDir(c.RunDir), 0o700); err != nil {
+	if err := os.MkdirAll(namespacesDir(c.RunDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	claimed := filepath.Join(reservationsDir(c.RunDir), "4-1")
+	claimed := filepath.Join(namespacesDir(c.RunDir), "4-1")
 	if err := os.WriteFile(claimed, []byte(`{"pid":1,"start_time":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}

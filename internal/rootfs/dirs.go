@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"runtime"
@@ -45,6 +46,16 @@ func (r *Root) MakeDirs(p string) (dirs []Dir, err error) {
 		dirs = append(dirs, Dir{at, f.ID, made})
 	}
 	return dirs, nil
+}
+
+// Mount mounts a file system over a directory (mount(2)). The path has no links.
+func (r *Root) Mount(source, p, kind string, flags uintptr, data string) error {
+	fd, err := r.open(p, unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Mount(source, fmt.Sprintf("/proc/self/fd/%d", fd), kind, flags, data)
 }
 
 // openOrMake opens a directory's entry. Somebody in the container may put another

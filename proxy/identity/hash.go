@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -100,15 +101,28 @@ func (h *hashes) sum(link string, st *unix.Stat_t) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	if err := unchanged(f, key); err != nil {
-		return "", err
+	for range maxReadings {
+		now, err := fingerprintOfOpen(f)
+		if err != nil {
+			return "", err
+		}
+		if !now.sameContent(key) {
+			return "", errChanged
+		}
+		sum, err, _ := h.flight.Do(now.String(), func() (any, error) { return h.hash(f, now) })
+		if !errors.Is(err, errChanged) {
+			text, _ := sum.(string)
+			return text, err
+		}
 	}
-	sum, err, _ := h.flight.Do(key.String(), func() (any, error) { return h.hash(f, key) })
-	if err != nil {
-		return "", err
-	}
-	return sum.(string), nil
+	return "", errChanged
 }
+
+// maxReadings is how often a file is read whose inode changes meanwhile: images
+// share files by links, and each that is made or removed changes their ctime.
+const maxReadings = 16
+
+var errChanged = errors.New("the process has executed another program meanwhile, or the file has changed")
 
 func (h *hashes) known(key fingerprint) (sum string, ok bool) {
 	h.mu.Lock()
@@ -128,11 +142,11 @@ func (h *hashes) hash(f *os.File, key fingerprint) (string, error) {
 	}
 	digest := sha256.New()
 	// No more than there was: what grows meanwhile would never end.
-	if _, err := h.read(digest, io.LimitReader(f, key.size+1)); err != nil {
+	if _, err := h.read(digest, io.NewSectionReader(f, 0, key.size+1)); err != nil {
 		return "", err
 	}
-	if err := unchanged(f, key); err != nil {
-		return "", err
+	if now, err := fingerprintOfOpen(f); err != nil || now != key {
+		return "", cmp.Or(err, errChanged)
 	}
 	sum := hex.EncodeToString(digest.Sum(nil))
 	h.mu.Lock()
@@ -143,16 +157,19 @@ func (h *hashes) hash(f *os.File, key fingerprint) (string, error) {
 	return sum, nil
 }
 
-// unchanged fails where an open file is not, or no longer, the one of a fingerprint.
-func unchanged(f *os.File, key fingerprint) error {
-	var now unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
-		return err
+// sameContent reports whether two fingerprints of a file differ at most by what can
+// change without its content: whether it can have, a ctime alone does not tell.
+func (f fingerprint) sameContent(other fingerprint) bool {
+	f.ctim, other.ctim = unix.Timespec{}, unix.Timespec{}
+	return f == other
+}
+
+func fingerprintOfOpen(f *os.File) (fingerprint, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fingerprint{}, err
 	}
-	if fingerprintOf(&now) != key {
-		return errors.New("the process has executed another program meanwhile, or the file has changed")
-	}
-	return nil
+	return fingerprintOf(&st), nil
 }
 
 // String tells files apart.

@@ -97,3 +97,30 @@ func TestFileThatChangesWhileItIsRead(t *testing.T) {
 		t.Error("it is remembered")
 	}
 }
+
+// A link to the file that is made or removed, as by the copies of an image, is no
+// change of the program.
+func TestLinksToAFileThatIsRead(t *testing.T) {
+	h := newHashes()
+	path, want := sparse(t, 100)
+	st := statOf(t, path)
+	links := 0
+	h.read = func(dst io.Writer, f io.Reader) (int64, error) {
+		before := *statOf(t, path)
+		for links < 3 && statOf(t, path).Ctim == before.Ctim { // its clock may be coarse
+			link := path + "-link"
+			_ = os.Remove(link)
+			if err := os.Link(path, link); err != nil {
+				t.Error(err)
+			}
+		}
+		links++
+		return io.Copy(dst, f)
+	}
+	if sum, err := h.sum(path, st); err != nil || sum != want {
+		t.Errorf("got %q, %v; want %q", sum, err, want)
+	}
+	if links < 2 {
+		t.Errorf("read %d times", links)
+	}
+}

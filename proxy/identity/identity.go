@@ -66,11 +66,25 @@ func (f *Finder) IdentifyDatagram(local, remote netip.AddrPort) (Process, error)
 	return f.owner(inodes)
 }
 
+// maxLooks is how often a socket is looked for that nobody holds: a shell gives the
+// one that it has just connected another number (dup2(2)), and may do so
+// behind the back of a look at its descriptors.
+const maxLooks = 4
+
+func (f *Finder) holders(inode uint64) (r *round, err error) {
+	for range maxLooks {
+		if r, err = f.sockets.ask(inode); err != nil || len(r.owners[inode]) > 0 {
+			break
+		}
+	}
+	return r, err
+}
+
 // owner returns the identity of the processes that hold the sockets.
 func (f *Finder) owner(inodes []uint64) (Process, error) {
 	var owner Process
 	for _, inode := range inodes {
-		round, err := f.sockets.ask(inode)
+		round, err := f.holders(inode)
 		if err != nil {
 			return Process{}, fmt.Errorf("failed to resolve peer binary: %w", err)
 		}

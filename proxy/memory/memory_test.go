@@ -47,7 +47,6 @@ func TestShed(t *testing.T) {
 	defer c.Close()
 	eventually(t, "nobody was asked to give up anything", func() bool { return len(shed) > 0 && Tight() })
 	runtime.KeepAlive(held)
-	held = nil
 	eventually(t, "there is no room again", func() bool { return !Tight() })
 }
 
@@ -57,7 +56,6 @@ func TestGiveBack(t *testing.T) {
 		load[i] = 1
 	}
 	runtime.KeepAlive(load)
-	load = nil
 	GiveBack()
 	for late := time.Now().Add(patience); held() > 48<<20; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(late) {

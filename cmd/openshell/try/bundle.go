@@ -52,7 +52,10 @@ func newBundle(dir string, v view) (_ *bundle, err error) {
 	}
 	root, err := newLayers(dir, "/", v)
 	if err == nil {
-		err = root.mount(b.rootfs())
+		err = os.Mkdir(b.rootfs(), 0o755)
+	}
+	if err == nil {
+		err = b.mountAt(root, "/")
 	}
 	if err == nil && v.shown != "" {
 		err = b.mountShown(v)
@@ -75,13 +78,24 @@ func (b *bundle) mountShown(v view) error {
 	if err := unix.Mount(v.shown, lower, "", unix.MS_BIND, ""); err != nil {
 		return &os.PathError{Op: "bind", Path: v.shown, Err: err}
 	}
-	defer unix.Unmount(lower, unix.MNT_DETACH) // the overlay has it
+	defer func() { _ = unix.Unmount(lower, unix.MNT_DETACH) }() // the overlay has it
 	l, err := newLayers(filepath.Join(b.dir, "shown"), v.shown, v)
 	if err != nil {
 		return err
 	}
 	l.lower = lower
-	return l.mount(filepath.Join(b.rootfs(), v.shown))
+	return b.mountAt(l, v.shown)
+}
+
+// mountAt mounts an overlay in the root file system. Who owns a directory above the
+// place may put a link there meanwhile: then it fails.
+func (b *bundle) mountAt(l layers, path string) error {
+	root, err := rootfs.At(b.rootfs()).Open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return l.mount(root, path)
 }
 
 // hostname is the workload's. Programs look their own name up, and no DNS

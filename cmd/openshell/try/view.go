@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 )
 
@@ -130,12 +131,14 @@ func newLayers(dir, lower string, v view) (l layers, err error) {
 	return l, err
 }
 
-func (l layers) mount(target string) error {
-	if err := os.MkdirAll(target, 0o755); err != nil {
-		return err
+// mount mounts the overlay over a directory of a root file system, which is made
+// where it is not there. The path has no links.
+func (l layers) mount(root *rootfs.Root, at string) error {
+	_, err := root.MakeDirs(at)
+	if err == nil {
+		err = root.Mount("overlay", at, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", l.lower, l.upper, l.work))
 	}
-	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", l.lower, l.upper, l.work)
-	if err := unix.Mount("overlay", target, "overlay", 0, data); err != nil {
+	if err != nil {
 		return fmt.Errorf("mount overlay over %s: %w", l.lower, err)
 	}
 	return nil

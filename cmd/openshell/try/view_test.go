@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/sandbox"
 	"openshell.ai/openshell/state"
@@ -50,7 +51,10 @@ func TestLayers(t *testing.T) {
 	l, err := newLayers(dir, root, v)
 	must(t, err)
 	merged := filepath.Join(dir, "merged")
-	must(t, l.mount(merged))
+	top, err := rootfs.At(dir).Open()
+	must(t, err)
+	defer top.Close()
+	must(t, l.mount(top, "/merged"))
 	t.Cleanup(func() { unix.Unmount(merged, unix.MNT_DETACH) })
 	var seen []string
 	must(t, filepath.WalkDir(merged, func(path string, _ os.DirEntry, err error) error {

@@ -19,20 +19,20 @@ import (
 // namespace's until there is one. The file is locked only while it is looked at:
 // whoever waits for a supervisor holds no lock.
 
-func reservationsDir(runDir string) string { return filepath.Join(runDir, "namespaces") }
+func namespacesDir(runDir string) string { return filepath.Join(runDir, "namespaces") }
 
-func reservationPath(runDir string, ns netns.ID) string {
-	return filepath.Join(reservationsDir(runDir), fmt.Sprintf("%d-%d", ns.Dev, ns.Ino))
+func claimPath(runDir string, ns netns.ID) string {
+	return filepath.Join(namespacesDir(runDir), fmt.Sprintf("%d-%d", ns.Dev, ns.Ino))
 }
 
-// reserveNamespace finds the sandbox of a namespace, or reserves the right to make
-// it. Where neither is possible, since another process has reserved it, both are
+// claimNamespace finds the sandbox of a namespace, or claims the right to make
+// it. Where neither is possible, since another process has claimed it, both are
 // nil: then the caller has to ask again.
-func reserveNamespace(runDir string, ns netns.ID) (*Info, *reservation, error) {
-	if err := os.MkdirAll(reservationsDir(runDir), 0o700); err != nil {
+func claimNamespace(runDir string, ns netns.ID) (*Info, *namespaceClaim, error) {
+	if err := os.MkdirAll(namespacesDir(runDir), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make run directory: %w", err)
 	}
-	path := reservationPath(runDir, ns)
+	path := claimPath(runDir, ns)
 	f, err := lockFile(path, os.O_CREATE|os.O_RDWR)
 	if err != nil {
 		return nil, nil, err
@@ -42,7 +42,7 @@ func reserveNamespace(runDir string, ns netns.ID) (*Info, *reservation, error) {
 	if err != nil || found {
 		return &info, nil, err
 	}
-	if holder := readReservation(f); alive(holder.PID, holder.StartTime) {
+	if holder := readClaim(f); alive(holder.PID, holder.StartTime) {
 		return nil, nil, nil
 	}
 	self, err := thisProcess()
@@ -57,24 +57,24 @@ func reserveNamespace(runDir string, ns netns.ID) (*Info, *reservation, error) {
 		_, err = f.WriteAt(data, 0)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("reserve network namespace: %w", err)
+		return nil, nil, fmt.Errorf("claim network namespace: %w", err)
 	}
-	return nil, &reservation{path}, nil
+	return nil, &namespaceClaim{path}, nil
 }
 
-// reservation is the right to make a namespace's sandbox.
-type reservation struct{ path string }
+// namespaceClaim is the right to make a namespace's sandbox.
+type namespaceClaim struct{ path string }
 
 // release gives the right back. There is a sandbox by now, or making it failed.
-func (r *reservation) release() {
-	if f, err := lockFile(r.path, os.O_RDWR); err == nil {
-		os.Remove(r.path)
+func (c *namespaceClaim) release() {
+	if f, err := lockFile(c.path, os.O_RDWR); err == nil {
+		os.Remove(c.path)
 		f.Close()
 	}
 }
 
-// readReservation returns the process that has reserved; none where the file says none.
-func readReservation(f *os.File) (s Supervisor) {
+// readClaim returns the process that has a claim; none where the file says none.
+func readClaim(f *os.File) (s Supervisor) {
 	var buf [256]byte
 	n, _ := f.ReadAt(buf[:], 0)
 	if json.Unmarshal(buf[:n], &s) != nil {
@@ -83,9 +83,9 @@ func readReservation(f *os.File) (s Supervisor) {
 	return s
 }
 
-// sweepReservations removes those of processes that were killed.
-func sweepReservations(runDir string) error {
-	entries, err := os.ReadDir(reservationsDir(runDir))
+// sweepNamespaceClaims removes claims of processes that were killed.
+func sweepNamespaceClaims(runDir string) error {
+	entries, err := os.ReadDir(namespacesDir(runDir))
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
@@ -93,12 +93,12 @@ func sweepReservations(runDir string) error {
 		return err
 	}
 	for _, e := range entries {
-		path := filepath.Join(reservationsDir(runDir), e.Name())
+		path := filepath.Join(namespacesDir(runDir), e.Name())
 		f, err := lockFile(path, os.O_RDWR)
 		if err != nil {
 			continue // released meanwhile
 		}
-		if holder := readReservation(f); !alive(holder.PID, holder.StartTime) {
+		if holder := readClaim(f); !alive(holder.PID, holder.StartTime) {
 			os.Remove(path)
 		}
 		f.Close()
@@ -151,12 +151,12 @@ func share(ctx context.Context, runDir string, outer netns.ID, join func(Info) (
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		info, reserved, err := reserveNamespace(runDir, outer)
+		info, claim, err := claimNamespace(runDir, outer)
 		switch {
 		case err != nil:
 			return Ready{}, err
-		case reserved != nil:
-			defer reserved.release()
+		case claim != nil:
+			defer claim.release()
 			return create()
 		case info != nil && info.State() != Starting:
 			ready, err := join(*info)

@@ -215,30 +215,35 @@ func (f *flow) retire() {
 // finish ends the flow; it may be called any number of times.
 func (f *flow) finish() {
 	f.end.Do(func() {
+		defer f.p.forget(f)
+		defer f.close() // whatever becomes of the record
 		f.recordOwed(Connect)
 		if f.admitted.Load() {
 			f.recordCarried(Connect, false)
 		}
-		f.cancel()
-		f.mu.Lock()
-		f.ended = true
-		client, transport := f.client, f.transport
-		if f.idle != nil {
-			f.idle.Stop()
-		}
-		f.mu.Unlock()
-		if client != nil {
-			client.Close()
-		}
-		if first := f.first.Swap(nil); first != nil {
-			(*first).Close()
-		}
-		if transport != nil {
-			transport.CloseIdleConnections()
-		}
-		for conn := range f.origins { // there will be no more: it has ended
-			conn.Close()
-		}
-		f.p.forget(f)
 	})
+}
+
+// close closes everything that the flow has.
+func (f *flow) close() {
+	f.cancel()
+	f.mu.Lock()
+	f.ended = true
+	client, transport := f.client, f.transport
+	if f.idle != nil {
+		f.idle.Stop()
+	}
+	f.mu.Unlock()
+	if client != nil {
+		client.Close()
+	}
+	if first := f.first.Swap(nil); first != nil {
+		(*first).Close()
+	}
+	if transport != nil {
+		transport.CloseIdleConnections()
+	}
+	for conn := range f.origins { // there will be no more: it has ended
+		conn.Close()
+	}
 }

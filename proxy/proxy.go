@@ -203,8 +203,10 @@ func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
 		p.handlers.Go(func() {
 			f := p.newFlow(ctx)
 			if !crash.Contain("a connection of the workload", func() { p.handle(f, conn) }) {
-				f.deny(LayerConnection, "the supervisor failed: see its log")
-				f.abort()
+				crash.Contain("its end", func() {
+					defer f.abort()
+					f.deny(LayerConnection, "the supervisor failed: see its log")
+				})
 			}
 		})
 	}

@@ -22,11 +22,11 @@ func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error
 		return nil, fmt.Errorf("learned policy: %w", err)
 	}
 	empty := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{}}
-	if err := store.Recover(policyName); err != nil {
-		return nil, err
-	}
 	if err := safefile.CheckDir(store.PolicyDir(policyName)); err != nil {
 		return nil, fmt.Errorf("learned policy %s: %w", policyName, err)
+	}
+	if err := store.Recover(policyName); err != nil {
+		return nil, err
 	}
 	path := store.LearnedPath(policyName)
 	data, err := state.ReadFile(path)

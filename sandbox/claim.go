@@ -39,10 +39,14 @@ func claimNamespace(runDir string, ns netns.ID) (*Info, *namespaceClaim, error) 
 	}
 	defer f.Close()
 	info, found, err := sharing(runDir, ns)
+	holder := readClaim(f)
 	if err != nil || found {
+		if !alive(holder.PID, holder.StartTime) {
+			os.Remove(path) // made here, only to look
+		}
 		return &info, nil, err
 	}
-	if holder := readClaim(f); alive(holder.PID, holder.StartTime) {
+	if alive(holder.PID, holder.StartTime) {
 		return nil, nil, nil
 	}
 	self, err := thisProcess()

@@ -31,9 +31,7 @@ func toGRPC(err, class error) error {
 	case status.Code(err) != codes.Unknown || status.Code(errgrpc.ToGRPC(err)) != codes.Unknown:
 		return errgrpc.ToGRPC(err) // it has one, as containerd's own errors have
 	default:
-		if _, ok := status.FromError(err); ok {
-			return err // the runc shim's, of what runc said
-		}
+		return err // containerd appends a class's words, as lines of their own, to what the user is to read
 	}
 	return errgrpc.ToGRPC(classified{err, class})
 }

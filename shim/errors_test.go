@@ -18,7 +18,7 @@ func TestToGRPC(t *testing.T) {
 		err  error
 		want codes.Code
 	}{
-		"ours":           {errors.New("annotation x: wrong"), codes.FailedPrecondition},
+		"ours":           {errors.New("annotation x: wrong"), codes.Unknown},
 		"exists":         {fmt.Errorf("openshell: container with id c %w", sandbox.ErrExists), codes.AlreadyExists},
 		"stopped":        {fmt.Errorf("sandbox s: %w", &sandbox.StoppedError{PID: 1}), codes.Unavailable},
 		"containerd's":   {errgrpc.ToGRPC(fmt.Errorf("task: %w", errdefs.ErrNotFound)), codes.NotFound},

@@ -19,8 +19,10 @@ type classified struct {
 func (c classified) Unwrap() []error { return []error{c.error, c.class} }
 
 // toGRPC gives an error the code by which clients of the task API tell what went
-// wrong. Where it has none, it is of the class given.
-func toGRPC(err, class error) error {
+// wrong. One of no class keeps its own words: containerd appends a class's to what the user
+// is to read, in lines of their own.
+func toGRPC(err error) error {
+	var class error
 	switch {
 	case err == nil:
 		return nil
@@ -31,7 +33,7 @@ func toGRPC(err, class error) error {
 	case status.Code(err) != codes.Unknown || status.Code(errgrpc.ToGRPC(err)) != codes.Unknown:
 		return errgrpc.ToGRPC(err) // it has one, as containerd's own errors have
 	default:
-		return err // containerd appends a class's words, as lines of their own, to what the user is to read
+		return err
 	}
 	return errgrpc.ToGRPC(classified{err, class})
 }

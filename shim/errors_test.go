@@ -27,7 +27,7 @@ func TestToGRPC(t *testing.T) {
 		"took too long":  {fmt.Errorf("x: %w", context.DeadlineExceeded), codes.DeadlineExceeded},
 		"runc's unknown": {status.Error(codes.Unknown, "OCI runtime create failed"), codes.Unknown},
 	} {
-		got := toGRPC(c.err, errdefs.ErrFailedPrecondition)
+		got := toGRPC(c.err)
 		if status.Code(got) != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
@@ -35,7 +35,7 @@ func TestToGRPC(t *testing.T) {
 			t.Errorf("%s: says %q", name, text)
 		}
 	}
-	if err := toGRPC(nil, errdefs.ErrFailedPrecondition); err != nil {
+	if err := toGRPC(nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -95,8 +94,7 @@ func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
 // Create prepares the sandbox and the bundle, then lets runc create the
 // container. Where it fails, both are as before.
 func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *taskapi.CreateTaskResponse, err error) {
-	var class error = errdefs.ErrInvalidArgument
-	defer func() { err = toGRPC(err, class) }()
+	defer func() { err = toGRPC(err) }()
 	ns, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return nil, err
@@ -112,7 +110,6 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 	if r.Options, err = opts.apply(c); err != nil {
 		return nil, err
 	}
-	class = errdefs.ErrFailedPrecondition
 	root := opts.runc.Root
 	if root == "" {
 		root = process.RuncRoot
@@ -184,7 +181,7 @@ func (s *service) open(r sandbox.Request, c *config.Config) (sandbox.Ready, erro
 
 // Exec confines a process that joins a running container like its first one.
 func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (_ *emptypb.Empty, err error) {
-	defer func() { err = toGRPC(err, errdefs.ErrInvalidArgument) }()
+	defer func() { err = toGRPC(err) }()
 	confined, err := runtime.ConfineProcess(r.GetSpec().GetValue())
 	if err != nil {
 		return nil, fmt.Errorf("openshell: %w", err)
@@ -205,7 +202,7 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (_ *e
 // start a process in a container whose program is not there: openshell-init
 // would start, and only then find nothing.
 func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (_ *taskapi.StartResponse, err error) {
-	defer func() { err = toGRPC(err, errdefs.ErrFailedPrecondition) }()
+	defer func() { err = toGRPC(err) }()
 	s.mu.Lock()
 	k := s.containers[r.ID]
 	asked, ok := s.execs[execKey{r.ID, r.ExecID}]

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
@@ -171,7 +172,7 @@ func openClaims(dir string, missing bool) (_ *claims, err error) {
 			err = os.MkdirAll(dir, 0o700)
 		}
 		if err == nil {
-			c.file, err = lockDir(dir)
+			c.file, err = lockFile(c.dir, unix.O_DIRECTORY)
 		}
 		if err == nil || !missing || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 			break
@@ -186,13 +187,17 @@ func openClaims(dir string, missing bool) (_ *claims, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") { // whoever wrote it had the lock, and was killed
+			_ = os.Remove(filepath.Join(c.dir, e.Name()))
+			continue
+		}
 		var one claim
 		data, err := os.ReadFile(filepath.Join(c.dir, e.Name()))
 		if err == nil {
 			err = json.Unmarshal(data, &one)
 		}
 		if err != nil {
-			c.unsure = true // a name with a dot was being written, and has made nothing yet
+			c.unsure = true
 			continue
 		}
 		c.known[e.Name()] = one
@@ -206,26 +211,6 @@ func (c *claims) close() {
 		_ = os.Remove(filepath.Dir(c.dir))
 	}
 	c.file.Close()
-}
-
-// lockDir locks a directory, and makes sure that it still is the one of that name:
-// whoever had it before may have removed it.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	mine, merr := f.Stat()
-	now, nerr := os.Stat(dir)
-	if err = errors.Join(err, merr, nerr); err == nil && !os.SameFile(mine, now) {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 func (c *claims) has(d rootfs.Dir) bool {

@@ -218,3 +218,20 @@ func TestMountPointsFail(t *testing.T) {
 	}
 	noClaims(t, c)
 }
+
+// What a killed writer left does not keep the directories of others.
+func TestClaimThatWasBeingWritten(t *testing.T) {
+	c := newNode(t)
+	root := t.TempDir()
+	r := request(t.TempDir(), "c1")
+	makeMountPoints(t, c, &r, root, "/made")
+	dir := filepath.Join(claimsDir(c.RunDir), filepath.Dir(r.Container.Claim))
+	check(t, os.WriteFile(filepath.Join(dir, ".tmp-x-1"), []byte(`{"id":`), 0o600))
+	if err := r.Container.RemoveMountPoints(c.RunDir); err != nil {
+		t.Fatal(err)
+	}
+	if !missing(root + "/made")() {
+		t.Error("the directory is left")
+	}
+	noClaims(t, c)
+}

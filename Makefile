@@ -55,7 +55,7 @@ demo: root deps build ## learn, review, approve and enforce, on an internet of i
 test: root deps build lint ## run every test (as root)
 	@status=0; \
 	$(CLEAN) $(GO) run ./hack/gotest -count=1 -race -timeout 10m $$($(GO) list ./... | grep -vE '/test/(bypass|e2e|containerd|engines)') || status=1; \
-	$(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 10m -run Million ./learn || status=1; \
+	$(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 10m -run Million ./internal/learn || status=1; \
 	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m -p 1 ./test/e2e/... ./test/bypass/... || status=1; \
 	$(MAKE) test-containerd || status=1; \
 	$(MAKE) test-engines || status=1; \
@@ -77,7 +77,7 @@ test-containerd-client: root deps ## run containerd's own client tests with runc
 
 .PHONY: test-million
 test-million: check-go ## feed the learner a million hosts, programs, paths and files (minutes)
-	@LEARN_FLOOD=1000000 $(GO) test -count=1 -timeout 1h -run Million -v ./learn | grep -v '^=== '
+	@LEARN_FLOOD=1000000 $(GO) test -count=1 -timeout 1h -run Million -v ./internal/learn | grep -v '^=== '
 
 .PHONY: lint
 lint: check-go ## golangci-lint: vet, staticcheck, gofmt and a few more

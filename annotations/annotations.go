@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package annotations parses and validates what a container asks of openshell
 // through its OCI annotations.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package netns
 
 import (
@@ -11,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 )
 
 const (

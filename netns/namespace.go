@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package netns owns a sandbox's two network namespaces: the sealed inner one
 // that the workload lives in, and the outer one that the proxy's upstream
 // sockets start from. It opens and makes namespaces, listens and dials in

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package policy owns the policy language: OpenShell's YAML schema, its strict
 // parsing and validation, the compiled index that decides connections and
 // requests, the address guard, and merging, comparing and writing policies.

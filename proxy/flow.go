@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package proxy
 
 import (
@@ -10,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 )

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package proxy owns every byte that leaves a sandbox: it takes the workload's
 // connections, learns from the kernel and the first bytes what they are, asks
 // the policy, and then refuses them with a reason, passes them on untouched, or
@@ -22,7 +24,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"

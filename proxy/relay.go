@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package proxy
 
 import (
@@ -6,7 +8,7 @@ import (
 	"net"
 	"sync"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 )
 
 // relay carries an admitted connection.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package proxy
 
 import (
@@ -12,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 )
 
 // handshakeWait bounds a TLS handshake with the workload, the upstream one

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package proxy
 
 import (
@@ -11,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"

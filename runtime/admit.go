@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -9,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // AdmitCommand is the argument by which a hook completes the network of a

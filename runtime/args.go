@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package runtime makes openshell an OCI runtime: it understands the command
 // line of runc, rewrites a container's bundle for its sandbox, and hands over
 // to the low-level runtime by replacing the process. What a sandbox is, and

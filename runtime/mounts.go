@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -11,8 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
 )
 
 // guarded is a file or directory of the host's that no container may see.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -12,9 +14,9 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"openshell.ai/openshell/annotations"
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // Prepare opens the sandbox of a container that is about to be created and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -12,7 +14,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 )
 
 // testMounts are what is mounted on testHost: among it the host's /dev, its

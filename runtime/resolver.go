@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -6,8 +8,8 @@ import (
 
 	"github.com/miekg/dns"
 	"openshell.ai/openshell/internal/rootfs"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/sandbox"
 )
 
 // resolvConf is the container's or the host's own; resolvUpstream is what

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -10,10 +12,10 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/safefile"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/proxy/ingress"
-	"openshell.ai/openshell/safefile"
-	"openshell.ai/openshell/sandbox"
 )
 
 // Runtime acts on OCI command lines.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -15,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // nodeVariable makes this test binary openshell: it names the directory of a

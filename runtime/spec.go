@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -10,9 +12,9 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/rootfs"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // markKey is where a rewritten config.json keeps what a second preparation needs

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package runtime
 
 import (
@@ -13,7 +15,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs/validate"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 var testPreparation = preparation{

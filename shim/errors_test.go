@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package shim
 
 import (
@@ -10,7 +12,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 func TestToGRPC(t *testing.T) {

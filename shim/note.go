@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package shim
 
 import (
@@ -5,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/state"
 )
 
 // note is what a bundle says of the node's configuration that it was prepared

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package shim
 
 import (
@@ -8,7 +10,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/pelletier/go-toml/v2"
 	"google.golang.org/protobuf/types/known/anypb"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 )
 
 // settings are a task's options, whichever message brought them.

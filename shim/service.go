@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package shim
 
 import (
@@ -23,10 +25,10 @@ import (
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/rootfs"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/runtime"
-	"openshell.ai/openshell/sandbox"
 )
 
 // registerTaskService makes the task service known to containerd's shim

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package shim is a containerd runtime v2 shim: containerd's own runc shim with
 // a sandbox around each container or pod. The task service stays containerd's;
 // this package's part is to prepare a container's bundle before it is created,
@@ -20,9 +22,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/log"
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 )
 
 // Name is the runtime's name, by which clients ask for it.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -13,7 +15,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/policy"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command openshell-init confines itself and becomes the workload. The runtime
 // puts it, with its files, before the container's own program:
 //

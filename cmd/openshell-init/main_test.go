@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -12,8 +14,8 @@ import (
 	"syscall"
 	"testing"
 
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/confine/filter"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/confine/filter"
 	"openshell.ai/openshell/policy"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -9,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.ai/openshell/confine/launch"
+	"openshell.ai/openshell/internal/confine/launch"
 )
 
 // The exit codes that shells and container engines use for a command that cannot

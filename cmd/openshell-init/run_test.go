@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -14,7 +16,7 @@ import (
 	"syscall"
 	"testing"
 
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/confine"
 )
 
 func TestParseArgs(t *testing.T) {

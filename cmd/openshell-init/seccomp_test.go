@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -11,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/confine"
 )
 
 func TestSystemCalls(t *testing.T) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command openshell is an OCI runtime that wraps runc, and the tool by which an
 // operator reviews what a permissive run proposes.
 package main

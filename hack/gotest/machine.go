@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -7,7 +9,7 @@ import (
 	"runtime"
 	"strings"
 
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/confine"
 )
 
 // machine says what tests cannot do here: the words that they use for it, and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command gotest runs go test and prints what it prints, and besides which tests
 // were skipped, and why. A test that was skipped though this machine could run
 // it fails its package: a suite that quietly tests nothing must not look well.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ipaddr says where IP addresses lead: which are never to be dialled, and
 // which are public. It knows the IANA special-purpose address registries (iana.csv,
 // from which special.go is generated) and the ways to write an IPv4 address as an

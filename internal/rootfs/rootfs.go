@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rootfs owns how files of a container are touched from the host: those
 // of its root file system and of what is mounted into it. Images and workloads
 // choose what is there, and may change it at any moment.

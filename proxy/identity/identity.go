@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package identity finds out which process of a sandbox opened a connection:
 // its executable, that executable's hash, and its ancestors. The answer comes
 // from the kernel (sock_diag and /proc), never from the workload's word. What

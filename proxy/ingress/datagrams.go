@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ingress
 
 import (
@@ -7,7 +9,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 	"openshell.ai/openshell/netns"
 )
 

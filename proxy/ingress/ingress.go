@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ingress owns what comes into a sandbox: it takes the TCP connections
 // and UDP datagrams that arrive in the outer namespace for the container's
 // addresses, or at a port of the host that the user published, and carries them

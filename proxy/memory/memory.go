@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package memory owns how much memory a process may use for its sandboxes: it
 // sets the limit that the garbage collector works towards, tells when the heap
 // comes near it, and gives back what is no longer used. What to refuse or close

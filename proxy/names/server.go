@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package names
 
 import (
@@ -11,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
 
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 )
 
 // answerTTL is the time to live, in seconds, of synthetic answers. The address

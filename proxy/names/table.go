@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package names owns a sandbox's view of DNS: the server that answers the
 // workload, the synthetic addresses it answers with, and the resolver that
 // looks names up in the outer namespace when a connection is made. Because

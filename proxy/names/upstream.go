@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package names
 
 import (
@@ -10,7 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"openshell.ai/openshell/crash"
+	"openshell.ai/openshell/internal/crash"
 	"openshell.ai/openshell/netns"
 )
 

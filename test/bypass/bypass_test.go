@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bypass_test makes real attempts to get past a sandbox, from inside real
 // containers, and judges them from outside: by what the fake internet (the canary)
 // received and by what changed on the host. What the attempt itself says is only

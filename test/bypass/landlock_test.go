@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bypass_test
 
 import (
@@ -10,8 +12,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/test/node"
 )
 

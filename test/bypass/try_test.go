@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bypass_test
 
 import (
@@ -8,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/test/node"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command client is a box of small network clients for containers in tests: one
 // static program, no shell, no files of its own.
 //

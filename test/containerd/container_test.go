@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package containerd_test
 
 import (
@@ -14,7 +16,7 @@ import (
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 const runtimeName = "io.containerd.openshell.v1"

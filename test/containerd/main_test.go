@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package containerd_test proves the shim from outside: real containerd daemons
 // with real low-level runtimes, their own command line and CRI, in fake
 // internets, judged by what the origins saw, by /proc and by what is left.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package containerd_test
 
 import (
@@ -15,7 +17,7 @@ import (
 	"github.com/moby/spdystream"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/test/fakenet"
 )
 

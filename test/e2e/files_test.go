@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e_test
 
 import (
@@ -10,7 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.ai/openshell/annotations"
-	"openshell.ai/openshell/confine"
+	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/test/node"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e_test
 
 import (
@@ -7,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e_test
 
 import (
@@ -12,7 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/test/node"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e_test
 
 import (
@@ -15,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package engines_test proves that each engine's own network holds around a
 // sandbox: real engines with their own command lines and network plugins, on
 // machines of their own in fake internets, judged by what the origins saw, by

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fakenet is a small internet for tests and demonstrations: names,
 // addresses, certificates and servers, all in network namespaces of its own, so
 // that nothing needs (or can reach) the real one.

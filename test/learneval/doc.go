@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package learneval measures how well package learn/paths generalises, on descriptions of real
 // APIs.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package learneval
 
 import (
@@ -6,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"openshell.ai/openshell/learn/paths"
+	"openshell.ai/openshell/internal/learn/paths"
 )
 
 // OpenShell is package learn/paths.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package machine gives tests of container engines a machine to themselves: PID
 // and mount namespaces of its own, with a fake internet for its network. All that
 // containers leave can be counted there, and nothing outlives it. It owns no

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package node
 
 import (
@@ -9,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/test/fakenet"
 )
 

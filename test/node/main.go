@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package node is one test's node: a fake internet, a node configuration with its
 // own directories, and containers on it through the real low-level runtime. It is
 // for the packages of end-to-end tests one level below test, which call [Main]

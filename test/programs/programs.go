@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package programs builds what tests of real containers need: the programs under
 // test, those that containers run, and the engines. It runs none of them.
 package programs

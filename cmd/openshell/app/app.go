@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package app dispatches openshell's command line: the OCI runtime commands to
 // package runtime, the operator's to cobra. It owns no command's meaning.
 package app
@@ -11,9 +13,9 @@ import (
 	"slices"
 
 	"openshell.ai/openshell/cmd/openshell/try"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/runtime"
-	"openshell.ai/openshell/sandbox"
 )
 
 // version is set by the linker.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package app
 
 import (
@@ -16,8 +18,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	"github.com/containerd/console"
 
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/state"
 )
 
 // asProgram has the test's binary be openshell itself.

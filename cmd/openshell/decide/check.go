@@ -1,12 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package decide
 
 import (
 	"errors"
 	"fmt"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/sandbox"
 )
 
 // choice is what is to be approved of a proposal.

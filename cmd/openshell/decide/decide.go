@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package decide carries out what a reviewer decides on proposals, the same way whatever the reviewer
 // uses: it checks the decision against the node's maximum policy and against what the
 // reviewer has looked at, tells what it makes of the effective policy, and brings that to the sandboxes
@@ -12,11 +14,11 @@ import (
 	"fmt"
 	"strings"
 
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
 )
 
 // Reviewer decides on the proposals of a node.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package decide
 
 import (
@@ -8,8 +10,8 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // Settle has the sandboxes of a policy write down what they have seen. It fails where evidence is being lost:

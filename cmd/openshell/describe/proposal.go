@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package describe
 
 import (
@@ -8,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package describe
 
 import (
@@ -6,7 +8,7 @@ import (
 	"testing"
 	"unicode"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

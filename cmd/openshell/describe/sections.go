@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package describe
 
 import (
@@ -10,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package describe puts proposals into words, for every place where they are shown: what each is in one
 // line, and all there is to know about it. What it writes is fit for a terminal, whatever a
 // workload has called itself and what it asked for.
@@ -16,7 +18,7 @@ import (
 
 	"golang.org/x/term"
 
-	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/internal/audit"
 )
 
 // Plain returns text as it may be shown on one line. What is stored has been escaped

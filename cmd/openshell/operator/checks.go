@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -17,15 +19,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/confine/denials"
-	"openshell.ai/openshell/confine/filter"
-	"openshell.ai/openshell/confine/observe"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/confine/denials"
+	"openshell.ai/openshell/internal/confine/filter"
+	"openshell.ai/openshell/internal/confine/observe"
+	"openshell.ai/openshell/internal/safefile"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/safefile"
-	"openshell.ai/openshell/sandbox"
 )
 
 func checkRoot(euid int) finding {

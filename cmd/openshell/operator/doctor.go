@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -12,9 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/runtime"
-	"openshell.ai/openshell/sandbox"
 )
 
 // The outcomes of a check.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -10,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 )
 
 func TestDoctor(t *testing.T) {

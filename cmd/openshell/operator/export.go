@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -14,10 +16,10 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
 )
 
 func policyExportCommand() *cobra.Command {

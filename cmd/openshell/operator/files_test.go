@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
 	"fmt"
 	"testing"
 
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

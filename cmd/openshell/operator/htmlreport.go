@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -8,11 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"openshell.ai/openshell/cmd/openshell/report"
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 )
 
 func reportCommand() *cobra.Command {

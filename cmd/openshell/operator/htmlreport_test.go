@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -6,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 func TestHTMLReport(t *testing.T) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -15,9 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 )
 
 func logsCommand() *cobra.Command {

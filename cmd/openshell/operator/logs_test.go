@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -12,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/audit"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/audit"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 func (n *testNode) logger(id string, maxBytes int64) *audit.Logger {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -11,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 func lsCommand() *cobra.Command {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -11,8 +13,8 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/system"
 
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // sandbox has the run directory say that one runs, with this process as its supervisor.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -6,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/sandbox"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 func (n *testNode) maximum(text string) string {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package operator owns the operator's commands of openshell: the review of
 // proposals, the policies, the logs, the running sandboxes and the check of the
 // node. It owns what they print, for people and for programs, and their exit
@@ -15,8 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/state"
 )
 
 // Commands returns the operator's commands, for the root command of openshell. Give

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -10,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
 )
 
 func policyCommand() *cobra.Command {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -14,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"openshell.ai/openshell/annotations"
-	"openshell.ai/openshell/audit"
-	"openshell.ai/openshell/confine"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/audit"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

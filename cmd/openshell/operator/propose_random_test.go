@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -14,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/audit"
+	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/policy"
 )
 

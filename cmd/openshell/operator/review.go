@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -11,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"openshell.ai/openshell/cmd/openshell/decide"
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/state"
 )
 
 func approveCommand() *cobra.Command {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package report
 
 import (
@@ -6,7 +8,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 )
 
 // node is a name in the tree of files.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package report
 
 import (
@@ -8,7 +10,7 @@ import (
 	"strconv"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

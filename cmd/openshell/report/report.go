@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package report owns the report on a policy: one self-contained HTML page that tells what the workloads of
 // the policy were seen to do, what they may do, and who decided so, for people who have
 // no access to the node.
@@ -16,7 +18,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 )
 

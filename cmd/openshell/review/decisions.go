@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package review
 
 import (
@@ -9,7 +11,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 )
 
 // ask has the reviewer confirm something.

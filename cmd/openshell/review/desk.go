@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package review
 
 import (
@@ -18,7 +20,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/decide"
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 )
 
 // desk is where the model's commands read and decide.

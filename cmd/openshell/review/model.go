@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package review
 
 import (
@@ -12,7 +14,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 )
 
 // mode is what the keys are for.

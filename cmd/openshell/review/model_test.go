@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package review
 
 import (
@@ -14,9 +16,9 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"openshell.ai/openshell/cmd/openshell/decide"
-	"openshell.ai/openshell/config"
-	"openshell.ai/openshell/learn"
-	"openshell.ai/openshell/state"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/state"
 )
 
 var start = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)

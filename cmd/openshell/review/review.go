@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package review owns the terminal interface for reviewers: the proposals of a policy as a list, all
 // there is to know about the selected one, and the keys that decide on it.
 //

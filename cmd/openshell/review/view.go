@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package review
 
 import (
@@ -9,7 +11,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"openshell.ai/openshell/cmd/openshell/describe"
-	"openshell.ai/openshell/learn"
+	"openshell.ai/openshell/internal/learn"
 )
 
 // The smallest screen there is room on, in cells.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package try
 
 import (
@@ -11,7 +13,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 )
 
 // secrets are what no command sees of this host unless its policy names it: keys

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package try runs a command of the host in a sandbox, with no engine and no
 // image: it makes a bundle whose root is a throw-away overlay over the host's
 // own root, and runs it through the same OCI commands as an engine would.
@@ -24,11 +26,11 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 	"openshell.ai/openshell/annotations"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/runtime"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
 )
 
 // options are the command's flags.

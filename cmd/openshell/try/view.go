@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package try
 
 import (
@@ -9,7 +11,7 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 )

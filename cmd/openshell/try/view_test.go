@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package try
 
 import (
@@ -9,11 +11,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-	"openshell.ai/openshell/config"
+	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/rootfs"
+	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/sandbox"
-	"openshell.ai/openshell/state"
 )
 
 // newConfig is a node's whose directories are the test's.

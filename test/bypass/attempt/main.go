@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command attempt does inside a sandbox what tries to get past it, where a shell
 // script or test/client cannot. It is one static program; each subcommand has a
 // file of its own and puts itself into [commands].

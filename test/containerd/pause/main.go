@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command pause is the program of a pod's sandbox container: it holds the pod's
 // namespaces until it is told to end.
 package main

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command fakenet runs a program in a fake internet (package fakenet).
 //
 //	fakenet run [--config-out FILE] [-v] -- CMD [ARG…]

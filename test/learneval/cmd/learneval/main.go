@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command learneval measures the path generaliser on API descriptions; see package learneval.
 package main
 

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"openshell.ai/openshell/annotations"
+)
+
+// The accepted ranges of the numeric limits. Below the lower bounds ordinary
+// clients fail; above the upper ones a limit no longer bounds anything.
+const (
+	maxConnections = 1 << 20
+	minHeaderBytes = 4 << 10
+	maxHeaderBytes = 16 << 20
+	maxKeepDays    = 3650
+	minMemory      = Size(64 << 20)
+	maxMemory      = Size(64 << 30)
+)
+
+// validate checks every field, and reports to d where it stands in the file.
+func (c *Config) validate(d *decoder) {
+	v := validator{d}
+	v.check(c.Version == 1, "version", "must be 1, not %d", c.Version)
+	v.program("runtime", c.Runtime)
+	v.directory("state_dir", c.StateDir)
+	v.directory("run_dir", c.RunDir)
+	v.directory("policy_dir", c.PolicyDir)
+	v.check(c.StateDir != c.RunDir, "run_dir", "must not be state_dir (%s): one outlives a reboot, the other must not", c.StateDir)
+	if c.DefaultPolicy != "" {
+		if err := annotations.ValidName(c.DefaultPolicy); err != nil {
+			v.fail("default_policy", "%q is not a policy's name: %v", c.DefaultPolicy, err)
+		}
+	}
+	v.check(c.MaximumPolicy == "" || filepath.IsAbs(c.MaximumPolicy), "maximum_policy",
+		"%q is not an absolute path", c.MaximumPolicy)
+	v.permissive(&c.Permissive)
+	for _, file := range c.TLS.ExtraRoots {
+		v.check(filepath.IsAbs(file), "tls.extra_roots", "%q is not an absolute path", file)
+	}
+	for _, server := range c.DNS.Upstream {
+		v.check(isServer(server), "dns.upstream", "%q is not an IP address, with or without a port", server)
+	}
+	v.between("limits.connections", c.Limits.Connections, 1, maxConnections)
+	v.check(c.Limits.IdleTimeout > 0, "limits.idle_timeout", "must be positive, not %s", c.Limits.IdleTimeout)
+	v.between("limits.header_bytes", c.Limits.HeaderBytes, minHeaderBytes, maxHeaderBytes)
+	v.check(minMemory <= c.Supervisor.Memory && c.Supervisor.Memory <= maxMemory, "supervisor.memory",
+		"must be from %s to %s, not %s", minMemory, maxMemory, c.Supervisor.Memory)
+	v.between("audit.keep_days", c.Audit.KeepDays, 1, maxKeepDays)
+	v.check(c.Metrics.Listen == "" || isListener(c.Metrics.Listen), "metrics.listen",
+		"%q is not host:port", c.Metrics.Listen)
+	v.unsupported(c)
+}
+
+type validator struct{ d *decoder }
+
+func (v validator) fail(field, format string, args ...any) {
+	v.d.fail(v.d.lines[field], field, format, args...)
+}
+
+func (v validator) check(ok bool, field, format string, args ...any) {
+	if !ok {
+		v.fail(field, format, args...)
+	}
+}
+
+func (v validator) between(field string, value, low, high int) {
+	v.check(low <= value && value <= high, field, "must be from %d to %d, not %d", low, high, value)
+}
+
+// directory accepts what can be compared and joined without surprises. The root
+// is refused because openshell creates, and cleans up, below these.
+func (v validator) directory(field, path string) {
+	v.check(filepath.IsAbs(path) && filepath.Clean(path) == path && path != "/", field,
+		"%q is not an absolute path without '.', '..' or a trailing '/'", path)
+}
+
+func (v validator) program(field, path string) {
+	v.check(path != "" && (filepath.IsAbs(path) || !strings.Contains(path, "/")), field,
+		"%q is neither a name on PATH nor an absolute path", path)
+}
+
+func (v validator) permissive(p *Permissive) {
+	v.check(p.DefaultTTL > 0, "permissive.default_ttl", "must be positive, not %s", p.DefaultTTL)
+	v.check(p.MaxTTL > 0, "permissive.max_ttl", "must be positive, not %s", p.MaxTTL)
+	v.check(p.DefaultTTL <= p.MaxTTL, "permissive.default_ttl", "%s is more than permissive.max_ttl (%s)", p.DefaultTTL, p.MaxTTL)
+	onExpiry := []string{annotations.OnExpiryEnforce, annotations.OnExpiryStop}
+	v.check(slices.Contains(onExpiry, p.OnExpiry), "permissive.on_expiry",
+		"must be %s, not %q", strings.Join(onExpiry, " or "), p.OnExpiry)
+}
+
+// unsupported refuses what would otherwise be ignored in silence: an
+// administrator who sets one of these relies on it.
+func (v validator) unsupported(c *Config) {
+	refuse := func(asked bool, field, what, fix string) {
+		if asked {
+			v.d.fail(v.d.lines[field], "", "%s is not supported yet: %s", what, fix)
+		}
+	}
+	_, credentials := v.d.lines["credentials_dir"]
+	refuse(!c.Identity.Required, "identity.required", "identity.required: false", "leave it out, or set it to true")
+	refuse(c.Metrics.Listen != "", "metrics.listen", "metrics.listen", "leave it out")
+	refuse(credentials, "credentials_dir", "credentials_dir", "leave it out")
+}
+
+func isServer(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	a, err := netip.ParseAddrPort(s)
+	return err == nil && a.Port() != 0
+}
+
+func isListener(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}

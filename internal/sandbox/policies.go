@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/safefile"
+	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/policy"
+)
+
+// Policies is everything that is known under one policy's name.
+type Policies struct {
+	Name      string
+	Base      *policy.Policy // the operator's, or the default
+	BaseFile  string         // where Base was read; empty for the built-in default
+	Learned   *policy.Policy // the approved rules
+	Effective *policy.Policy // Base and Learned together
+	Warnings  []policy.Warning
+	// Maximum is the node's maximum policy, read from MaximumFile; nil: there is
+	// none.
+	Maximum     *policy.Policy
+	MaximumFile string
+	// Named is false where neither the operator nor an approval has made a
+	// policy of this name, and Base is the default that stands in for it.
+	Named bool
+
+	stateDir string
+}
+
+// maxPolicyFile bounds a policy file, in bytes.
+const maxPolicyFile = 8 << 20
+
+// LoadPolicies reads the policy of a name: the operator's file
+// policy_dir/NAME.yaml, or else the node's default policy, and the rules
+// approved for the name; and the node's maximum policy, which CheckMaximum holds
+// them to. A file that does not validate is an error.
+func LoadPolicies(c *config.Config, name string) (*Policies, error) {
+	if err := annotations.ValidName(name); err != nil {
+		return nil, fmt.Errorf("policy name: %w", err)
+	}
+	p := &Policies{Name: name, stateDir: c.StateDir}
+	if err := p.loadBase(c); err != nil {
+		return nil, err
+	}
+	if err := p.loadMaximum(c); err != nil {
+		return nil, err
+	}
+	learned, err := learn.LearnedPolicy(state.Open(c.StateDir), name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(state.Open(c.StateDir).LearnedPath(name)); err == nil {
+		p.Named = true
+	}
+	p.Learned, p.Effective = learned, policy.Merge(p.Base, learned)
+	return p, nil
+}
+
+func (p *Policies) loadBase(c *config.Config) error {
+	found, err := p.loadFile(filepath.Join(c.PolicyDir, p.Name+".yaml"))
+	if err != nil || found {
+		p.Named = found
+		return err
+	}
+	if c.DefaultPolicy == "" {
+		p.Base = policy.Default()
+		return nil
+	}
+	found, err = p.loadFile(filepath.Join(c.PolicyDir, c.DefaultPolicy+".yaml"))
+	if err == nil && !found {
+		err = fmt.Errorf("default_policy: %s has no %s.yaml", c.PolicyDir, c.DefaultPolicy)
+	}
+	return err
+}
+
+func (p *Policies) loadFile(path string) (found bool, err error) {
+	base, warnings, err := readPolicy(path)
+	if base == nil || err != nil {
+		return false, err
+	}
+	p.Base, p.Warnings, p.BaseFile = base, warnings, path
+	return true, nil
+}
+
+// readPolicy reads a policy file that only root can change; a missing one is no
+// error, and no policy.
+func readPolicy(path string) (*policy.Policy, []policy.Warning, error) {
+	data, err := safefile.Read(path, maxPolicyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("policy: %w", err)
+	}
+	p, warnings, err := policy.Parse(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("policy %s: %w", path, err)
+	}
+	return p, warnings, nil
+}

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sandbox owns one sandbox's lifetime: it ties the sealed network
+// namespace, the proxy, the DNS server, the learner and the files on disk
+// together, changes the mode when a permissive time is over, and takes
+// everything down when the last container is gone. Rewriting bundles and
+// calling the low-level runtime is package runtime's; hosting a sandbox in a
+// process (a detached supervisor or the containerd shim) is its caller's.
+package sandbox
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openshell.ai/openshell/internal/audit"
+	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/confine/filter"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/rootfs"
+	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/proxy/ingress"
+)
+
+// Request is what a sandbox is started with. It crosses a process boundary as
+// JSON.
+type Request struct {
+	ID     string `json:"id"`
+	Policy string `json:"policy"`
+	// PolicyNamed is true where the container asked for the policy by name,
+	// so that it must exist.
+	PolicyNamed bool          `json:"policy_named"`
+	Permissive  bool          `json:"permissive"`
+	TTL         time.Duration `json:"ttl"` // of permissive mode
+	OnExpiry    string        `json:"on_expiry"`
+
+	// Said are the container's own annotations of openshell, valid ones.
+	Said map[string]string `json:"said,omitempty"`
+
+	Outer Outer `json:"outer"`
+	// Publish are the ports of the outer namespace that lead to the workload.
+	Publish []ingress.Publication `json:"publish,omitempty"`
+	// Owner is a process that the containers do not outlive; 0: there is none.
+	Owner int `json:"owner,omitzero"`
+	// WithoutWorkdir takes include_workdir out of the policy, where the working
+	// directory holds what is not the workload's.
+	WithoutWorkdir bool     `json:"without_workdir,omitzero"`
+	DNS            Resolver `json:"dns"`
+
+	Container Container `json:"container"`
+	// Cgroup is the container's, as its config.json names it.
+	Cgroup string `json:"cgroup,omitzero"`
+	// Creator is the process that makes the first container: it becomes the
+	// low-level runtime.
+	Creator int `json:"creator"`
+}
+
+// Outer says where upstream connections start.
+type Outer struct {
+	Kind OuterKind `json:"kind"`
+	Path string    `json:"path,omitzero"` // for OuterPath
+	// Fallback is for OuterLate: the kind where no device has appeared by the
+	// first container's start, OuterHost or OuterEmpty.
+	Fallback OuterKind `json:"fallback,omitzero"`
+	// StandIns is for OuterLate: the engine will look for its devices where it put
+	// them, see netns.StandIns.
+	StandIns bool `json:"stand_ins,omitzero"`
+}
+
+// identify returns the identity of a namespace with a path, by which its
+// containers find their sandbox. A path that leads to this process's own
+// namespace is the host's network, whatever it is called: then, as for every
+// other kind, the identity is zero.
+func (o *Outer) identify() (netns.ID, error) {
+	if o.Kind != OuterPath {
+		return netns.ID{}, nil
+	}
+	home, err := netns.Home()
+	if err != nil {
+		return netns.ID{}, err
+	}
+	ns, err := netns.Open(o.Path)
+	if err != nil {
+		return netns.ID{}, err
+	}
+	defer ns.Close()
+	if ns.ID() == home.ID() {
+		*o = Outer{Kind: OuterHost}
+		return netns.ID{}, nil
+	}
+	return ns.ID(), nil
+}
+
+// OuterKind is how the engine prepared the network.
+type OuterKind string
+
+const (
+	OuterHost  OuterKind = "host"  // it prepared none, or chose the host's
+	OuterPath  OuterKind = "path"  // a namespace with a path
+	OuterEmpty OuterKind = "empty" // a namespace in which nothing is reachable
+	OuterLate  OuterKind = "late"  // it may put devices into the container's namespace before the start
+)
+
+// Resolver is how a container finds names: its resolv.conf(5), and the text of
+// its hosts(5) where the engine wrote one.
+type Resolver struct {
+	Servers []string `json:"servers"`
+	Search  []string `json:"search"`
+	Hosts   string   `json:"hosts,omitempty"`
+	// HostsFile is the file of Hosts: what a running container has mounted its
+	// workload may have written to.
+	HostsFile rootfs.ID `json:"hosts_file,omitzero"`
+	// Embedded is true where docker's resolver is named, which answers inside the
+	// container's own namespace.
+	Embedded bool `json:"embedded,omitzero"`
+}
+
+// Ready is what a container's bundle needs to know of its sandbox.
+type Ready struct {
+	Inner   string `json:"inner"`   // a path that opens the inner namespace
+	Confine string `json:"confine"` // the directory for confine.Dir
+	TLS     string `json:"tls"`     // the directory with the CA files
+	// Required are the paths that must exist in the container, for the policy
+	// insists on Landlock and names them.
+	Required []string `json:"required,omitempty"`
+}
+
+// Sandbox is a running sandbox.
+type Sandbox struct {
+	config  *config.Config
+	request Request
+	dir     string
+	ready   Ready // what is asked for it may come after the sandbox's end
+	store   *state.Store
+	process *supervisorLog // nil: this process's messages go elsewhere
+	log     *audit.Logger
+	learner *learn.Learner
+	thisRun learn.Run
+	denials denials
+
+	inner, outer *netns.Namespace // outer is nil until a late network is complete
+	lent         bool             // outer has the engine's addresses, which are the workload's
+	own          []netip.Addr     // those addresses; applying guards what follows late changes
+	native       []string         // devices that the kernel made in inner
+	landlock     int              // the version of the kernel's, or confine.NoLandlock
+	standIns     *netns.StandIns  // in inner, for the engine's devices; nil where the network is not late
+	proxy        *proxy.Proxy
+	ingress      *ingress.Relay // where the outer namespace is the engine's
+	authority    *proxy.CA
+	nameservers  []netip.AddrPort
+	hosts        hosts
+	upstreamCAs  func() *x509.CertPool
+	roots        []byte    // of the workload, in PEM
+	trusted      sync.Once // the trust store for Java is written
+	mode         mode
+	never        *policy.Endpoints // for which permissive mode does not hold
+	rules        atomic.Pointer[rules]
+	applying     sync.Mutex // held while the policy or the mode changes
+	seen         []fileMark // of the policy's files, when they were last read; applying guards it
+
+	ctx    context.Context // ends with the sandbox
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // what must end before the files are removed
+	done   chan struct{}
+	once   sync.Once
+
+	mu      sync.Mutex // guards the next three, and sandbox.json
+	info    Info       // but for Containers
+	members []*member
+	ending  bool // nothing may begin any more
+	removed bool // the directory has gone, or is about to
+	// stopping: no container may live on.
+	stopping bool
+}
+
+// Start makes a sandbox and puts it to work. Where it fails, nothing is left.
+func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r) }
+
+func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
+	seen := markFiles(policyFiles(c, r.Policy))
+	policies, err := LoadPolicies(c, r.Policy)
+	if err != nil {
+		return nil, err
+	}
+	outer, err := r.Outer.identify()
+	if err != nil {
+		return nil, err
+	}
+	if r.PolicyNamed && !policies.Named && !r.Permissive {
+		return nil, fmt.Errorf("policy %q does not exist: write %s, or run once with openshell.ai/permissive=true and approve what it proposes",
+			r.Policy, filepath.Join(c.PolicyDir, r.Policy+".yaml"))
+	}
+	if err := policies.CheckMaximum(); err != nil {
+		return nil, err
+	}
+	landlock, err := checkLandlock(policies)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sandbox{
+		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
+		seen: seen, mode: mode{clock: t},
+		hosts: newHosts(r.DNS), landlock: landlock,
+	}
+	if err := s.readSettings(); err != nil {
+		return nil, err
+	}
+	if err := s.makeDir(outer); err != nil {
+		return nil, err
+	}
+	s.process = openLog(s.store.SandboxDir(r.ID), s.failed)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
+	if err := s.prepare(policies); err != nil {
+		return nil, err
+	}
+	if err := s.serve(policies); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// readSettings reads what the node's administrator or the container may have got
+// wrong, before anything is made.
+func (s *Sandbox) readSettings() (err error) {
+	if s.nameservers, err = s.readNameservers(); err != nil {
+		return err
+	}
+	if s.upstreamCAs, err = s.trustedUpstream(); err != nil {
+		return err
+	}
+	if s.never, err = policy.ParseEndpoints(s.config.Permissive.Never); err != nil {
+		return fmt.Errorf("permissive.never: %w", err)
+	}
+	return nil
+}
+
+// checkLandlock returns the version of the kernel's Landlock interface, or
+// confine.NoLandlock. It refuses a policy that must have Landlock where the kernel
+// has none, before anything starts.
+func checkLandlock(p *Policies) (int, error) {
+	abi, err := confine.KernelLandlock()
+	if err == nil && abi == confine.NoLandlock && insists(p) {
+		_, err = confine.LandlockABI()
+		err = fmt.Errorf("policy %q: landlock.compatibility is hard_requirement: %w", p.Name, err)
+	}
+	return abi, err
+}
+
+// insists tells whether a policy must have Landlock.
+func insists(p *Policies) bool {
+	l := p.Effective.Landlock
+	return l != nil && l.Compatibility == policy.CompatibilityHardRequirement
+}
+
+func required(p *Policies) []string {
+	if !insists(p) {
+		return nil
+	}
+	rules := p.Effective.FilesystemRules()
+	return slices.Concat(rules.ReadOnly, rules.ReadWrite)
+}
+
+// makeDir makes the sandbox's directory. outer is the identity of a namespace
+// that others share.
+func (s *Sandbox) makeDir(outer netns.ID) error {
+	self, err := thisProcess()
+	if err != nil {
+		return err
+	}
+	s.mode.begin(s.request)
+	s.info = Info{
+		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: Version,
+		// By these others find it while it starts, and clear up after a kill.
+		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
+	}
+	if s.mode.permissive() {
+		s.info.TTL = s.request.TTL.String()
+	}
+	if s.dir, err = makeDirectory(s.config.RunDir, s.info); err != nil {
+		return err
+	}
+	for _, d := range []string{s.confineDir(), s.tlsDir()} {
+		// The workload reads them as its own user, whatever the umask.
+		if err = os.Mkdir(d, 0o755); err == nil {
+			err = os.Chmod(d, 0o755)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("make sandbox directory: %w", err), removeDirectory(s.dir))
+		}
+	}
+	return nil
+}
+
+func (s *Sandbox) confineDir() string { return filepath.Join(s.dir, "confine") }
+func (s *Sandbox) tlsDir() string     { return filepath.Join(s.dir, "tls") }
+
+// prepare makes what the first container's bundle refers to. The network, the
+// CA and the filter do not depend on each other.
+func (s *Sandbox) prepare(p *Policies) error {
+	tasks := []func() error{
+		s.makeNetwork,
+		s.makeAuthority,
+		func() error { return s.makeConfinement(p) },
+		func() error { return s.setRules(p) },
+	}
+	errs := make([]error, len(tasks))
+	var wg sync.WaitGroup
+	for i, task := range tasks {
+		wg.Go(func() { errs[i] = task() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Sandbox) makeConfinement(p *Policies) error {
+	program, err := filter.Compile()
+	if err != nil {
+		return fmt.Errorf("compile seccomp filter: %w", err)
+	}
+	if err := confine.WriteDir(s.confineDir(), program, s.confinement(p)); err != nil {
+		return err
+	}
+	// The launcher is mounted onto this file: the directory's own mount is
+	// read-only by then, so that no mount point can be made.
+	if err := os.WriteFile(filepath.Join(s.confineDir(), confine.InitName), nil, 0o755); err != nil {
+		return fmt.Errorf("make the launcher's mount point: %w", err)
+	}
+	if s.request.Outer.Kind == OuterLate {
+		s.refuseExecs() // until it is admitted
+	}
+	return nil
+}
+
+// serve starts everything that runs.
+func (s *Sandbox) serve(p *Policies) error {
+	var err error
+	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
+	if err != nil {
+		return err
+	}
+	s.thisRun = s.run(p)
+	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
+	if s.outer != nil {
+		if err := s.serveNetwork(); err != nil {
+			return err
+		}
+	}
+	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir(), Required: required(p)}
+	s.mu.Lock()
+	if s.info.Pending = s.outer == nil; !s.info.Pending {
+		s.info.Outer = s.outer.ID()
+	}
+	s.info.Inner, s.info.InnerID = s.ready.Inner, s.inner.ID()
+	s.mu.Unlock()
+	if err := s.serveControl(); err != nil {
+		return err
+	}
+	s.recordStart(p)
+	// It opens the log, where a panic is told. Nothing waits for that.
+	if s.process != nil {
+		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
+	}
+	s.startTimer()
+	if err := s.followOwner(); err != nil {
+		return err
+	}
+	s.wg.Go(s.watchPolicies)
+	s.mu.Lock()
+	s.info.LastState = Running
+	s.mu.Unlock()
+	return s.Attach(s.request.Container, s.request.Creator)
+}
+
+func (s *Sandbox) run(p *Policies) learn.Run {
+	r := learn.Run{
+		ID:      fmt.Sprintf("%s-%d", time.Now().UTC().Format("20060102T150405.000"), os.Getpid()),
+		Sandbox: s.request.ID, Container: s.request.Container.ID, Image: s.request.Container.Image,
+		Policy: s.request.Policy, Mode: s.mode.name(), BasePolicySHA256: p.Base.Digest(), Started: time.Now(),
+	}
+	if s.mode.permissive() {
+		r.TTL = s.request.TTL.String()
+	}
+	return r
+}
+
+// Ready returns what bundles of the sandbox's containers need.
+func (s *Sandbox) Ready() Ready { return s.ready }
+
+// Done is closed when the sandbox has ended and left nothing in the run
+// directory.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// closeWait bounds how long the end waits for the last write of what was learned.
+const closeWait = 10 * time.Second
+
+// begin reports whether the sandbox goes on. Then Stop waits until the caller
+// has called s.wg.Done.
+func (s *Sandbox) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+// Stop ends the sandbox: no connection lives on, what was learned is written,
+// and the run directory is cleared. Evidence that cannot be written yet is waited
+// for after that: see Done. It may be called any number of times.
+func (s *Sandbox) Stop() {
+	s.once.Do(func() {
+		s.mu.Lock()
+		s.end()
+		s.mu.Unlock()
+		s.cancel()
+		s.wg.Wait()
+		written := s.closeRecords()
+		if s.ingress != nil {
+			if err := s.ingress.Remove(); err != nil {
+				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
+			}
+		}
+		for _, ns := range []*netns.Namespace{s.inner, s.foreignOuter()} {
+			if ns != nil {
+				ns.Close()
+			}
+		}
+		if s.standIns != nil {
+			s.standIns.Close()
+		}
+		for _, m := range s.members {
+			if m.running() {
+				continue
+			}
+			if err := m.RemoveMountPoints(s.config.RunDir); err != nil {
+				slog.Error("remove what was made for a container", "container", m.ID, "error", err)
+			}
+		}
+		if written {
+			s.leave()
+			return
+		}
+		s.stepAside()
+		go func() {
+			<-s.learner.Done()
+			s.leave()
+		}()
+	})
+}
+
+// closeRecords ends the log and the learner. It reports whether all that was
+// learned is on the disk.
+func (s *Sandbox) closeRecords() (written bool) {
+	written = true
+	if s.learner != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		defer cancel()
+		if err := s.learner.Close(ctx); err != nil {
+			s.recordError("the last evidence could not be written yet", err)
+			select {
+			case <-s.learner.Done(): // it never can be
+			default:
+				written = false
+			}
+		}
+	}
+	if s.log != nil {
+		s.prune()
+		s.recordStop()
+		s.log.Close()
+	}
+	return written
+}
+
+// leave removes the sandbox's directory.
+func (s *Sandbox) leave() {
+	s.mu.Lock()
+	s.removed = true
+	s.mu.Unlock()
+	s.info.leaveCgroup()
+	if err := removeDirectory(s.dir); err != nil {
+		slog.Error("sandbox directory", "error", err) // the next sweep tries again
+	}
+	s.process.close()
+	close(s.done)
+}
+
+// foreignOuter is the outer namespace where it is not the process's own.
+func (s *Sandbox) foreignOuter() *netns.Namespace {
+	if home, err := netns.Home(); err != nil || home == s.outer {
+		return nil
+	}
+	return s.outer
+}

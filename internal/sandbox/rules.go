@@ -9,9 +9,9 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/proxy"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
@@ -22,11 +22,11 @@ type rules struct {
 	files    *confine.Ruleset
 }
 
-// view is what every decision is made by. The mode is read anew each time, so
+// snapshot is what every decision is made by. The mode is read anew each time, so
 // that no change of the policy can bring an ended permissive mode back.
-func (s *Sandbox) view() proxy.View {
+func (s *Sandbox) snapshot() decision.Snapshot {
 	r := s.rules.Load()
-	return proxy.View{Engine: r.engine, Maximum: r.maximum, Permissive: s.mode.permissive(), Never: s.never}
+	return decision.Snapshot{Effective: r.engine, Maximum: r.maximum, Permissive: s.mode.permissive(), Never: s.never}
 }
 
 // setRules compiles policies that do not exceed the maximum and makes them rule

@@ -47,6 +47,9 @@ type Match struct {
 	count int
 }
 
+// NamesMetadata reports whether the host is a cloud's metadata service by its name.
+func (m *Match) NamesMetadata() bool { return m.metadata }
+
 // Connect decides a connection: it is allowed if one rule has both the
 // endpoint and the binary (or an ancestor's).
 func (e *Engine) Connect(c Connection) Match {

@@ -14,7 +14,7 @@ import (
 
 // relay carries an admitted connection.
 func (f *tcpFlow) relay(client clientConn, up *net.TCPConn, admitted *decision.Connection) {
-	if !admitted.DecidesRequests() && admitted.Ruled() {
+	if !admitted.SeesRequests() {
 		f.splicePassthrough(client, up)
 		return
 	}

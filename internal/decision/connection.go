@@ -64,6 +64,9 @@ func (c *Connection) denied(d *Decision) {
 // Addresses decides what the connection's host resolved to: one bad address spoils them all, so that a name
 // cannot be made to lead inside on the second try.
 func (c *Connection) Addresses(addrs ...netip.Addr) Decision {
+	if len(addrs) == 0 && c.effective.NamesMetadata() {
+		addrs = []netip.Addr{{}} // refused by its name, whatever it resolves to
+	}
 	for _, a := range addrs {
 		if reason := c.address(a); reason != "" {
 			return Decision{Layer: LayerSSRF, Policy: c.effective.Policy, Reason: reason}
@@ -101,6 +104,10 @@ func (c *Connection) OpensName(name string) bool {
 func (c *Connection) DecidesRequests() bool {
 	return c.effective.Inspect || c.capped() && c.maximum.Inspect
 }
+
+// SeesRequests reports whether HTTP is looked into, so that its requests are known one by one: to decide them,
+// or to learn them.
+func (c *Connection) SeesRequests() bool { return c.DecidesRequests() || !c.Ruled() }
 
 // InspectionRequired reports whether the connection may not go on unseen. In permissive mode that is the
 // maximum's to say alone.

@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -139,6 +140,16 @@ func (m *Match) add(ep *endpoint) {
 		m.more = append(m.more, ep)
 	}
 	m.count++
+}
+
+// Rules returns the sorted keys of the rules that allow the connection.
+func (m *Match) Rules() []string {
+	var keys []string
+	for i := range m.count {
+		keys = append(keys, m.at(i).rule.key)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // at returns the i-th matched endpoint.

@@ -25,18 +25,20 @@ func compile(t testing.TB, p *policy.Policy) *policy.Engine {
 	return e
 }
 
-// rules compiles network_policies; none: there are none.
-func rules(t testing.TB, network string) *policy.Engine {
+// network makes a policy of entries of network_policies.
+func network(t testing.TB, rules string) *policy.Policy {
 	t.Helper()
-	text := "version: 1\n"
-	if network != "" {
-		text += "network_policies:\n  " + strings.ReplaceAll(strings.TrimSpace(network), "\n", "\n  ") + "\n"
-	}
-	p, _, err := policy.Parse([]byte(text))
+	p, _, err := policy.Parse([]byte("version: 1\nnetwork_policies:\n  " + strings.ReplaceAll(strings.TrimSpace(rules), "\n", "\n  ") + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return compile(t, p)
+	return p
+}
+
+// rules compiles entries of network_policies.
+func rules(t testing.TB, rules string) *policy.Engine {
+	t.Helper()
+	return compile(t, network(t, rules))
 }
 
 func never(t testing.TB, endpoints ...string) *policy.Endpoints {

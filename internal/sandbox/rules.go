@@ -12,6 +12,7 @@ import (
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
@@ -36,7 +37,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
-	options := policy.Options{ResolveBinary: programLinks(s.request.Container.Rootfs), HostAliases: s.hostAliases()}
+	options := engine.Options{ResolveBinary: programLinks(s.request.Container.Rootfs), HostAliases: s.hostAliases()}
 	if r.snapshot, err = p.Compile(s.never, options); err != nil {
 		return err
 	}

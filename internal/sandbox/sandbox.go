@@ -31,6 +31,7 @@ import (
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/ingress"
 )
@@ -166,7 +167,7 @@ type Sandbox struct {
 	roots        []byte    // of the workload, in PEM
 	trusted      sync.Once // the trust store for Java is written
 	mode         mode
-	never        *policy.Endpoints // for which permissive mode does not hold
+	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
 	applying     sync.Mutex // held while the policy or the mode changes
 	seen         []fileMark // of the policy's files, when they were last read; applying guards it
@@ -246,7 +247,7 @@ func (s *Sandbox) readSettings() (err error) {
 	if s.upstreamCAs, err = s.trustedUpstream(); err != nil {
 		return err
 	}
-	if s.never, err = policy.ParseEndpoints(s.config.Permissive.Never); err != nil {
+	if s.never, err = engine.ParseEndpoints(s.config.Permissive.Never); err != nil {
 		return fmt.Errorf("permissive.never: %w", err)
 	}
 	return nil

@@ -73,7 +73,7 @@ func (p *Proxy) newFlow(ctx context.Context) *flow {
 }
 
 func (f *flow) connection() policy.Connection {
-	c := policy.Connection{Binary: f.proc.Path, Ancestors: f.proc.Ancestors, Host: f.host, Port: f.port}
+	c := policy.Connection{Binary: f.proc.Path, Ancestors: f.proc.Ancestors, Aliases: f.proc.Aliases, Host: f.host, Port: f.port}
 	if f.udp {
 		c.Protocol = policy.ProtocolUDP
 	}

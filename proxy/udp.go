@@ -212,7 +212,8 @@ func (a *association) sameProgram() bool {
 	}
 	p, err := a.p.IdentifyDatagram(a.Source, a.Destination)
 	a.identified = time.Now()
-	return err == nil && p.Path == a.proc.Path && p.SHA256 == a.proc.SHA256 && slices.Equal(p.Ancestors, a.proc.Ancestors)
+	return err == nil && p.Path == a.proc.Path && p.SHA256 == a.proc.SHA256 && slices.Equal(p.Ancestors, a.proc.Ancestors) &&
+		slices.Equal(p.Aliases, a.proc.Aliases)
 }
 
 // isNotQUIC is for datagrams that only permissive mode lets through: QUIC may begin

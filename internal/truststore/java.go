@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 	"unicode/utf16"
 
 	"software.sslmate.com/src/go-pkcs12"
@@ -22,14 +21,13 @@ const (
 
 	// What a JKS file begins with, and what stands for a trusted certificate in it
 	// (JavaKeyStore of the OpenJDK).
-	jksMagic     = 0xfeedfeed
-	jksTrusted   = 2
-	jksHeader    = 12 // magic, version, number of entries
-	jksCertType  = "X.509"
-	jksWhitener  = "Mighty Aphrodite"
-	jksVersion1  = 1
-	jksVersion2  = 2
-	maxJKSString = 1<<16 - 1
+	jksMagic    = 0xfeedfeed
+	jksVersion1 = 1
+	jksVersion2 = 2
+	jksHeader   = 12 // magic, version, number of entries
+	jksTrusted  = 2
+	jksCertType = "X.509"
+	jksWhitener = "Mighty Aphrodite"
 )
 
 // errJavaPassword says that a store has not the password that cacerts have.
@@ -48,7 +46,7 @@ func AddJava(store []byte, ca *x509.Certificate) ([]byte, error) {
 		return nil, fmt.Errorf("neither JKS nor PKCS#12 without a password: %w", err)
 	}
 	entries := []pkcs12.TrustStoreEntry{{Cert: ca, FriendlyName: alias}}
-	for i, c := range certificates {
+	for i, c := range certificates { // which had names that the library does not tell
 		entries = append(entries, pkcs12.TrustStoreEntry{Cert: c, FriendlyName: fmt.Sprintf("image-%d", i)})
 	}
 	return pkcs12.Passwordless.EncodeTrustStoreEntries(entries, "")
@@ -72,7 +70,7 @@ func addJKS(store []byte, ca *x509.Certificate) ([]byte, error) {
 	binary.BigEndian.PutUint32(out[8:], count+1)
 	out = binary.BigEndian.AppendUint32(out, jksTrusted)
 	out = appendJKSString(out, alias)
-	out = binary.BigEndian.AppendUint64(out, uint64(time.Now().UnixMilli()))
+	out = binary.BigEndian.AppendUint64(out, uint64(ca.NotBefore.UnixMilli()))
 	if version == jksVersion2 {
 		out = appendJKSString(out, jksCertType)
 	}
@@ -81,9 +79,9 @@ func addJKS(store []byte, ca *x509.Certificate) ([]byte, error) {
 	return append(out, jksDigest(out)...), nil
 }
 
-// appendJKSString appends an ASCII string as java.io.DataOutput does.
+// appendJKSString appends a short ASCII string as java.io.DataOutput does.
 func appendJKSString(out []byte, s string) []byte {
-	return append(binary.BigEndian.AppendUint16(out, uint16(min(len(s), maxJKSString))), s...)
+	return append(binary.BigEndian.AppendUint16(out, uint16(len(s))), s...)
 }
 
 // jksDigest is a JKS file's proof that who wrote it knew the password.

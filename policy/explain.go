@@ -45,7 +45,7 @@ func (e *Engine) Explain(r EvalRequest, permissive bool) (Explanation, error) {
 		return Explanation{}, err
 	}
 	x := Explanation{Action: r.describe(), Decision: decision}
-	m := e.Connect(Connection{r.Binary, r.Ancestors, r.Host, r.Port, r.Protocol})
+	m := e.Connect(Connection{Binary: r.Binary, Ancestors: r.Ancestors, Host: r.Host, Port: r.Port, Protocol: r.Protocol})
 	x.Steps = e.steps(&r, &m, decision)
 	if decision.Decision == Allow.String() {
 		return x, nil

@@ -120,7 +120,7 @@ func parts(p *Policy) map[string]part {
 	return all
 }
 
-// canonical returns a copy that is written like every policy that allows the same
+// Canonical returns a copy that is written like every policy that allows the same
 // by the same rules.
 func (p *Policy) Canonical() *Policy {
 	c := p.Clone()

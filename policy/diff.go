@@ -138,7 +138,7 @@ func scheme(port uint16) string {
 	}
 }
 
-// describe renders what is allowed or denied as "GET URL/path?key=glob", or as
+// Describe renders what is allowed or denied as "GET URL/path?key=glob", or as
 // "URL query Name {fields}" and "URL tools/call tool" where a request carries it.
 func (m *L7Match) Describe(url string) string {
 	if m.Path == "" {

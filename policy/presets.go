@@ -24,7 +24,7 @@ var graphqlPresets = map[string][]L7Match{
 	AccessFull:      {{OperationType: "*"}},
 }
 
-// allowed returns what an inspected endpoint allows: its rules, or what its
+// Allowed returns what an inspected endpoint allows: its rules, or what its
 // access stands for.
 func (e *Endpoint) Allowed() []L7Match {
 	switch {
@@ -50,7 +50,7 @@ func methods(names ...string) []L7Match {
 	return matches
 }
 
-// methodMatches lets GET cover HEAD, which differs only in having no response
+// MethodMatches lets GET cover HEAD, which differs only in having no response
 // body (RFC 9110 section 9.3.2).
 func MethodMatches(want, method string) bool {
 	return want == "*" || strings.EqualFold(want, method) ||

@@ -9,7 +9,7 @@ const MethodWebSocketText = "WEBSOCKET_TEXT"
 
 const MethodToolsCall = "tools/call"
 
-// inspected reports whether a protocol is decided per request.
+// Inspected reports whether a protocol is decided per request.
 func Inspected(protocol string) bool {
 	switch protocol {
 	case ProtocolREST, ProtocolWebSocket, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP:
@@ -18,7 +18,7 @@ func Inspected(protocol string) bool {
 	return false
 }
 
-// bodyDecides reports whether requests of a protocol are decided by what their
+// BodyDecides reports whether requests of a protocol are decided by what their
 // body says.
 func BodyDecides(protocol string) bool {
 	return protocol == ProtocolGraphQL || protocol == ProtocolJSONRPC || protocol == ProtocolMCP
@@ -28,7 +28,7 @@ func BodyDecides(protocol string) bool {
 // most decides. Those that read the content in different ways exclude each other.
 var Authority = map[string]int{ProtocolREST: 1, ProtocolWebSocket: 2, ProtocolGraphQL: 3, ProtocolJSONRPC: 3, ProtocolMCP: 3}
 
-// kind is the way the endpoint names its host.
+// Kind is the way the endpoint names its host.
 func (e *Endpoint) Kind() HostKind {
 	switch {
 	case e.Host == "":
@@ -40,7 +40,7 @@ func (e *Endpoint) Kind() HostKind {
 	}
 }
 
-// special is what an endpoint says besides what is compared field by field. It
+// Special is what an endpoint says besides what is compared field by field. It
 // has to be the same in both policies.
 func (e Endpoint) Special() Endpoint {
 	e.Host, e.Path, e.Port, e.Ports, e.Protocol, e.TLS, e.Enforcement = "", "", 0, nil, "", "", ""
@@ -48,7 +48,7 @@ func (e Endpoint) Special() Endpoint {
 	return e
 }
 
-// requiresLandlock reports whether files must not stay unconfined.
+// RequiresLandlock reports whether files must not stay unconfined.
 func (p *Policy) RequiresLandlock() bool {
 	return p.Landlock != nil && p.Landlock.Compatibility == CompatibilityHardRequirement
 }

@@ -248,12 +248,12 @@ func (e *Endpoint) PortList() []uint16 {
 	return nil
 }
 
-// isGraphQL reports whether the match is on GraphQL operations.
+// IsGraphQL reports whether the match is on GraphQL operations.
 func (m *L7Match) IsGraphQL() bool {
 	return m.OperationType != "" || m.OperationName != "" || m.Fields != nil
 }
 
-// toolMatcher returns the matcher of MCP tools in either of its forms.
+// ToolMatcher returns the matcher of MCP tools in either of its forms.
 func (m *L7Match) ToolMatcher() Matcher {
 	if !m.Tool.IsZero() {
 		return m.Tool
@@ -261,7 +261,7 @@ func (m *L7Match) ToolMatcher() Matcher {
 	return m.Params["name"]
 }
 
-// hasGraphQLPolicy reports whether a WebSocket endpoint's messages are
+// HasGraphQLPolicy reports whether a WebSocket endpoint's messages are
 // decided as GraphQL operations.
 func (e *Endpoint) HasGraphQLPolicy() bool {
 	return len(e.GraphQLPersistedQueries) > 0 || e.PersistedQueries == PersistedQueriesAllowRegistered ||
@@ -269,7 +269,7 @@ func (e *Endpoint) HasGraphQLPolicy() bool {
 		slices.ContainsFunc(e.DenyRules, func(m L7Match) bool { return m.IsGraphQL() })
 }
 
-// restrictsTools reports whether rules name MCP tools, so that others are not
+// RestrictsTools reports whether rules name MCP tools, so that others are not
 // allowed.
 func (e *Endpoint) RestrictsTools() bool {
 	return slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return !r.Allow.ToolMatcher().IsZero() })
@@ -281,7 +281,7 @@ func (e *Endpoint) StrictToolNames() bool {
 	return e.MCP == nil || e.MCP.StrictToolNames == nil || *e.MCP.StrictToolNames
 }
 
-// maxBody returns how many bytes of a request's body are inspected.
+// MaxBody returns how many bytes of a request's body are inspected.
 func (e *Endpoint) MaxBody() int {
 	limit := uint32(0)
 	switch {

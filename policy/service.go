@@ -4,13 +4,13 @@ package policy
 
 import "slices"
 
-// service is a port of one transport protocol.
+// Service is a port of one transport protocol.
 type Service struct {
 	Port uint16
 	UDP  bool
 }
 
-// hostKind is the way an endpoint names its host, the most specific first.
+// HostKind is the way an endpoint names its host, the most specific first.
 type HostKind int
 
 const (
@@ -24,5 +24,5 @@ const (
 // whoever runs it.
 var controlPlanePorts = []uint16{2379, 2380, 6443, 10250, 10255}
 
-// isControlPlanePort reports whether a port is one of them.
+// IsControlPlanePort reports whether a port is one of them.
 func IsControlPlanePort(port uint16) bool { return slices.Contains(controlPlanePorts, port) }

@@ -252,7 +252,7 @@ func (v *validator) toolConflicts(path string, e *Endpoint) {
 	}
 }
 
-// valid reports whether an endpoint of the protocol can have the match in its rules.
+// Valid reports whether an endpoint of the protocol can have the match in its rules.
 func (m *L7Match) Valid(protocol string) bool {
 	lenient := false
 	e := Endpoint{Protocol: protocol, MCP: &MCPOptions{StrictToolNames: &lenient}}

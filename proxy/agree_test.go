@@ -229,8 +229,13 @@ func exchangeOnWire(t testing.TB, client net.Conn, a decision.Action) (passed bo
 		if _, err := client.Write(message); err != nil {
 			t.Fatal(err)
 		}
-		frame, err := ws.ReadFrame(in)
-		return err == nil && frame.Header.OpCode == ws.OpText && string(frame.Payload) == *a.WebSocketText
+		h, err := ws.ReadHeader(in)
+		echo := make([]byte, len(*a.WebSocketText))
+		if err != nil || h.OpCode != ws.OpText || h.Length != int64(len(echo)) {
+			return false
+		}
+		_, err = io.ReadFull(in, echo)
+		return err == nil && string(echo) == *a.WebSocketText
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Fatal(err)

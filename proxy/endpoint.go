@@ -32,7 +32,8 @@ func (e *endpoint) resolved(addrs []netip.Addr) *endpoint {
 }
 
 func (e *endpoint) connection() engine.Connection {
-	c := engine.Connection{Binary: e.process.Path, Ancestors: e.process.Ancestors, Host: e.host, Port: e.port}
+	c := engine.Connection{Binary: e.process.Path, Ancestors: e.process.Ancestors, Aliases: e.process.Aliases,
+		Host: e.host, Port: e.port}
 	if e.udp {
 		c.Protocol = policy.ProtocolUDP
 	}

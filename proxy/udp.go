@@ -199,7 +199,8 @@ func (a *association) sameProgram(was *identity.Process, identified *time.Time) 
 	}
 	p, err := a.p.IdentifyDatagram(a.Source, a.Destination)
 	*identified = time.Now()
-	return err == nil && p.Path == was.Path && p.SHA256 == was.SHA256 && slices.Equal(p.Ancestors, was.Ancestors)
+	return err == nil && p.Path == was.Path && p.SHA256 == was.SHA256 && slices.Equal(p.Ancestors, was.Ancestors) &&
+		slices.Equal(p.Aliases, was.Aliases)
 }
 
 // isNotQUIC is for datagrams that only permissive mode lets through: QUIC may begin with any of them. Rules

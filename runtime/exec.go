@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // exec confines a process that joins a running container like its first one.
@@ -23,7 +24,7 @@ func (r *Runtime) exec(inv Invocation) (int, error) {
 	if err != nil {
 		return 1, fmt.Errorf("read process: %w", err)
 	}
-	confined, err := ConfineProcess(data)
+	confined, err := ConfineProcess(sandbox.Container{ID: inv.ID, Root: r.root(inv)}.RootDirectory(), data)
 	if err != nil {
 		return 1, err
 	}

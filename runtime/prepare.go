@@ -60,14 +60,21 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 		return err
 	}
 	p := preparation{launcher: init, views: views, seccomp: c.Seccomp.DefaultProfile, attended: attended}
-	p.bundles, request.Container.Roots = files.bundles()
-	paths, err := files.mountPoints(confine.Dir, tlsDir)
+	request.Stores = files.trustStores(spec.Process)
+	destinations := []string{confine.Dir, sandbox.TrustDir}
+	for _, s := range request.Stores {
+		if s.Kind.IsDir() {
+			destinations = append(destinations, s.Target)
+		}
+	}
+	paths, err := files.mountPoints(destinations...)
 	if err != nil {
 		return err
 	}
 	if err := request.Container.MakeMountPoints(c.RunDir, files.root, request.Creator, paths); err != nil {
 		return err
 	}
+	p.trustDir, request.Stores = files.mountable(request.Stores)
 	if p.ready, err = sandbox.Open(ctx, c, request, start); err != nil {
 		return errors.Join(err, request.Container.RemoveMountPoints(c.RunDir))
 	}

@@ -85,6 +85,11 @@ var errUnknown = errors.New("cannot be known before the container's mounts are m
 // resolve follows the symbolic links of a path as the kernel will inside the
 // container, from mount to mount. What is missing is named as if it were there.
 func (t tree) resolve(p string) (string, error) {
+	if p == path.Clean("/"+p) && !t.mounted(p) { // most have no links: one look tells
+		if file, err := t.root.Lstat(p); err == nil && !file.IsLink() || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return p, nil
+		}
+	}
 	return rootfs.Resolve(p, func(p string) (string, error) {
 		at, rel, err := t.locate(p)
 		if err != nil {
@@ -182,12 +187,8 @@ func rooted(p, cwd string) string {
 }
 
 func searchPath(env []string) []string {
-	for _, e := range slices.Backward(env) {
-		if value, ok := strings.CutPrefix(e, "PATH="); ok {
-			return filepath.SplitList(value)
-		}
-	}
-	return nil
+	value, _ := lookup(env, "PATH")
+	return filepath.SplitList(value)
 }
 
 func (t tree) executable(p string) error {
@@ -204,30 +205,6 @@ func (t tree) executable(p string) error {
 	return nil
 }
 
-// bundles returns the container's paths of the CA bundles that it has, links
-// resolved, and the first that is one by its size.
-func (t tree) bundles() (paths []string, first rootfs.Path) {
-	for _, p := range sandbox.SystemBundles {
-		resolved, err := t.resolve(p)
-		if err != nil || slices.Contains(paths, resolved) {
-			continue
-		}
-		at, rel, err := t.locate(resolved)
-		if err != nil {
-			continue
-		}
-		file, err := at.root.Lstat(rel)
-		if err != nil || !file.IsRegular() {
-			continue
-		}
-		if first.Location.IsZero() && file.Size <= sandbox.MaxBundle {
-			first = rootfs.Path{Location: at.location, Path: rel}
-		}
-		paths = append(paths, resolved)
-	}
-	return paths, first
-}
-
 // mountPoints returns the directories in the root file system, links resolved, that
 // are to be mounted on and that no other mount has.
 func (t tree) mountPoints(destinations ...string) (paths []string, err error) {
@@ -239,9 +216,33 @@ func (t tree) mountPoints(destinations ...string) (paths []string, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("mount point %s: %w", p, err)
 		}
-		if !slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return within(resolved, m.at) }) {
+		if !t.mounted(resolved) {
 			paths = append(paths, resolved)
 		}
 	}
 	return paths, nil
+}
+
+// mounted reports whether a path without links is in one of the mounts.
+func (t tree) mounted(p string) bool {
+	return slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return within(p, m.at) })
+}
+
+// mountable returns where the sandbox's CA can be mounted, and the stores that can
+// be covered: a root file system that cannot be written to has only the mount points
+// that it came with. In a mount the low-level runtime makes them.
+func (t tree) mountable(stores []sandbox.TrustStore) (trustDir string, _ []sandbox.TrustStore) {
+	missing := func(p string) bool {
+		resolved, err := t.resolve(p)
+		if err != nil || t.mounted(resolved) {
+			return false
+		}
+		_, err = t.root.Lstat(resolved)
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	trustDir = sandbox.TrustDir
+	if missing(trustDir) {
+		trustDir = sandbox.ReadOnlyTrustDir
+	}
+	return trustDir, slices.DeleteFunc(stores, func(s sandbox.TrustStore) bool { return missing(s.Target) })
 }

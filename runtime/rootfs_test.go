@@ -143,9 +143,9 @@ func TestMountPoints(t *testing.T) {
 		mounts            []specs.Mount
 		want              []string
 	}{
-		{"one", "/etc/openshell-tls", nil, []string{"/etc/openshell-tls"}},
-		{"on a mount to come", "/dev/.openshell", []specs.Mount{{Type: "tmpfs", Destination: "/dev"}}, nil},
-		{"on a bind mount", "/etc/openshell-tls", []specs.Mount{bindMount("/srv", "/etc")}, nil},
+		{"one", "/etc/x", nil, []string{"/etc/x"}},
+		{"on a mount to come", "/run/x", []specs.Mount{{Type: "tmpfs", Destination: "/run"}}, nil},
+		{"on a bind mount", "/etc/x", []specs.Mount{bindMount("/srv", "/etc")}, nil},
 		{"behind a link", "/opt/x", nil, []string{"/data/opt/x"}},
 		{"behind a link onto a mount", "/opt/x", []specs.Mount{{Type: "tmpfs", Destination: "/data"}}, nil},
 	} {
@@ -155,41 +155,6 @@ func TestMountPoints(t *testing.T) {
 	}
 	if got, err := treeOf(t, bundle).mountPoints("/loop/x"); err == nil {
 		t.Errorf("a loop: %q", got)
-	}
-}
-
-func TestBundles(t *testing.T) {
-	bundle := image(t, "rootfs/etc/ssl/certs/ca-certificates.crt=x", "rootfs/etc/ssl/cert.pem -> certs/ca-certificates.crt",
-		"rootfs/etc/pki/tls/certs/ca-bundle.crt -> /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-		"rootfs/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem=y", "rootfs/etc/ssl/ca-bundle.pem|",
-		"other/ca-certificates.crt=z")
-	debian, fedora := "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
-	for _, tt := range []struct {
-		name   string
-		mounts []specs.Mount
-		want   []string
-		text   string
-	}{
-		{"the image's", nil, []string{debian, fedora}, "x"},
-		{"a volume's", []specs.Mount{bindMount("other", "/etc/ssl/certs")}, []string{debian, fedora}, "z"},
-		{"a file's", []specs.Mount{bindMount("other/ca-certificates.crt", debian)}, []string{debian, fedora}, "z"},
-		{"none of a volume", []specs.Mount{bindMount("rootfs", "/etc/ssl/certs")}, []string{fedora}, "y"},
-		{"none of a file system to come", []specs.Mount{{Type: "tmpfs", Destination: "/etc/ssl"}}, []string{fedora}, "y"},
-	} {
-		got, first := treeOf(t, bundle, tt.mounts...).bundles()
-		text, err := first.Read(10)
-		if !slices.Equal(got, tt.want) || string(text) != tt.text || err != nil {
-			t.Errorf("%s: %q, %q, %v", tt.name, got, text, err)
-		}
-	}
-	if err := os.Truncate(filepath.Join(bundle, "rootfs", debian), 1<<40); err != nil {
-		t.Fatal(err)
-	}
-	if got, first := treeOf(t, bundle).bundles(); len(got) != 2 || first.Path != fedora {
-		t.Errorf("an endless one: %q, %v", got, first)
-	}
-	if got, first := treeOf(t, image(t)).bundles(); got != nil || !first.Location.IsZero() {
-		t.Errorf("an image without bundles has %q", got)
 	}
 }
 

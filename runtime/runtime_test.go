@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/sandbox"
 )
 
@@ -168,7 +169,7 @@ func TestExecProcessIsConfined(t *testing.T) {
 	if err := os.WriteFile(file, []byte(original), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want, err := ConfineProcess([]byte(original))
+	want, err := ConfineProcess(rootfs.Location{}, []byte(original))
 	if err != nil {
 		t.Fatal(err)
 	}

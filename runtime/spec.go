@@ -38,9 +38,6 @@ type mounted struct {
 // launcher is openshell-init's path inside the container.
 var launcher = filepath.Join(confine.Dir, confine.InitName)
 
-// tlsDir is where the workload finds the sandbox's CA.
-const tlsDir = "/etc/openshell-tls"
-
 // droppedCapabilities would let a workload undo its sandbox, or reach around
 // it (capabilities(7)).
 var droppedCapabilities = []string{
@@ -54,7 +51,7 @@ type preparation struct {
 	ready    sandbox.Ready
 	launcher string       // openshell-init's path on the host
 	views    []kernelView // what the engine's mounts show of the kernel
-	bundles  []string     // paths in the container of the image's CA bundles
+	trustDir string       // where the container finds the sandbox's CA
 	seccomp  bool         // put a default profile in where there is none
 	hook     *specs.Hook
 	attended bool // openshell-init stays as the first process
@@ -170,7 +167,7 @@ func useInnerNamespace(spec *specs.Spec, p preparation) error {
 }
 
 func confineFirstProcess(spec *specs.Spec, p preparation) error {
-	confineProcess(spec.Process)
+	confineProcess(spec.Process, p.trustDir)
 	if p.attended {
 		spec.Process.Args = slices.Insert(spec.Process.Args, 1, "--stay")
 	}
@@ -236,19 +233,20 @@ func allowLauncher(profile *specs.LinuxSeccomp) {
 	}
 }
 
-// mountAuthority gives the workload the files of the sandbox's CA, and puts them
-// over the image's own bundles.
+// mountAuthority gives the workload the files of the sandbox's CA, and covers the
+// image's own trust stores.
 func mountAuthority(spec *specs.Spec, p preparation) error {
-	spec.Mounts = append(spec.Mounts, bind(p.ready.TLS, tlsDir))
-	for _, path := range p.bundles {
-		spec.Mounts = append(spec.Mounts, bind(filepath.Join(p.ready.TLS, sandbox.BundleFile), path))
+	spec.Mounts = append(spec.Mounts, bind(p.ready.TLS, p.trustDir))
+	for _, c := range p.ready.Covers {
+		spec.Mounts = append(spec.Mounts, bind(c.Source, c.Target))
 	}
 	return nil
 }
 
 // confineProcess rewrites a container's first process, or one that is executed
-// in it later: openshell-init becomes its program.
-func confineProcess(p *specs.Process) {
+// in it later: openshell-init becomes its program. trustDir is where the container
+// has the sandbox's CA.
+func confineProcess(p *specs.Process, trustDir string) {
 	if !isLaunched(p.Args) {
 		p.Args = append([]string{launcher, "--"}, p.Args...)
 	}
@@ -256,7 +254,7 @@ func confineProcess(p *specs.Process) {
 	if p.Capabilities != nil {
 		dropFrom(p.Capabilities)
 	}
-	p.Env = withTrust(p.Env)
+	p.Env = withTrust(p.Env, trustDir)
 }
 
 // isLaunched tells whether openshell-init is the program already. Only in these
@@ -285,8 +283,9 @@ func setProcess(doc document, p *specs.Process, path ...string) error {
 }
 
 // ConfineProcess rewrites the JSON of a process that is to be executed in a
-// running container: it gets the confinement that the first one got.
-func ConfineProcess(data []byte) ([]byte, error) {
+// running container: it gets the confinement that the first one got. at is the
+// container's root directory, mounts included.
+func ConfineProcess(at rootfs.Location, data []byte) ([]byte, error) {
 	doc, err := parseDocument(data)
 	if err != nil {
 		return nil, fmt.Errorf("process: %w", err)
@@ -298,11 +297,24 @@ func ConfineProcess(data []byte) ([]byte, error) {
 	if len(p.Args) == 0 {
 		return nil, errors.New("process.args: no program")
 	}
-	confineProcess(&p)
+	confineProcess(&p, trustDirOf(at))
 	if err := setProcess(doc, &p); err != nil {
 		return nil, fmt.Errorf("process: %w", err)
 	}
 	return doc.bytes()
+}
+
+// trustDirOf returns where a running container has the sandbox's CA.
+func trustDirOf(at rootfs.Location) string {
+	root, err := at.Open()
+	if err != nil {
+		return sandbox.TrustDir
+	}
+	defer root.Close()
+	if file, err := root.Lstat(sandbox.ReadOnlyTrustDir + "/" + sandbox.CAFile); err == nil && file.IsRegular() {
+		return sandbox.ReadOnlyTrustDir
+	}
+	return sandbox.TrustDir
 }
 
 // CheckExec fails where the program of a process that is to be executed in a
@@ -332,30 +344,6 @@ func dropFrom(c *specs.LinuxCapabilities) {
 func isDropped(capability string) bool {
 	name := strings.ToUpper(strings.TrimSpace(capability))
 	return slices.Contains(droppedCapabilities, "CAP_"+strings.TrimPrefix(name, "CAP_"))
-}
-
-// withTrust adds the variables that point clients at the CA. One that the
-// image or the user set is kept.
-func withTrust(env []string) []string {
-	bundle := tlsDir + "/" + sandbox.BundleFile
-	for _, v := range []struct{ name, value string }{
-		{"SSL_CERT_FILE", bundle},
-		{"REQUESTS_CA_BUNDLE", bundle},
-		{"CURL_CA_BUNDLE", bundle},
-		{"GIT_SSL_CAINFO", bundle},
-		{"CARGO_HTTP_CAINFO", bundle},
-		{"AWS_CA_BUNDLE", bundle},
-		{"NODE_EXTRA_CA_CERTS", tlsDir + "/" + sandbox.CAFile},
-		{"DENO_CERT", tlsDir + "/" + sandbox.CAFile},
-		{"JAVA_TOOL_OPTIONS", "-Djavax.net.ssl.trustStore=" + tlsDir + "/" + sandbox.TrustStoreFile +
-			" -Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStorePassword=" + sandbox.TrustStorePassword},
-	} {
-		prefix := v.name + "="
-		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, prefix) }) {
-			env = append(env, prefix+v.value)
-		}
-	}
-	return env
 }
 
 // within tells whether a clean absolute path is a directory or below it.

@@ -184,7 +184,11 @@ func (s *service) open(r sandbox.Request, c *config.Config) (sandbox.Ready, erro
 // Exec confines a process that joins a running container like its first one.
 func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (_ *emptypb.Empty, err error) {
 	defer func() { err = toGRPC(err) }()
-	confined, err := runtime.ConfineProcess(r.GetSpec().GetValue())
+	st, err := s.State(ctx, &taskapi.StateRequest{ID: r.ID})
+	if err != nil {
+		return nil, err
+	}
+	confined, err := runtime.ConfineProcess(rootfs.OfProcess(int(st.GetPid())), r.GetSpec().GetValue())
 	if err != nil {
 		return nil, fmt.Errorf("openshell: %w", err)
 	}

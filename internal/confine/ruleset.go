@@ -16,6 +16,7 @@ var (
 	baselineReadOnly = []string{
 		"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/app", "/etc",
 		"/proc", "/sys", "/var/log", "/dev/urandom", "/dev/random", "/dev/zero", "/dev/full",
+		Dir + "/tls", // the sandbox's CA, where it cannot be in /etc
 	}
 	baselineReadWrite = []string{
 		"/tmp", "/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm",

@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,6 +66,33 @@ func (p Path) Read(limit int64) ([]byte, error) {
 	return data, err
 }
 
+// ReadFiles reads the regular files of a directory, by name: at most count, of at
+// most limit bytes together. Anything else in it is left out.
+func (p Path) ReadFiles(count int, limit int64) (map[string][]byte, error) {
+	root, err := p.Location.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	names, err := root.ReadDir(p.Path, count)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	for _, name := range names {
+		data, file, err := root.ReadFile(path.Join(p.Path, name), limit)
+		if err != nil && !file.IsRegular() {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		files[name] = data
+		limit -= int64(len(data))
+	}
+	return files, nil
+}
+
 // Open opens what is there.
 func (l Location) Open() (*Root, error) {
 	fd, err := unix.Open(l.path, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -104,6 +132,9 @@ func (f File) IsRegular() bool { return f.Mode&unix.S_IFMT == unix.S_IFREG }
 
 // IsDir reports whether it is a directory.
 func (f File) IsDir() bool { return f.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// IsLink reports whether it is a symbolic link.
+func (f File) IsLink() bool { return f.Mode&unix.S_IFMT == unix.S_IFLNK }
 
 // open opens a path without symbolic links. The caller closes the descriptor.
 func (r *Root) open(p string, flags uint64) (int, error) {
@@ -169,7 +200,7 @@ func (r *Root) Readlink(p string) (string, error) {
 	}
 	defer unix.Close(fd)
 	f, err := fileOf(fd)
-	if err != nil || f.Mode&unix.S_IFMT != unix.S_IFLNK {
+	if err != nil || !f.IsLink() {
 		return "", err
 	}
 	target := make([]byte, unix.PathMax)
@@ -213,6 +244,30 @@ func (r *Root) ReadFile(p string, limit int64) ([]byte, File, error) {
 		return nil, file, err
 	}
 	return data, file, nil
+}
+
+// ReadDir lists a directory of at most limit entries, sorted. The path has no links.
+func (r *Root) ReadDir(p string, limit int) ([]string, error) {
+	fd, err := r.open(p, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	opened, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	dir := os.NewFile(uintptr(opened), "directory")
+	defer dir.Close()
+	names, err := dir.Readdirnames(limit + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(names) > limit {
+		return nil, fmt.Errorf("more than %d entries", limit)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // reopen opens the regular file of a descriptor for use. One with a lease on it

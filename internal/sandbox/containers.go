@@ -18,19 +18,48 @@ import (
 // member is a container of a running sandbox. A container that is made anew
 // under the same id is another one.
 type member struct {
-	Container                    // does not change
-	leave     context.CancelFunc // ends the watch over it
-	pid       int                // of its first process, once known; s.mu guards it
-	confined  *Confined          // once known; s.mu guards it
+	*containerPrograms                    // does not change
+	leave              context.CancelFunc // ends the watch over it
+	pid                int                // of its first process, once known; s.mu guards it
+	confined           *Confined          // once known; s.mu guards it
 }
 
 // errEnding says that a sandbox takes nothing more.
 var errEnding = errors.New("the sandbox is ending")
 
-// Attach makes a container part of the sandbox for as long as its first
+// join makes one more container part of the sandbox, and returns what its bundle
+// needs. Its own root file system decides what its programs are called, and which
+// CAs they trust.
+func (s *Sandbox) join(r joinRequest) (Ready, error) {
+	if !s.begin() {
+		return Ready{}, errEnding
+	}
+	defer s.wg.Done()
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	trusted, err := s.makeTrust(r.Stores)
+	if err != nil {
+		return Ready{}, err
+	}
+	added := s.programs.add(r.Container)
+	if err := s.setRules(s.rules.Load().policies); err != nil {
+		s.programs.remove(added)
+		return Ready{}, err
+	}
+	if err := s.attach(added, r.Creator); err != nil {
+		s.programs.remove(added)
+		return Ready{}, err
+	}
+	s.recordUncovered(r.Container.ID, trusted)
+	ready := s.ready
+	ready.TLS, ready.Covers = trusted.dir, trusted.covers
+	return ready, s.addHosts(r.Container.ID, r.DNS)
+}
+
+// attach makes a container part of the sandbox for as long as its first
 // process lives. creator is the process that makes it: when that has ended and
 // there is no container, making it failed.
-func (s *Sandbox) Attach(c Container, creator int) error {
+func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 	p, err := openProcess(creator)
 	if err != nil {
 		return fmt.Errorf("watch the container's creator: %w", err)
@@ -40,7 +69,7 @@ func (s *Sandbox) Attach(c Container, creator int) error {
 		return errEnding
 	}
 	ctx, leave := context.WithCancel(s.ctx)
-	m := &member{Container: c, leave: leave}
+	m := &member{containerPrograms: c, leave: leave}
 	if err := s.updateInfo(func() { s.members = append(s.members, m) }); err != nil {
 		s.gone(func(other *member) bool { return other == m })
 		p.close()
@@ -84,6 +113,7 @@ func (s *Sandbox) gone(which func(*member) bool) {
 	}
 	for _, m := range leaving {
 		m.leave()
+		s.programs.remove(m.containerPrograms)
 		if err := m.RemoveMountPoints(s.config.RunDir); err != nil {
 			s.recordError("what was made for container "+m.ID+" is left", err)
 		}
@@ -124,14 +154,6 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 			s.recordError("container "+m.ID+" could not be stopped", err)
 		}
 	}
-	s.trusted.Do(func() {
-		if s.begin() {
-			go func() {
-				defer s.wg.Done()
-				s.writeTrustStore()
-			}()
-		}
-	})
 	runs, ended := context.WithCancel(ctx)
 	var reported sync.WaitGroup
 	reported.Go(func() { s.reportConfined(runs, m, pid, init) })

@@ -119,7 +119,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	c := newNode(t)
 	root := t.TempDir()
 	s := start(t, c, request(root, "c1"))
-	if err := s.Attach(Container{ID: "c2", Root: root}, os.Getpid()); err != nil {
+	if _, err := s.join(joinRequest{Container: Container{ID: "c2", Root: root}, Creator: os.Getpid()}); err != nil {
 		t.Fatal(err)
 	}
 	s.Detach(root, "unknown")
@@ -148,7 +148,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	})
 	closeContainer(t, c, root, "c2")
 	writeState(t, "runc", root, "c2", newProcess(t).Process.Pid)
-	if err := s.Attach(Container{ID: "c2", Root: root}, os.Getpid()); err != nil {
+	if _, err := s.join(joinRequest{Container: Container{ID: "c2", Root: root}, Creator: os.Getpid()}); err != nil {
 		t.Fatal(err)
 	}
 	end(old)

@@ -27,9 +27,10 @@ const (
 
 // joinRequest asks a running sandbox to take one more container.
 type joinRequest struct {
-	Container Container `json:"container"`
-	Creator   int       `json:"creator"`
-	DNS       Resolver  `json:"dns"` // of which only the hosts file counts
+	Container Container    `json:"container"`
+	Stores    []TrustStore `json:"stores,omitempty"`
+	Creator   int          `json:"creator"`
+	DNS       Resolver     `json:"dns"` // of which only the hosts file counts
 }
 
 // leaveRequest tells a sandbox that a container was deleted.
@@ -44,12 +45,7 @@ func (s *Sandbox) serveControl() error {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /attach", handle(func(r joinRequest) (Ready, error) {
-		if err := s.Attach(r.Container, r.Creator); err != nil {
-			return Ready{}, err
-		}
-		return s.Ready(), s.addHosts(r.Container.ID, r.DNS)
-	}))
+	mux.HandleFunc("POST /attach", handle(s.join))
 	mux.HandleFunc("POST /detach", handle(func(r leaveRequest) (struct{}, error) {
 		s.Detach(r.Root, r.ID)
 		return struct{}{}, nil

@@ -27,16 +27,13 @@ func newHosts(r Resolver) hosts {
 }
 
 // addHosts makes the names in a further container's hosts file known, which is
-// about to be made. A file that an earlier container had does not count again, for
+// about to be made. s.applying must be held. A file that an earlier container had does not count again, for
 // its workload may have changed what a name that the policy allows stands for:
 // a pod's containers may share one.
 func (s *Sandbox) addHosts(container string, r Resolver) error {
-	if r.Hosts == "" || r.HostsFile == (rootfs.ID{}) || !s.begin() {
+	if r.Hosts == "" || r.HostsFile == (rootfs.ID{}) {
 		return nil
 	}
-	defer s.wg.Done()
-	s.applying.Lock()
-	defer s.applying.Unlock()
 	if s.hosts.read[r.HostsFile] {
 		return nil
 	}

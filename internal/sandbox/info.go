@@ -66,8 +66,6 @@ type Container struct {
 	PID    int    `json:"pid,omitzero"` // of the first process, once known
 	// Rootfs is its root file system.
 	Rootfs rootfs.Location `json:"rootfs,omitzero"`
-	// Roots is the CA bundle that it has.
-	Roots rootfs.Path `json:"roots,omitzero"`
 	// Claim is its claim on mount points that were made, see MakeMountPoints.
 	Claim string `json:"claim,omitzero"`
 	// Confined is what holds it, once its program has begun.

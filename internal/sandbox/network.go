@@ -72,6 +72,7 @@ func (s *Sandbox) serveNetwork() error {
 	if err != nil {
 		return err
 	}
+	finder.Container = s.programs.container
 	tracked, err := netns.NewConntrack(s.inner)
 	if err != nil {
 		finder.Close()

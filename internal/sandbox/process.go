@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 )
 
 // process is a process that is watched by its pidfd (pidfd_open(2)): unlike its
@@ -104,6 +105,16 @@ func (c Container) init() (int, error) {
 	}
 	err = readState(filepath.Join(dir, "status"), &crun)
 	return running(crun.PID, crun.StartTime, err)
+}
+
+// RootDirectory is the root directory of a running container, with all that is
+// mounted there, and the zero value where it does not run.
+func (c Container) RootDirectory() rootfs.Location {
+	pid, err := c.init()
+	if err != nil {
+		return rootfs.Location{}
+	}
+	return rootfs.OfProcess(pid)
 }
 
 // readState reads no more of a runtime's state than is named: the rest differs

@@ -5,12 +5,10 @@ package sandbox
 import (
 	"fmt"
 	"slices"
-	"sync"
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
-	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 )
@@ -37,33 +35,12 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
-	options := engine.Options{ResolveBinary: programLinks(s.request.Container.Rootfs), HostAliases: s.hostAliases()}
+	options := engine.Options{BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases()}
 	if r.snapshot, err = p.Compile(s.never, options); err != nil {
 		return err
 	}
 	s.rules.Store(r)
 	return nil
-}
-
-// programLinks returns what follows the symbolic links of a program's path in a
-// root file system, once: the kernel knows a process by what they lead to.
-func programLinks(at rootfs.Location) func(path string) string {
-	var mu sync.Mutex
-	known := map[string]string{}
-	return func(path string) string {
-		mu.Lock()
-		defer mu.Unlock()
-		resolved, ok := known[path]
-		if ok {
-			return resolved
-		}
-		if root, err := at.Open(); err == nil {
-			resolved, _ = root.Resolve(path) // "" where it fails
-			root.Close()
-		}
-		known[path] = resolved
-		return resolved
-	}
 }
 
 // rulesetFor is what a policy says of this sandbox's files.

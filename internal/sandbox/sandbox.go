@@ -62,6 +62,8 @@ type Request struct {
 	DNS            Resolver `json:"dns"`
 
 	Container Container `json:"container"`
+	// Stores are the container's trust stores, those first that most clients use.
+	Stores []TrustStore `json:"stores,omitempty"`
 	// Cgroup is the container's, as its config.json names it.
 	Cgroup string `json:"cgroup,omitzero"`
 	// Creator is the process that makes the first container: it becomes the
@@ -133,7 +135,9 @@ type Resolver struct {
 type Ready struct {
 	Inner   string `json:"inner"`   // a path that opens the inner namespace
 	Confine string `json:"confine"` // the directory for confine.Dir
-	TLS     string `json:"tls"`     // the directory with the CA files
+	TLS     string `json:"tls"`     // the directory for TrustDir
+	// Covers are what is to be mounted over the container's trust stores.
+	Covers []Cover `json:"covers,omitempty"`
 	// Required are the paths that must exist in the container, for the policy
 	// insists on Landlock and names them.
 	Required []string `json:"required,omitempty"`
@@ -164,8 +168,8 @@ type Sandbox struct {
 	nameservers  []netip.AddrPort
 	hosts        hosts
 	upstreamCAs  func() *x509.CertPool
-	roots        []byte    // of the workload, in PEM
-	trusted      sync.Once // the trust store for Java is written
+	trust        trust // of the first container
+	programs     programs
 	mode         mode
 	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
@@ -222,6 +226,7 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err := s.makeDir(outer); err != nil {
 		return nil, err
 	}
+	first := s.programs.add(r.Container)
 	s.process = openLog(s.store.SandboxDir(r.ID), s.failed)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -232,7 +237,7 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	if err := s.prepare(policies); err != nil {
 		return nil, err
 	}
-	if err := s.serve(policies); err != nil {
+	if err := s.serve(policies, first); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -300,11 +305,7 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 		return err
 	}
 	for _, d := range []string{s.confineDir(), s.tlsDir()} {
-		// The workload reads them as its own user, whatever the umask.
-		if err = os.Mkdir(d, 0o755); err == nil {
-			err = os.Chmod(d, 0o755)
-		}
-		if err != nil {
+		if err = makeReadable(d); err != nil {
 			return errors.Join(fmt.Errorf("make sandbox directory: %w", err), removeDirectory(s.dir))
 		}
 	}
@@ -312,7 +313,9 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 }
 
 func (s *Sandbox) confineDir() string { return filepath.Join(s.dir, "confine") }
-func (s *Sandbox) tlsDir() string     { return filepath.Join(s.dir, "tls") }
+
+// tlsDir has a directory of CA files for the containers that have equal ones.
+func (s *Sandbox) tlsDir() string { return filepath.Join(s.dir, "tls") }
 
 // prepare makes what the first container's bundle refers to. The network, the
 // CA and the filter do not depend on each other.
@@ -345,14 +348,17 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 	if err := os.WriteFile(filepath.Join(s.confineDir(), confine.InitName), nil, 0o755); err != nil {
 		return fmt.Errorf("make the launcher's mount point: %w", err)
 	}
+	if err := makeReadable(filepath.Join(s.confineDir(), trustMountPoint)); err != nil {
+		return fmt.Errorf("make the CA's mount point: %w", err)
+	}
 	if s.request.Outer.Kind == OuterLate {
 		s.refuseExecs() // until it is admitted
 	}
 	return nil
 }
 
-// serve starts everything that runs.
-func (s *Sandbox) serve(p *Policies) error {
+// serve starts everything that runs, for the first container.
+func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 	var err error
 	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
 	if err != nil {
@@ -365,7 +371,7 @@ func (s *Sandbox) serve(p *Policies) error {
 			return err
 		}
 	}
-	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.tlsDir(), Required: required(p)}
+	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.trust.dir, Covers: s.trust.covers, Required: required(p)}
 	s.mu.Lock()
 	if s.info.Pending = s.outer == nil; !s.info.Pending {
 		s.info.Outer = s.outer.ID()
@@ -376,6 +382,7 @@ func (s *Sandbox) serve(p *Policies) error {
 		return err
 	}
 	s.recordStart(p)
+	s.recordUncovered(s.request.Container.ID, s.trust)
 	// It opens the log, where a panic is told. Nothing waits for that.
 	if s.process != nil {
 		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
@@ -388,7 +395,7 @@ func (s *Sandbox) serve(p *Policies) error {
 	s.mu.Lock()
 	s.info.LastState = Running
 	s.mu.Unlock()
-	return s.Attach(s.request.Container, s.request.Creator)
+	return s.attach(first, s.request.Creator)
 }
 
 func (s *Sandbox) run(p *Policies) learn.Run {

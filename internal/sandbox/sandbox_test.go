@@ -140,7 +140,7 @@ func TestAttachWhileEnding(t *testing.T) {
 	c := newNode(t)
 	s := start(t, c, request(t.TempDir(), "c1"))
 	s.Stop()
-	if err := s.Attach(Container{ID: "c2"}, os.Getpid()); err != errEnding {
+	if _, err := s.join(joinRequest{Container: Container{ID: "c2"}, Creator: os.Getpid()}); err != errEnding {
 		t.Errorf("got %v", err)
 	}
 	if err := s.Reload(); err != errEnding {

@@ -108,7 +108,7 @@ func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, e
 		return Ready{}, err
 	}
 	var ready Ready
-	err := call(ctx, c.RunDir, info, "attach", joinRequest{r.Container, r.Creator, r.DNS}, &ready)
+	err := call(ctx, c.RunDir, info, "attach", joinRequest{r.Container, r.Stores, r.Creator, r.DNS}, &ready)
 	return ready, err
 }
 

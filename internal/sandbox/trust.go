@@ -3,29 +3,186 @@
 package sandbox
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"sync"
 
+	"openshell.ai/openshell/internal/audit"
+	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/safefile"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/truststore"
 	"openshell.ai/openshell/proxy"
-	"software.sslmate.com/src/go-pkcs12"
 )
 
-// The files of the sandbox's CA, as the workload finds them.
 const (
-	CAFile         = "openshell-ca.pem"
-	BundleFile     = "ca-bundle.pem"
-	TrustStoreFile = "truststore.p12"
-	// TrustStorePassword is what Java's own trust stores have.
-	TrustStorePassword = pkcs12.DefaultPassword
+	// TrustDir is where the workload finds the sandbox's CA.
+	TrustDir = "/etc/openshell-tls"
+	// ReadOnlyTrustDir is TrustDir where the root file system lacks that directory
+	// and cannot be written to.
+	ReadOnlyTrustDir = confine.Dir + "/" + trustMountPoint
+	trustMountPoint  = "tls"
+
+	// The files there: the CA alone, and with the roots that the workload trusted
+	// before.
+	CAFile     = "openshell-ca.pem"
+	BundleFile = "ca-bundle.pem"
 )
+
+// TrustStore is a place in a container where programs look for CAs.
+type TrustStore struct {
+	Kind truststore.Kind `json:"kind"`
+	// Target is what is to be covered, a path in the container without links. It
+	// is a directory for browsers' policies, a file for all else.
+	Target string `json:"target"`
+	// Source is what the image has: the zero value where that is nothing.
+	Source rootfs.Path `json:"source,omitzero"`
+}
+
+// Cover says what is to be mounted over a trust store.
+type Cover struct {
+	Source string `json:"source"` // on the host
+	Target string `json:"target"` // in the container
+}
+
+// trust is what a container's bundle needs to know of the sandbox's CA.
+type trust struct {
+	dir    string // on the host, for TrustDir
+	covers []Cover
+	// uncovered says of each store why it is left alone: its programs do not
+	// accept the sandbox's CA.
+	uncovered []string
+}
+
+// MaxBundle bounds what is read of an image's trust store, in bytes. Mozilla's
+// roots have 220 KB.
+const MaxBundle = 8 << 20
+
+// makeAuthority makes the sandbox's CA, and its files for the first container.
+func (s *Sandbox) makeAuthority() (err error) {
+	if s.authority, err = proxy.NewCA(); err != nil {
+		return err
+	}
+	s.trust, err = s.makeTrust(s.request.Stores)
+	return err
+}
+
+// makeTrust makes the files that make a container's programs trust the CA, always
+// beside what they trusted before. Containers with equal ones share them.
+func (s *Sandbox) makeTrust(stores []TrustStore) (t trust, err error) {
+	files, t, err := trustFiles(stores, s.authority.Certificate())
+	if err != nil {
+		return trust{}, err
+	}
+	t.dir = filepath.Join(s.tlsDir(), digestOf(files))
+	for i := range t.covers {
+		t.covers[i].Source = filepath.Join(t.dir, t.covers[i].Source)
+	}
+	if _, err := os.Lstat(t.dir); err == nil {
+		return t, nil
+	}
+	if err := writeTree(t.dir, files); err != nil {
+		return trust{}, fmt.Errorf("write CA: %w", err)
+	}
+	return t, nil
+}
+
+// trustFiles returns what goes into a container's directory, by name. The sources
+// of the covers are names, too.
+func trustFiles(stores []TrustStore, ca *x509.Certificate) (files map[string][]byte, t trust, err error) {
+	files = map[string][]byte{CAFile: truststore.AddPEM(nil, ca)}
+	for i, store := range stores {
+		name, added := "", map[string][]byte{}
+		switch store.Kind {
+		case truststore.PEM:
+			name, err = addBundle(files, store, i, ca)
+		case truststore.Java:
+			name = fmt.Sprintf("cacerts-%d", i)
+			added[name], err = readAnd(store, func(own []byte) ([]byte, error) { return truststore.AddJava(own, ca) })
+		case truststore.Chromium:
+			name = fmt.Sprintf("chromium-%d", i)
+			err = addChromium(added, name, store, ca)
+		case truststore.Firefox:
+			name = fmt.Sprintf("firefox-%d", i)
+			added[path.Join(name, CAFile)] = files[CAFile]
+			added[path.Join(name, firefoxFile)], err = readAnd(store, func(own []byte) ([]byte, error) {
+				return truststore.AddFirefox(own, path.Join(store.Target, CAFile))
+			})
+		}
+		switch {
+		case err != nil && store.Kind == truststore.PEM:
+			return nil, trust{}, fmt.Errorf("CA bundle %s of the container: %w", store.Target, err)
+		case err != nil:
+			t.uncovered = append(t.uncovered, fmt.Sprintf("%s: %v", store.Target, err))
+			continue
+		}
+		maps.Copy(files, added)
+		t.covers = append(t.covers, Cover{Source: name, Target: store.Target})
+	}
+	if files[BundleFile] == nil {
+		files[BundleFile] = truststore.AddPEM(hostRoots(), ca)
+	}
+	return files, t, nil
+}
+
+// addBundle adds what covers a bundle of the image's to a container's files. The
+// first is what clients are pointed at.
+func addBundle(files map[string][]byte, store TrustStore, i int, ca *x509.Certificate) (name string, err error) {
+	own, err := store.Source.Read(MaxBundle)
+	if err != nil {
+		return "", err
+	}
+	name, data := BundleFile, truststore.AddPEM(own, ca)
+	if first, ok := files[BundleFile]; ok && !slices.Equal(first, data) {
+		name = fmt.Sprintf("ca-bundle-%d.pem", i)
+	}
+	files[name] = data
+	return name, nil
+}
+
+// readAnd makes a file of the image's, which may have none.
+func readAnd(store TrustStore, change func(own []byte) ([]byte, error)) ([]byte, error) {
+	if store.Source.Location.IsZero() {
+		return change(nil)
+	}
+	own, err := store.Source.Read(MaxBundle)
+	if err != nil {
+		return nil, err
+	}
+	return change(own)
+}
+
+const (
+	firefoxFile = "policies.json"
+	// maxPolicyFiles bounds the policies of a browser that an image has.
+	maxPolicyFiles = 64
+)
+
+// addChromium adds what covers a directory of managed policies.
+func addChromium(files map[string][]byte, dir string, store TrustStore, ca *x509.Certificate) error {
+	own := map[string][]byte{}
+	if !store.Source.Location.IsZero() {
+		var err error
+		if own, err = store.Source.ReadFiles(maxPolicyFiles, MaxBundle); err != nil {
+			return err
+		}
+	}
+	changed, err := truststore.AddChromium(own, ca)
+	for name, data := range changed {
+		files[path.Join(dir, name)] = data
+	}
+	return err
+}
 
 // SystemBundles are where distributions keep their roots: Debian, Fedora and
 // RHEL (the second is the first's target), openSUSE, Alpine and BSDs.
@@ -37,69 +194,69 @@ var SystemBundles = []string{
 	"/etc/ssl/cert.pem",
 }
 
-// makeAuthority makes the sandbox's CA and writes the files that make the
-// workload trust it: always beside the roots that it trusted before.
-func (s *Sandbox) makeAuthority() (err error) {
-	s.authority, err = proxy.NewCA()
+// hostRoots reads the host's bundle, for an image that has none.
+func hostRoots() []byte {
+	for _, p := range SystemBundles {
+		if data, err := (rootfs.Path{Location: rootfs.At(p), Path: "/"}).Read(MaxBundle); err == nil {
+			return data
+		}
+	}
+	return nil
+}
+
+// digestOf returns a name for files, by their names and content.
+func digestOf(files map[string][]byte) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%s\x00%d\x00", name, len(files[name]))
+		h.Write(files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// writeTree makes a directory with files that every user can read. It appears with
+// all of them.
+func writeTree(dir string, files map[string][]byte) (err error) {
+	made, err := os.MkdirTemp(filepath.Dir(dir), ".new-")
 	if err != nil {
 		return err
 	}
-	own := s.authority.PEM()
-	s.roots = systemRoots(s.request.Container.Roots)
-	if len(s.roots) > 0 && !bytes.HasSuffix(s.roots, []byte("\n")) {
-		s.roots = append(s.roots, '\n')
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(made))
+		}
+	}()
+	if err := os.Chmod(made, 0o755); err != nil {
+		return err
 	}
-	for name, data := range map[string][]byte{CAFile: own, BundleFile: slices.Concat(s.roots, own)} {
-		if err := state.ReplaceFile(filepath.Join(s.tlsDir(), name), data, 0o644); err != nil {
-			return fmt.Errorf("write CA: %w", err)
+	for name, data := range files {
+		if sub := filepath.Join(made, filepath.Dir(name)); sub != made {
+			if err := makeReadable(sub); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+		if err := state.ReplaceFile(filepath.Join(made, name), data, 0o644); err != nil {
+			return err
 		}
 	}
-	return nil
+	return os.Rename(made, dir)
 }
 
-// writeTrustStore writes the bundle for Java, once there is a container. It need
-// not wait for it: a virtual machine takes longer to start.
-func (s *Sandbox) writeTrustStore() {
-	data, err := trustStore(s.roots, s.authority.Certificate())
-	if err == nil {
-		err = state.ReplaceFile(filepath.Join(s.tlsDir(), TrustStoreFile), data, 0o644)
+// makeReadable makes a directory that the workload can read as its own user,
+// whatever the umask.
+func makeReadable(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
 	}
-	if err != nil {
-		s.recordError("the Java trust store could not be written", err)
-	}
+	return os.Chmod(dir, 0o755)
 }
 
-// MaxBundle bounds what is read of an image's CA bundle, in bytes. Mozilla's has
-// 220 KB.
-const MaxBundle = 8 << 20
-
-// systemRoots reads a container's bundle, or the host's where it has none.
-func systemRoots(own rootfs.Path) []byte {
-	if !own.Location.IsZero() {
-		if data, err := own.Read(MaxBundle); err == nil {
-			return data
-		}
+// recordUncovered says which programs of a container will not accept the CA.
+func (s *Sandbox) recordUncovered(container string, t trust) {
+	for _, text := range t.uncovered {
+		s.record(audit.Event{Class: audit.ClassConfig, Activity: "TRUST", Severity: audit.SeverityLow,
+			Message: fmt.Sprintf("container %s: programs that go by %s do not accept the sandbox's CA", container, audit.Escape(text, 512))})
 	}
-	for _, path := range SystemBundles {
-		if data, err := (rootfs.Path{Location: rootfs.At(path), Path: "/"}).Read(MaxBundle); err == nil {
-			return data
-		}
-	}
-	return nil
-}
-
-// trustStore makes the PKCS#12 file of a bundle and the sandbox's own CA. The
-// certificates are passed on unread: parsing a hundred of them takes longer
-// than starting a container.
-func trustStore(bundle []byte, own *x509.Certificate) ([]byte, error) {
-	entries := []pkcs12.TrustStoreEntry{{Cert: own, FriendlyName: "openshell"}}
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		entries = append(entries, pkcs12.TrustStoreEntry{
-			Cert:         &x509.Certificate{Raw: block.Bytes},
-			FriendlyName: fmt.Sprintf("root-%d", len(entries)),
-		})
-	}
-	return pkcs12.Modern2023.EncodeTrustStoreEntries(entries, TrustStorePassword)
 }
 
 // trustedUpstream returns what upstream certificates must chain to: the host's

@@ -4,107 +4,197 @@ package sandbox
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/rootfs"
+	"openshell.ai/openshell/internal/truststore"
 	"openshell.ai/openshell/proxy"
-	"software.sslmate.com/src/go-pkcs12"
 )
 
-// imageBundle makes a root file system with a CA bundle.
-func imageBundle(t *testing.T) (dir string, ca *proxy.CA) {
+func newCA(t *testing.T) *proxy.CA {
 	t.Helper()
 	ca, err := proxy.NewCA()
-	if err != nil {
-		t.Fatal(err)
+	must(t, err)
+	return ca
+}
+
+// imageWith makes a root file system with files.
+func imageWith(t *testing.T, files map[string]string) rootfs.Location {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	dir = t.TempDir()
-	if err := os.MkdirAll(filepath.Join(dir, "etc/ssl/certs"), 0o755); err != nil {
-		t.Fatal(err)
+	return rootfs.At(dir)
+}
+
+func storeIn(image rootfs.Location, kind truststore.Kind, path string) TrustStore {
+	return TrustStore{Kind: kind, Target: path, Source: rootfs.Path{Location: image, Path: path}}
+}
+
+// certificates returns those of a bundle.
+func certificates(t *testing.T, file string) (raw []string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	must(t, err)
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		must(t, err)
+		raw = append(raw, string(cert.Raw))
 	}
-	text := strings.TrimSuffix(string(ca.PEM()), "\n") // as people concatenate them
-	if err := os.WriteFile(filepath.Join(dir, "etc/ssl/certs/ca-certificates.crt"), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return dir, ca
+	return raw
 }
 
 func TestTrustFiles(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077)) // an engine's
 	c := newNode(t)
 	r := request(t.TempDir(), "c1")
-	dir, image := imageBundle(t)
-	r.Container.Roots = rootfs.Path{Location: rootfs.At(dir), Path: SystemBundles[0]}
-	writeState(t, "runc", r.Container.Root, "c1", newProcess(t).Process.Pid)
+	image, other := newCA(t), newCA(t)
+	const bundle, second, same = "/etc/ssl/certs/ca-certificates.crt", "/venv/cacert.pem", "/conda/cacert.pem"
+	text := strings.TrimSuffix(string(image.PEM()), "\n")
+	at := imageWith(t, map[string]string{bundle: text, second: string(other.PEM()), same: text, "/jdk/cacerts": "no store",
+		"/policies/a.json": `{"HomepageLocation":"x"}`, "/ff/policies.json": `{"policies":{"DisableTelemetry":true}}`})
+	r.Stores = []TrustStore{storeIn(at, truststore.PEM, bundle), storeIn(at, truststore.PEM, second), storeIn(at, truststore.PEM, same),
+		storeIn(at, truststore.Java, "/jdk/cacerts"), storeIn(at, truststore.Chromium, "/policies"),
+		{Kind: truststore.Firefox, Target: "/etc/firefox/policies", Source: rootfs.Path{Location: at, Path: "/ff/policies.json"}},
+		{Kind: truststore.Chromium, Target: "/none"}}
 	s := start(t, c, r)
-	own := s.authority.Certificate()
-	store := filepath.Join(s.tlsDir(), TrustStoreFile)
-	eventually(t, "the trust store is written", func() bool { return !missing(store)() })
+	own := string(s.authority.Certificate().Raw)
+	ready := s.Ready()
+	covers := map[string]string{}
+	for _, c := range ready.Covers {
+		covers[c.Target] = c.Source
+	}
+	for file, want := range map[string][]string{
+		filepath.Join(ready.TLS, CAFile):               {own},
+		filepath.Join(ready.TLS, BundleFile):           {string(image.Certificate().Raw), own},
+		covers[bundle]:                                 {string(image.Certificate().Raw), own},
+		covers[same]:                                   {string(image.Certificate().Raw), own},
+		covers[second]:                                 {string(other.Certificate().Raw), own},
+		covers["/etc/firefox/policies"] + "/" + CAFile: {own},
+	} {
+		if got := certificates(t, file); !slices.Equal(got, want) {
+			t.Errorf("%s has %d certificates", file, len(got))
+		}
+	}
+	var policies struct {
+		Policies struct {
+			DisableTelemetry bool
+			Certificates     struct{ Install []string }
+		} `json:"policies"`
+	}
+	data, err := os.ReadFile(covers["/etc/firefox/policies"] + "/policies.json")
+	must(t, err)
+	must(t, json.Unmarshal(data, &policies))
+	if p := policies.Policies; !p.DisableTelemetry || !slices.Equal(p.Certificates.Install, []string{"/etc/firefox/policies/" + CAFile}) {
+		t.Errorf("policies.json: %s", data)
+	}
+	for _, dir := range []string{covers["/policies"], covers["/none"]} {
+		if data, err := os.ReadFile(filepath.Join(dir, truststore.ChromiumFile)); err != nil || !strings.Contains(string(data), "CACertificates") {
+			t.Errorf("%s: %s, %v", dir, data, err)
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(covers["/policies"], "a.json")); err != nil || !strings.Contains(string(data), "Homepage") {
+		t.Errorf("the image's policy: %s, %v", data, err)
+	}
+	if _, ok := covers["/jdk/cacerts"]; ok || len(covers) != 6 {
+		t.Errorf("covered: %v", covers)
+	}
+	eventually(t, "the log says what is not covered", func() bool {
+		return strings.Contains(logOf(t, s), "programs that go by /jdk/cacerts: neither JKS nor")
+	})
+	must(t, filepath.WalkDir(s.tlsDir(), func(path string, d fs.DirEntry, err error) error {
+		must(t, err)
+		info, err := d.Info()
+		if want := map[bool]fs.FileMode{true: 0o755, false: 0o644}[d.IsDir()]; err != nil || info.Mode().Perm() != want {
+			t.Errorf("the workload cannot read %s: %v, %v", path, info, err)
+		}
+		return nil
+	}))
+}
 
-	for _, name := range []string{".", CAFile, BundleFile, TrustStoreFile} {
-		info, err := os.Stat(filepath.Join(s.tlsDir(), name))
-		if err != nil || info.Mode().Perm()&0o444 != 0o444 || info.IsDir() && info.Mode().Perm() != 0o755 {
-			t.Errorf("the workload cannot read %s: %v, %v", name, info, err)
+// Each container of a pod keeps what its own image trusts.
+func TestTrustOfSeveralContainers(t *testing.T) {
+	c := newNode(t)
+	root := t.TempDir()
+	pause := request(root, "pause")
+	pause.Outer = Outer{Kind: OuterPath, Path: namespaceFile(t)}
+	s := start(t, c, pause)
+	own := string(s.authority.Certificate().Raw)
+	hosts := append(slices.Clone(rawOf(t, hostRoots())), own)
+	if got := certificates(t, filepath.Join(s.Ready().TLS, BundleFile)); !slices.Equal(got, hosts) {
+		t.Errorf("an image without a bundle has %d certificates, the host %d", len(got), len(hosts)-1)
+	}
+	join := func(id string, stores ...TrustStore) Ready {
+		t.Helper()
+		r := request(root, id)
+		r.Outer, r.Stores = pause.Outer, stores
+		ready, err := Open(t.Context(), c, r, inProcess(t))
+		must(t, err)
+		return ready
+	}
+	private := newCA(t)
+	const bundle = "/etc/ssl/cert.pem"
+	one := join("one", storeIn(imageWith(t, map[string]string{bundle: string(private.PEM())}), truststore.PEM, bundle))
+	pruned := join("pruned", storeIn(imageWith(t, map[string]string{bundle: ""}), truststore.PEM, bundle))
+	again := join("again", storeIn(imageWith(t, map[string]string{bundle: string(private.PEM())}), truststore.PEM, bundle))
+	for name, tt := range map[string]struct {
+		ready Ready
+		want  []string
+	}{"a private CA": {one, []string{string(private.Certificate().Raw), own}}, "none": {pruned, []string{own}}} {
+		if got := certificates(t, filepath.Join(tt.ready.TLS, BundleFile)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %d certificates", name, len(got))
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(s.tlsDir(), BundleFile))
-	if err != nil {
-		t.Fatal(err)
+	if one.TLS != again.TLS || one.TLS == pruned.TLS || one.TLS == s.Ready().TLS {
+		t.Errorf("directories %s, %s, %s, %s", s.Ready().TLS, one.TLS, pruned.TLS, again.TLS)
 	}
-	var subjects [][]byte
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		subjects = append(subjects, cert.Raw)
-	}
-	if len(subjects) != 2 || string(subjects[0]) != string(image.Certificate().Raw) || string(subjects[1]) != string(own.Raw) {
-		t.Errorf("the bundle has %d certificates", len(subjects))
-	}
-	if data, err = os.ReadFile(store); err != nil {
-		t.Fatal(err)
-	}
-	certs, err := pkcs12.DecodeTrustStore(data, TrustStorePassword)
-	if err != nil || len(certs) != 2 || !certs[0].Equal(own) || !certs[1].Equal(image.Certificate()) {
-		t.Errorf("the trust store has %d certificates, %v", len(certs), err)
+	if one.Inner != s.Ready().Inner || one.Confine != s.Ready().Confine {
+		t.Errorf("another sandbox: %+v", one)
 	}
 }
 
-// An image must not be able to hold up or blow up its own start.
+func rawOf(t *testing.T, bundle []byte) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "bundle")
+	must(t, os.WriteFile(file, bundle, 0o600))
+	return certificates(t, file)
+}
+
+// An image must not be able to hold up or blow up its own start, and what cannot be
+// read is no reason to trust the host's roots.
 func TestHostileBundles(t *testing.T) {
-	hosts := systemRoots(rootfs.Path{})
 	dir := t.TempDir()
 	bundle := filepath.Join(dir, "b")
+	ca := newCA(t).Certificate()
 	for name, make := range map[string]func() error{
 		"named pipe": func() error { return unix.Mkfifo(bundle, 0o644) },
 		"directory":  func() error { return os.Mkdir(bundle, 0o755) },
 		"endless":    func() error { return os.WriteFile(bundle, nil, 0o644) },
 		"link away":  func() error { return os.Symlink("../../../../../../../etc/hostname", bundle) },
-		"missing":    func() error { return os.Mkdir(bundle, 0o755) },
 	} {
-		if err := make(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, make())
 		if name == "endless" {
-			if err := os.Truncate(bundle, 1<<40); err != nil {
-				t.Fatal(err)
+			must(t, os.Truncate(bundle, 1<<40))
+		}
+		for _, kind := range []truststore.Kind{truststore.PEM, truststore.Java, truststore.Firefox, truststore.Chromium} {
+			files, got, err := trustFiles([]TrustStore{storeIn(rootfs.At(dir), kind, "/b")}, ca)
+			switch {
+			case kind == truststore.PEM && err == nil:
+				t.Errorf("%s: %d bytes", name, len(files[BundleFile]))
+			case kind != truststore.PEM && (err != nil || len(got.uncovered) != 1) && (kind != truststore.Chromium || name != "directory"):
+				t.Errorf("%s as %s: %+v, %v", name, kind, got, err)
 			}
 		}
-		at := rootfs.Path{Location: rootfs.At(dir), Path: "/b"}
-		if name == "missing" {
-			at.Path = "/c"
-		}
-		if got := systemRoots(at); string(got) != string(hosts) {
-			t.Errorf("%s: %d bytes, the host has %d", name, len(got), len(hosts))
-		}
-		if err := os.Remove(bundle); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(bundle))
 	}
 }

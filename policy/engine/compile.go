@@ -18,11 +18,11 @@ import (
 
 // Options are the facts about a sandbox that compiling needs.
 type Options struct {
-	// ResolveBinary maps a binary's path in the policy to what it is a
-	// symbolic link to inside the container, since processes are known by the
-	// path the kernel resolved. It returns "" or the same path where the path
-	// is no link. Nil: nothing is resolved.
-	ResolveBinary func(path string) string
+	// BinaryAliases returns what else Connection.Aliases may have for a program
+	// that the policy names by a path: what the path is a symbolic link to in each
+	// of the sandbox's containers, since processes are known by the path that the
+	// kernel resolved. No alias is a path. Nil: there is none.
+	BinaryAliases func(path string) []string
 	// HostAliases are the addresses that the container's hosts(5) gave its
 	// engine's names for the host before the workload could write to it, by name.
 	// Names other than those of HostAliases are not looked at. See
@@ -62,7 +62,7 @@ type serviceBuckets map[policy.Service]*bucket
 // bucket holds the endpoints for one host and service, by binary.
 type bucket struct {
 	any   []*endpoint            // of rules for any binary
-	exact map[string][]*endpoint // by the binary's path
+	exact map[string][]*endpoint // by the binary's path or alias
 	globs wildcard.AffixIndex[binaryGlob]
 	keys  []string // the rules', sorted
 }
@@ -142,7 +142,7 @@ func (e *Engine) add(key string, r *policy.Rule, o Options) error {
 }
 
 // compileBinaries splits a rule's binaries into exact paths and globs, with
-// what symbolic links lead to added to the former.
+// their aliases added to the former.
 func compileBinaries(r *policy.Rule, o Options) (exact []string, globs []wildcard.Glob, err error) {
 	for _, b := range r.Binaries {
 		if strings.Contains(b.Path, "*") {
@@ -154,10 +154,8 @@ func compileBinaries(r *policy.Rule, o Options) (exact []string, globs []wildcar
 			continue
 		}
 		exact = append(exact, b.Path)
-		if o.ResolveBinary != nil {
-			if target := o.ResolveBinary(b.Path); target != "" {
-				exact = append(exact, target)
-			}
+		if o.BinaryAliases != nil {
+			exact = append(exact, o.BinaryAliases(b.Path)...)
 		}
 	}
 	slices.Sort(exact)

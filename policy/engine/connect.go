@@ -23,6 +23,9 @@ type Connection struct {
 	// Ancestors are its ancestors' executables, the nearest first. A rule for
 	// an ancestor's binary covers the process.
 	Ancestors []string
+	// Aliases are what the binary and its ancestors are called besides their
+	// paths, see Options.BinaryAliases. "" stands for none.
+	Aliases []string
 	// Host is the name the connection was opened for, or an address.
 	Host     string
 	Port     uint16
@@ -108,6 +111,9 @@ func (m *Match) collect(b *bucket, c *Connection) bool {
 	m.addAll(b.exact[c.Binary])
 	for _, ancestor := range c.Ancestors {
 		m.addAll(b.exact[ancestor])
+	}
+	for _, alias := range c.Aliases {
+		m.addAll(b.exact[alias])
 	}
 	m.addGlobs(b, c.Binary)
 	for _, ancestor := range c.Ancestors {

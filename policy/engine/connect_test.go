@@ -100,17 +100,33 @@ func TestConnectWithoutRules(t *testing.T) {
 	}
 }
 
-func TestConnectResolvesSymlinks(t *testing.T) {
-	p := policytest.Network(t, "r:\n  endpoints: [{ host: h.example, port: 1 }]\n  binaries: [{ path: /usr/bin/python3 }]")
-	e, err := Compile(p, Options{ResolveBinary: func(path string) string {
-		return map[string]string{"/usr/bin/python3": "/usr/bin/python3.11"}[path]
+func TestConnectByAlias(t *testing.T) {
+	p := policytest.Network(t, "r:\n  endpoints: [{ host: h.example, port: 1 }]\n  binaries: [{ path: /usr/bin/python3 }, { path: \"/opt/*\" }]")
+	e, err := Compile(p, Options{BinaryAliases: func(path string) []string {
+		return map[string][]string{"/usr/bin/python3": {"a:/usr/bin/python3.11", "b:/usr/bin/python3.12"}, "/opt/*": {"a:/any"}}[path]
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for binary, want := range map[string]bool{"/usr/bin/python3": true, "/usr/bin/python3.11": true, "/usr/bin/python3.12": false} {
-		if m := e.Connect(Connection{Binary: binary, Host: "h.example", Port: 1}); m.Allowed != want {
-			t.Errorf("%s: allowed %v", binary, m.Allowed)
+	for _, tt := range []struct {
+		binary, alias string
+		want          bool
+	}{
+		{"/usr/bin/python3", "", true},
+		{"/usr/bin/python3", "c:/usr/bin/python3", true},
+		{"/usr/bin/python3.11", "a:/usr/bin/python3.11", true},
+		{"/usr/bin/python3.12", "b:/usr/bin/python3.12", true},
+		{"/usr/bin/python3.11", "", false},
+		{"/usr/bin/python3.11", "b:/usr/bin/python3.11", false},
+		{"/any", "a:/any", false}, // what a glob means is no path
+	} {
+		for _, m := range []Match{
+			e.Connect(Connection{Binary: tt.binary, Aliases: []string{tt.alias}, Host: "h.example", Port: 1}),
+			e.Connect(Connection{Binary: "/child", Ancestors: []string{tt.binary}, Aliases: []string{"", tt.alias}, Host: "h.example", Port: 1}),
+		} {
+			if m.Allowed != tt.want {
+				t.Errorf("%s, %q: allowed %v", tt.binary, tt.alias, m.Allowed)
+			}
 		}
 	}
 }

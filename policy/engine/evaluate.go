@@ -81,7 +81,7 @@ func (e *Engine) EvaluateFully(r EvalRequest, permissive bool) (Evaluation, erro
 }
 
 func (e *Engine) decide(r *EvalRequest, addrs []netip.Addr, permissive bool, full *Evaluation) EvalDecision {
-	m := e.Connect(Connection{r.Binary, r.Ancestors, r.Host, r.Port, r.Protocol})
+	m := e.Connect(Connection{Binary: r.Binary, Ancestors: r.Ancestors, Host: r.Host, Port: r.Port, Protocol: r.Protocol})
 	full.Connected = m.Allowed
 	if !m.Allowed && !permissive {
 		return answer(Deny, "l4", "", m.Reason)

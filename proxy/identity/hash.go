@@ -54,7 +54,10 @@ type location struct {
 	path           string
 }
 
-type executable struct{ path, sha256 string }
+type executable struct {
+	path, sha256   string
+	mountNamespace uint64
+}
 
 func newHashes() *hashes {
 	return &hashes{large: make(chan struct{}, maxLarge), read: io.Copy,
@@ -87,7 +90,7 @@ func (h *hashes) executable(procRoot string, pid int) (executable, error) {
 	if err := h.verify(location{ns.Ino, path}, sum); err != nil {
 		return executable{}, err
 	}
-	return executable{path: path, sha256: sum}, nil
+	return executable{path: path, sha256: sum, mountNamespace: ns.Ino}, nil
 }
 
 // sum returns the hash of the file that a link leads to and that st is of.

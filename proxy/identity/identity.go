@@ -22,11 +22,20 @@ type Process struct {
 	Path      string   // of the executable, as the container sees it
 	SHA256    string   // of the executable, in lower-case hexadecimal
 	Ancestors []string // executables of the ancestors inside the sandbox, nearest first
+	// Aliases are how the executable and its ancestors' are called in their
+	// containers, in that order, see Finder.Container: "" where that is not known.
+	// It is nil where none is.
+	Aliases []string
 }
 
 // Finder identifies the owners of one sandbox's connections. It is safe for
 // concurrent use.
 type Finder struct {
+	// Container returns what tells the container from others in which a mount
+	// namespace is, by its inode number; "" where there is none, or more than one.
+	// Nil: there are no containers.
+	Container func(mountNamespace uint64) string
+
 	diag    *netns.Diag
 	members procs
 	sockets *census
@@ -85,6 +94,7 @@ func (f *Finder) holders(inode uint64) (r *round, err error) {
 // owner returns the identity of the processes that hold the sockets.
 func (f *Finder) owner(inodes []uint64) (Process, error) {
 	var owner Process
+	inOne := true // container
 	for _, inode := range inodes {
 		round, err := f.holders(inode)
 		if err != nil {
@@ -103,10 +113,14 @@ func (f *Finder) owner(inodes []uint64) (Process, error) {
 				return Process{}, fmt.Errorf("ambiguous shared socket ownership: inode %d is held by %s (%d) and %s (%d)",
 					inodes[0], owner.Path, owner.PID, p.Path, p.PID)
 			}
+			inOne = inOne && (owner.PID == 0 || owner.sameAliases(p))
 			if owner.PID == 0 || p.PID < owner.PID {
 				owner = p
 			}
 		}
+	}
+	if !inOne {
+		owner.Aliases = nil
 	}
 	return owner, nil
 }
@@ -119,20 +133,49 @@ func (p Process) sameProgram(q Process) bool {
 			slices.Compact(append([]string{q.Path}, q.Ancestors...)))
 }
 
+// sameAliases reports whether programs for which sameProgram holds run in the same
+// containers.
+func (p Process) sameAliases(q Process) bool {
+	return slices.Equal(slices.Compact(slices.Clone(p.Aliases)), slices.Compact(slices.Clone(q.Aliases)))
+}
+
+// Alias is what the program at a path is called in a container.
+func Alias(container, path string) string { return container + "\x00" + path }
+
 func (f *Finder) identity(pid int) (Process, error) {
 	exe, err := f.hashes.executable(f.members.root, pid)
 	if err != nil {
 		return Process{}, err
 	}
 	p := Process{PID: pid, Path: exe.path, SHA256: exe.sha256}
+	all := []executable{exe}
 	for _, ancestor := range f.members.ancestors(pid) {
 		exe, err := f.hashes.executable(f.members.root, ancestor)
 		if err != nil {
 			return Process{}, err
 		}
 		p.Ancestors = append(p.Ancestors, exe.path)
+		all = append(all, exe)
 	}
+	p.Aliases = f.aliases(all)
 	return p, nil
+}
+
+func (f *Finder) aliases(programs []executable) []string {
+	if f.Container == nil {
+		return nil
+	}
+	aliases := make([]string, len(programs))
+	known := false
+	for i, exe := range programs {
+		if container := f.Container(exe.mountNamespace); container != "" {
+			aliases[i], known = Alias(container, exe.path), true
+		}
+	}
+	if !known {
+		return nil
+	}
+	return aliases
 }
 
 // cleanDeleted strips the mark that proc_pid_exe(5) puts behind the name of an

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/netns"
 )
 
@@ -136,6 +138,45 @@ func TestIdentifyNamesBinaryAndAncestors(t *testing.T) {
 	}
 	if p.Path != inner || len(p.SHA256) != 64 || len(p.Ancestors) != 1 || p.Ancestors[0] != outer {
 		t.Errorf("identity %+v, want %s under %s", p, inner, outer)
+	}
+}
+
+// What a program is called in its container counts only where all that hold the
+// socket are in it.
+func TestAliases(t *testing.T) {
+	n, l, f := world(t)
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
+		t.Fatal(err)
+	}
+	f.Container = func(mountNamespace uint64) string {
+		if mountNamespace == own.Ino {
+			return "c"
+		}
+		return ""
+	}
+	outer, inner := copyBash(t, "outer", ""), copyBash(t, "inner", "")
+	p, err := identify(f, connectAs(t, n, l, outer, inner+" -c '"+dial+"read x'; true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{Alias("c", inner), Alias("c", outer)}; !slices.Equal(p.Aliases, want) {
+		t.Errorf("aliases %q, want %q", p.Aliases, want)
+	}
+	p, err = identify(f, connectAs(t, n, l, outer, "unshare -m "+inner+" -c '"+dial+"read x'; true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"", Alias("c", outer)}; !slices.Equal(p.Aliases, want) {
+		t.Errorf("in a mount namespace of its own: aliases %q, want %q", p.Aliases, want)
+	}
+	// The child holds the socket, too, and has the same ancestry.
+	conn := connectAs(t, n, l, outer, dial+"unshare -m "+outer+" -c 'echo ready >&9; read x'; true")
+	if _, err := conn.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = identify(f, conn); err != nil || p.Path != outer || p.Aliases != nil {
+		t.Errorf("in two mount namespaces: %+v, %v", p, err)
 	}
 }
 

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/proxy/identity"
+)
+
+// programs are what the paths of programs mean in each container of a sandbox. A
+// rule may name a program by a symbolic link, and the kernel knows a process by
+// what the link leads to. So a link holds for the processes of the container only
+// whose root file system has it: elsewhere the same path may be another program.
+type programs struct {
+	mu         sync.Mutex
+	named      int
+	containers []*containerPrograms
+}
+
+// containerPrograms are one container's.
+type containerPrograms struct {
+	Container
+	name string // which no other container of the sandbox ever has
+	// targets are what links lead to, since they were first asked for: what the
+	// workload makes of them later is its own affair.
+	targets        map[string]string
+	mountNamespace uint64 // 0 until it is known
+}
+
+// add makes a container known, which is about to be made.
+func (p *programs) add(c Container) *containerPrograms {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.named++
+	added := &containerPrograms{Container: c, name: strconv.Itoa(p.named), targets: map[string]string{}}
+	p.containers = append(p.containers, added)
+	return added
+}
+
+// remove forgets a container. Processes of it that live on have no links.
+func (p *programs) remove(c *containerPrograms) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.containers = slices.DeleteFunc(p.containers, func(other *containerPrograms) bool { return other == c })
+}
+
+// aliases returns what a path leads to in each container where it is a link, for
+// policy.Options.
+func (p *programs) aliases(path string) (aliases []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.containers {
+		if target := c.target(path); target != "" && target != path {
+			aliases = append(aliases, identity.Alias(c.name, target))
+		}
+	}
+	return aliases
+}
+
+// container returns the name of the container that has a mount namespace, for
+// identity.Finder. A container is asked for its own when somebody wants to know,
+// since its first process may connect before it is noticed.
+func (p *programs) container(mountNamespace uint64) (name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.containers {
+		if c.mountNamespace == 0 {
+			c.mountNamespace = c.readMountNamespace()
+		}
+		switch {
+		case c.mountNamespace != mountNamespace:
+		case name != "":
+			return "" // nobody can tell which
+		default:
+			name = c.name
+		}
+	}
+	return name
+}
+
+func (c *containerPrograms) target(path string) string {
+	target, ok := c.targets[path]
+	if ok {
+		return target
+	}
+	if root, err := c.Rootfs.Open(); err == nil {
+		target, _ = root.Resolve(path) // "" where it fails
+		root.Close()
+	}
+	c.targets[path] = target
+	return target
+}
+
+// readMountNamespace returns 0 as long as the container has no first process.
+func (c *containerPrograms) readMountNamespace() uint64 {
+	pid, err := c.init()
+	if err != nil {
+		return 0
+	}
+	inode, err := mountNamespaceOf(strconv.Itoa(pid))
+	own, ownErr := mountNamespaceOf("self")
+	if again, iniErr := c.init(); err != nil || ownErr != nil || iniErr != nil || again != pid || inode == own {
+		return 0
+	}
+	return inode
+}
+
+func mountNamespaceOf(process string) (inode uint64, err error) {
+	var st unix.Stat_t
+	err = unix.Stat(fmt.Sprintf("/proc/%s/ns/mnt", process), &st)
+	return st.Ino, err
+}

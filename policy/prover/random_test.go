@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package prover
+package prover_test
 
 import (
 	"encoding/json"
 	"fmt"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/policy/internal/policytest"
+	"openshell.ai/openshell/policy/prover"
 )
 
-func request(d policytest.Dice) engine.EvalRequest {
+func request(d policytest.Dice) decision.Action {
 	binary := func() string { return d.One("/bin/a", "/bin/b", "/bin/c", "/opt/y", "/opt/x/a", "/opt/x/c/d") }
-	r := engine.EvalRequest{
+	r := decision.Action{
 		Binary: binary(),
 		Host:   d.One("a.example.com", "a.example.com", "A.example.com.", "b-x.example.com", "a.b.example.com", "c.example.com", "10.0.0.1", "1.1.1.1", "10.0.0.2"),
 		Port:   443,
@@ -30,7 +32,7 @@ func request(d policytest.Dice) engine.EvalRequest {
 		r.ResolvedIPs = []string{d.One("1.1.1.1", "1.1.2.1", "10.0.0.1", "10.0.0.9", "10.9.9.9", "127.0.0.1", "2606:4700::1")}
 	}
 	if d.Chance(85) {
-		r.HTTP = &engine.EvalHTTP{
+		r.HTTP = &decision.RequestLine{
 			Method: d.One("GET", "HEAD", "POST", "PUT", "DELETE"),
 			Target: d.One("/x/a", "/x/b", "/x/ab", "/y/a", "/", "/x", "/x/a/a", "/x/%2Fa", "/z/a") +
 				d.One("", "", "?q=1", "?q=2", "?q=12", "?q=1&q=2", "?r=1", "?q=1&r=1", "?q=%zz", "?q=1.1"),
@@ -43,7 +45,7 @@ func request(d policytest.Dice) engine.EvalRequest {
 }
 
 // carry gives a request something that it says.
-func carry(d policytest.Dice, r *engine.EvalRequest) {
+func carry(d policytest.Dice, r *decision.Action) {
 	field := func() string { return d.One("a", "b", "ab", "c") }
 	operation := fmt.Sprintf(`{"query":"%s %s { %s %s }"}`, d.One("query", "mutation"), d.One("", "N", "N1", "M"), field(), d.One("", field()))
 	call := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q}`, d.One("a", "b", "ping", "tools/list", "resources/read"))
@@ -85,17 +87,17 @@ func checkWithin(t *testing.T, seed uint64) (bool, int) {
 		t.Fatalf("seed %d: not valid: %v, %v", seed, p.Validate(), maximum.Validate())
 	}
 	// Of different protocols for the same requests, not all can be shown.
-	if err := Within(p, p); err != nil && !d.Content {
+	if err := prover.Within(p, p); err != nil && !d.Content {
 		t.Errorf("seed %d: not within itself: %v\n%s", seed, err, policytest.Text(t, p))
 	}
-	if Within(p, maximum) != nil {
+	if prover.Within(p, maximum) != nil {
 		return false, 0
 	}
-	own, most := provCompile(t, p), provCompile(t, maximum)
+	own, most := evaluator(t, p), evaluator(t, maximum)
 	allowed := 0
 	for range 300 {
 		r := request(d)
-		a, err := own.Evaluate(r, false)
+		a, err := own(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +105,7 @@ func checkWithin(t *testing.T, seed uint64) (bool, int) {
 			continue
 		}
 		allowed++
-		if b, _ := most.Evaluate(r, false); b.Decision == engine.Deny.String() {
+		if b, _ := most(r); b.Decision == engine.Deny.String() {
 			t.Fatalf("seed %d: %+v %+v is %+v, but the maximum says %+v\n%s\nmaximum:\n%s", seed, r, r.HTTP, a, b, policytest.Text(t, p), policytest.Text(t, maximum))
 		}
 	}
@@ -156,11 +158,11 @@ func TestMergeCommutes(t *testing.T) {
 		if again := policy.Merge(ab, a); policytest.Text(t, again) != policytest.Text(t, ab) {
 			t.Fatalf("seed %d: merged again:\n%s\n%s", seed, policytest.Text(t, ab), policytest.Text(t, again))
 		}
-		one, other := provCompile(t, ab), provCompile(t, ba)
+		one, other := evaluator(t, ab), evaluator(t, ba)
 		for range 50 {
 			r := request(d)
-			x, _ := one.Evaluate(r, false)
-			if y, _ := other.Evaluate(r, false); x != y {
+			x, _ := one(r)
+			if y, _ := other(r); x != y {
 				t.Fatalf("seed %d: %+v: %+v, %+v", seed, r, x, y)
 			}
 		}
@@ -181,11 +183,11 @@ func TestCompareIsSound(t *testing.T) {
 				continue
 			}
 			equal++
-			one, two := provCompile(t, p), provCompile(t, other)
+			one, two := evaluator(t, p), evaluator(t, other)
 			for range 50 {
 				r := request(d)
-				x, _ := one.Evaluate(r, false)
-				if y, _ := two.Evaluate(r, false); x.Decision != y.Decision {
+				x, _ := one(r)
+				if y, _ := two(r); x.Decision != y.Decision {
 					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x, y, policytest.Text(t, p), policytest.Text(t, other))
 				}
 			}
@@ -196,11 +198,15 @@ func TestCompareIsSound(t *testing.T) {
 	}
 }
 
-func provCompile(t testing.TB, p *policy.Policy) *engine.Engine {
+// evaluator returns what decides actions by a policy alone.
+func evaluator(t testing.TB, p *policy.Policy) func(decision.Action) (decision.Answer, error) {
 	t.Helper()
 	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return func(a decision.Action) (decision.Answer, error) {
+		evaluation, err := decision.Snapshot{Effective: e}.Evaluate(a)
+		return evaluation.Answer, err
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"maps"
 	"path"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -159,8 +158,8 @@ func (e *Endpoint) canonicalize() {
 		}
 	}
 	e.AllowedIPs = sortedSet(e.AllowedIPs)
-	if e.Protocol == ProtocolTCP {
-		e.Protocol = ""
+	if canonicalize := e.protocol().canonicalize; canonicalize != nil {
+		canonicalize(e)
 	}
 	if !Inspected(e.Protocol) {
 		e.Access, e.Enforcement = "", ""
@@ -170,52 +169,7 @@ func (e *Endpoint) canonicalize() {
 	if e.Path == "/**" || e.Path == "**" {
 		e.Path = ""
 	}
-	if e.Protocol == ProtocolREST {
-		e.canonicalizeRules()
-	}
 	e.Rules, e.DenyRules = sortedByText(e.Rules), sortedByText(e.DenyRules)
-}
-
-// canonicalizeRules writes HTTP's rules in one way, and as a preset where there
-// is one.
-func (e *Endpoint) canonicalizeRules() {
-	allowed := canonicalMatches(slices.Clone(e.Allowed()))
-	e.Access = ""
-	for access, preset := range presets {
-		if reflect.DeepEqual(allowed, canonicalMatches(slices.Clone(preset))) {
-			e.Access = access
-		}
-	}
-	e.Rules = nil
-	for _, m := range allowed {
-		if e.Access == "" {
-			e.Rules = append(e.Rules, L7Allow{m})
-		}
-	}
-	e.DenyRules = canonicalMatches(e.DenyRules)
-}
-
-func canonicalMatches(matches []L7Match) []L7Match {
-	for i := range matches {
-		m := &matches[i]
-		m.Method = strings.ToUpper(m.Method)
-		if m.Path == "/**" {
-			m.Path = "**"
-		}
-		for key, matcher := range m.Query {
-			m.Query[key] = Matcher{sortedSet(matcher.Any)}
-		}
-	}
-	matches = sortedByText(matches)
-	gets := map[string]bool{}
-	for _, m := range matches {
-		if m.Method == "GET" {
-			m.Method = "HEAD"
-			gets[jsonText(m)] = true
-		}
-	}
-	// GET covers HEAD.
-	return slices.DeleteFunc(matches, func(m L7Match) bool { return gets[jsonText(m)] })
 }
 
 func sortedSet[T cmp.Ordered](list []T) []T {

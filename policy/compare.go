@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/internal/wildcard"
 )
 
@@ -105,18 +104,40 @@ func parts(p *Policy) map[string]part {
 	add("filesystem_policy", &Policy{Filesystem: p.Filesystem})
 	add("landlock", &Policy{Landlock: p.Landlock})
 	add("process", &Policy{Process: p.Process})
+	trusted := map[string]bool{} // what a rule that was not learned reaches
+	for _, r := range p.Network {
+		for _, what := range publicOnly(r) {
+			trusted[what] = trusted[what] || !r.Learned
+		}
+	}
 	for key, r := range p.Network {
 		section := Child("network_policies", key)
 		add(section, &Policy{Network: map[string]*Rule{key: r}})
-		if rule := all[section]; r.Learned {
-			for i := range r.Endpoints {
-				if e := &r.Endpoints[i]; len(e.AllowedIPs) == 0 && e.Host != "" && !strings.Contains(e.Host, "*") {
-					rule.words[printable.Text(e.Host)+": public addresses only ("+learnedComment+")"] = true
-				}
+		for _, what := range publicOnly(r) {
+			if r.Learned && !trusted[what] {
+				all[section].words[what+": public addresses only ("+learnedComment+")"] = true
 			}
 		}
 	}
 	return all
+}
+
+// publicOnly is what a rule reaches at public addresses only if it was learned.
+func publicOnly(r *Rule) []string {
+	bare := &Rule{Binaries: r.Binaries}
+	for _, e := range r.Endpoints {
+		if e.Kind() != ExactHost || len(e.AllowedIPs) > 0 {
+			continue
+		}
+		connection := Endpoint{Host: e.Host, Port: e.Port, Ports: e.Ports}
+		if e.Protocol == ProtocolUDP {
+			connection.Protocol = ProtocolUDP
+		}
+		bare.Endpoints = append(bare.Endpoints, connection)
+	}
+	words := map[string]bool{}
+	bare.statements(words)
+	return slices.Sorted(maps.Keys(words))
 }
 
 // Canonical returns a copy that is written like every policy that allows the same

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
 )
@@ -103,7 +105,7 @@ func checkMounts(spec *specs.Spec, files tree, rootfs place, h host) ([]kernelVi
 			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 		point := files.mounts[i]
-		if within("/"+m.Destination, confine.Dir) || within(point.at, confine.Dir) {
+		if abspath.Within("/"+m.Destination, confine.Dir) || abspath.Within(point.at, confine.Dir) {
 			return fail(fmt.Errorf("%s belongs to the sandbox", confine.Dir))
 		}
 		if slices.Contains(m.Options, "remount") {

@@ -22,9 +22,10 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/log"
+
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/sandbox"
-	"openshell.ai/openshell/internal/state"
 )
 
 // Name is the runtime's name, by which clients ask for it.
@@ -72,7 +73,7 @@ func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapPara
 	if err != nil {
 		return nil, err
 	}
-	return result, state.ReplaceFile(addressFile, []byte(result.GetAddress()), 0o600)
+	return result, fileio.Replace(addressFile, []byte(result.GetAddress()), 0o600)
 }
 
 // addressFile is where a bundle, the working directory of the start command, has

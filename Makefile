@@ -75,6 +75,10 @@ test-engines: root deps build ## run only the tests under docker, podman and CNI
 test-containerd-client: root deps ## run containerd's own client tests with runc and with openshell (as root)
 	@$(CLEAN) hack/containerd-client-tests
 
+.PHONY: cases
+cases: root deps build ## run the tests of docs/cases.md and write their verdicts there (as root; CASE=TABLE/NAME: only that row)
+	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./test/cases/cmd/cases $(if $(CASE),-row "$(CASE)",-page docs/cases.md)
+
 .PHONY: test-million
 test-million: check-go ## feed the learner a million hosts, programs, paths and files (minutes)
 	@LEARN_FLOOD=1000000 $(GO) test -count=1 -timeout 1h -run Million -v ./internal/learn | grep -v '^=== '

@@ -69,7 +69,7 @@ var socketNames = []string{
 func hostGuard(c *config.Config, root string) []guarded {
 	all := []guarded{
 		{path: c.StateDir, what: "which holds openshell's state", tree: true}, {path: c.RunDir, what: "which holds openshell's state", tree: true},
-		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: c.CredentialsDir, what: "which holds openshell's credentials", tree: true},
+		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: config.CredentialsDir, what: "which holds openshell's credentials", tree: true},
 		{path: c.MaximumPolicy, what: "openshell's maximum policy", tree: true}, {path: c.File(), what: "openshell's configuration", tree: true},
 		{path: root, what: "which holds the low-level runtime's state", tree: true},
 	}

@@ -19,6 +19,7 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/validname"
 )
 
 // Prepare opens the sandbox of a container that is about to be created and
@@ -181,7 +182,7 @@ func policyNameFor(id string) string {
 	if len(name) > 128 {
 		name = name[:128]
 	}
-	if annotations.ValidName(name) != nil {
+	if validname.Check(name) != nil {
 		return "container"
 	}
 	return name

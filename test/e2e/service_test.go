@@ -276,7 +276,7 @@ func TestProgramsReplaced(t *testing.T) {
 	inUse := filepath.Join(bin, "openshell")
 	current := w.Command().Path
 	node.Must(t, node.CopyFile(filepath.Join(filepath.Dir(current), "openshell-init"), filepath.Join(bin, "openshell-init")))
-	build := exec.Command("go", "build", "-ldflags", "-X openshell.ai/openshell/cmd/openshell/app.version=before", "-o", inUse, "../../cmd/openshell")
+	build := exec.Command("go", "build", "-ldflags", "-X openshell.ai/openshell/internal/version.stamp=before", "-o", inUse, "../../cmd/openshell")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -134,7 +134,7 @@ func (h homes) holds(dir string) bool {
 // by mode. granted are the paths that the command's policy names: what lies there, or on
 // the way there, is seen.
 func hiddenOf(c *config.Config, granted []string) (hidden []string, err error) {
-	for _, dir := range []string{c.StateDir, c.RunDir, c.CredentialsDir, c.PolicyDir} {
+	for _, dir := range []string{c.StateDir, c.RunDir, config.CredentialsDir, c.PolicyDir} {
 		if real, err := filepath.EvalSymlinks(dir); err == nil {
 			hidden = append(hidden, real)
 		}

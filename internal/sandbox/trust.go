@@ -18,9 +18,9 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/safefile"
-	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/truststore"
 	"openshell.ai/openshell/proxy"
 )
@@ -235,7 +235,7 @@ func writeTree(dir string, files map[string][]byte) (err error) {
 				return err
 			}
 		}
-		if err := state.ReplaceFile(filepath.Join(made, name), data, 0o644); err != nil {
+		if err := fileio.Replace(filepath.Join(made, name), data, 0o644); err != nil {
 			return err
 		}
 	}

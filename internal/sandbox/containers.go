@@ -140,6 +140,7 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 	defer s.gone(func(other *member) bool { return other == m })
 	init, pid, err := m.awaitInit(ctx, creator)
 	creator.close()
+	m.ReleaseBundle(s.config.RunDir)
 	if err != nil {
 		return
 	}

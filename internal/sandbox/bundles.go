@@ -69,7 +69,8 @@ func (c *Container) ClaimBundle(ctx context.Context, runDir string, creator int)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("container %s is being made from it: give each container a directory of its own", holder.ID)
+			return fmt.Errorf("container %s is being made from it: give each container a directory of its own",
+				holder.ID)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

@@ -255,7 +255,8 @@ func makeReadable(dir string) error {
 func (s *Sandbox) recordUncovered(container string, t trust) {
 	for _, text := range t.uncovered {
 		s.record(audit.Event{Class: audit.ClassConfig, Activity: "TRUST", Severity: audit.SeverityLow,
-			Message: fmt.Sprintf("container %s: programs that go by %s do not accept the sandbox's CA", container, audit.Escape(text, 512))})
+			Message: fmt.Sprintf("container %s: programs that go by %s do not accept the sandbox's CA",
+				container, audit.Escape(text, 512))})
 	}
 }
 

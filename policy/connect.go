@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,9 @@ type Match struct {
 	more  []*endpoint
 	count int
 }
+
+// NamesMetadata reports whether the host is a cloud's metadata service by its name.
+func (m *Match) NamesMetadata() bool { return m.metadata }
 
 // Connect decides a connection: it is allowed if one rule has both the
 // endpoint and the binary (or an ancestor's).
@@ -142,6 +146,16 @@ func (m *Match) add(ep *endpoint) {
 		m.more = append(m.more, ep)
 	}
 	m.count++
+}
+
+// Rules returns the sorted keys of the rules that allow the connection.
+func (m *Match) Rules() []string {
+	var keys []string
+	for i := range m.count {
+		keys = append(keys, m.at(i).rule.key)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // at returns the i-th matched endpoint.

@@ -5,9 +5,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"openshell.ai/openshell/internal/ipaddr"
@@ -38,15 +36,6 @@ type Step struct {
 	// Rules are the keys of the rules that name the connection, for l4.
 	Rules  []string `json:"rules,omitempty"`
 	Reason string   `json:"reason"`
-}
-
-// NearRule is a rule that does not allow an action, and why not.
-type NearRule struct {
-	Rule   string `json:"rule"`
-	Reason string `json:"reason"`
-	// Distance orders the rules: 1 where only the request differs, 2 the
-	// program, 3 the port, 4 and more the host.
-	Distance int `json:"distance"`
 }
 
 // Explain says how Evaluate comes to its decision. The error is Evaluate's.
@@ -80,7 +69,7 @@ func (r *EvalRequest) describe() string {
 
 // steps tells what each layer found, up to the decision.
 func (e *Engine) steps(r *EvalRequest, m *Match, d EvalDecision) []Step {
-	connection := Step{Layer: "l4", Outcome: Allow.String(), Rules: m.rules()}
+	connection := Step{Layer: "l4", Outcome: Allow.String(), Rules: m.Rules()}
 	switch {
 	case m.Allowed && m.Inspect:
 		connection.Reason = "the connection is allowed, and each request is decided"
@@ -118,141 +107,9 @@ func (e *Engine) steps(r *EvalRequest, m *Match, d EvalDecision) []Step {
 	return steps
 }
 
-// rules returns the sorted keys of the matched endpoints' rules.
-func (m *Match) rules() []string {
-	var keys []string
-	for i := range m.count {
-		keys = append(keys, m.at(i).rule.key)
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
-}
-
-// maxNearest bounds how many rules an Explanation names.
-const maxNearest = 3
-
 // nearest finds the rules that come nearest to allowing the action.
 func (e *Engine) nearest(r *EvalRequest, m *Match) []NearRule {
-	matched := m.rules()
-	best := map[string]NearRule{}
-	for key, rule := range e.source.Network {
-		for i := range rule.Endpoints {
-			ep := &rule.Endpoints[i]
-			near, ok := ep.distance(rule, r, slices.Contains(matched, key))
-			near.Rule = key
-			if old, found := best[key]; ok && (!found || near.Distance < old.Distance) {
-				best[key] = near
-			}
-		}
-	}
-	sorted := slices.SortedFunc(maps.Values(best), func(a, b NearRule) int {
-		return cmp.Or(a.Distance-b.Distance, strings.Compare(a.Rule, b.Rule))
-	})
-	return sorted[:min(len(sorted), maxNearest)]
-}
-
-// distance says how far an endpoint is from allowing an action, and whether it
-// is worth a word.
-func (e *Endpoint) distance(rule *Rule, r *EvalRequest, matched bool) (NearRule, bool) {
-	host, own := canonicalHost(r.Host), canonicalHost(e.Host)
-	sameHost := own == "" || own == host || strings.Contains(own, "*") && wildcardMatches(own, host)
-	samePort := slices.Contains(e.PortList(), r.Port) && (e.Protocol == ProtocolUDP) == (r.Protocol == ProtocolUDP)
-	switch {
-	case sameHost && samePort && matched:
-		return NearRule{Distance: 1, Reason: "names the endpoint for this program, and allows " + e.allows()}, true
-	case own == "":
-		return NearRule{}, false // any host: no likeness
-	case sameHost && samePort:
-		return NearRule{Distance: 2, Reason: "names the endpoint for other programs: " + rule.programs()}, true
-	case sameHost:
-		return NearRule{Distance: 3, Reason: "names the host on other ports: " + e.portText()}, true
-	}
-	if d := hostDistance(own, host); d > 0 {
-		return NearRule{Distance: 3 + d, Reason: "names a similar host: " + printable(e.Host)}, true
-	}
-	return NearRule{}, false
-}
-
-func wildcardMatches(pattern, host string) bool {
-	var x hostIndex
-	x.add(pattern)
-	return x.any(host, func(*wildcardHost) bool { return true })
-}
-
-// maxNamed bounds how many parts a reason lists.
-const maxNamed = 4
-
-func listed(parts []string) string {
-	if more := len(parts) - maxNamed; more > 0 {
-		parts = append(slices.Clip(parts[:maxNamed]), fmt.Sprintf("%d more", more))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func (r *Rule) programs() string {
-	var paths []string
-	for _, b := range r.Binaries {
-		paths = append(paths, printable(b.Path))
-	}
-	return listed(paths)
-}
-
-func (e *Endpoint) portText() string {
-	var ports []string
-	for _, port := range e.PortList() {
-		text := fmt.Sprint(port)
-		if e.Protocol == ProtocolUDP {
-			text += "/udp"
-		}
-		ports = append(ports, text)
-	}
-	return listed(ports)
-}
-
-// allows says what may be requested of an endpoint.
-func (e *Endpoint) allows() string {
-	if e.Access != "" {
-		return "access " + e.Access
-	}
-	if len(e.Rules) == 0 {
-		return "any connection"
-	}
-	var rules []string
-	for i := range e.Rules {
-		rules = append(rules, printable(e.Rules[i].Allow.describe("")))
-	}
-	return listed(rules)
-}
-
-// hostDistance says how much a rule's host is like another: 1 where it is a slip
-// of the pen or the wildcard of another depth, 2 where both are of one domain,
-// 0 where they have nothing in common.
-func hostDistance(own, host string) int {
-	domain := strings.TrimLeft(own, "*.")
-	switch {
-	case host == domain, strings.Contains(own, "*") && strings.HasSuffix(host, "."+domain), fewEdits(own, host):
-		return 1
-	case lastLabels(own, 2) == lastLabels(host, 2) && strings.Contains(lastLabels(host, 2), "."):
-		if _, literal := hostAddr(host); !literal {
-			return 2
-		}
-	}
-	return 0
-}
-
-func lastLabels(host string, n int) string {
-	labels := strings.Split(host, ".")
-	return strings.Join(labels[max(0, len(labels)-n):], ".")
-}
-
-// fewEdits reports whether two names differ in at most two characters that are
-// missing, added or other (Levenshtein distance). Short names always would.
-func fewEdits(a, b string) bool {
-	const most = 2
-	if min(len(a), len(b)) < 6 || max(len(a), len(b)) > 253 || max(len(a), len(b))-min(len(a), len(b)) > most {
-		return false
-	}
-	return editDistance(a, b) <= most
+	return e.source.Nearest(r.Host, r.Port, r.Protocol == ProtocolUDP, m.Rules())
 }
 
 // addition returns the rule that would allow the action. It is tried before it is

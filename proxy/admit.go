@@ -9,100 +9,96 @@ import (
 	"net/netip"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/proxy/names"
 )
 
 const dialTimeout = 30 * time.Second
 
-// plan is how an admitted connection is to be carried.
-type plan struct {
-	inspect  bool // see each HTTP request
-	declared bool // because the policy names a protocol: anything else is refused
-	policy   string
+// clientConn is the workload's end of a flow, as the one goroutine has it that carries the flow.
+type clientConn struct {
+	*net.TCPConn
+	said []byte // what was read of it before
 }
 
 // run carries an intercepted connection from decision to relay.
-func (f *flow) run() {
-	upstream, plan, refused := f.admit()
+func (f *tcpFlow) run(client clientConn) {
+	upstream, admitted, refused := f.admit()
 	if refused != nil {
-		f.explain(refused)
+		f.explain(client, refused)
 		return
 	}
-	f.relay(upstream, plan)
+	f.relay(client, upstream, admitted)
 }
 
-// admit takes the decisions that come before the first byte, in this order:
-// identity, policy, resolution, address guard. Then it dials. Only the second
-// has a permissive form.
-func (f *flow) admit() (*net.TCPConn, plan, *refusal) {
-	if f.procErr != nil {
-		return nil, plan{}, f.refusedPolicy(LayerIdentity, f.procErr.Error())
+// syntheticAddress is why a connection to an address that stands for no name goes nowhere.
+const syntheticAddress = "the address belongs to no name of this sandbox"
+
+// admit takes the decisions that come before the first byte, in this order: identity, policy, resolution,
+// address guard. Then it dials. Only the second has a permissive form. It returns what the connection was
+// admitted by.
+func (f *tcpFlow) admit() (*net.TCPConn, *decision.Connection, *refusal) {
+	to := f.endpoint()
+	if to.processErr != nil {
+		return nil, nil, refusedPolicy(LayerIdentity, to.processErr.Error())
 	}
-	if addr, err := netip.ParseAddr(f.host); err == nil && names.IsSynthetic(addr) {
-		return nil, plan{}, f.refusedPolicy(LayerConnection, "the address belongs to no name of this sandbox")
+	if addr, err := netip.ParseAddr(to.host); err == nil && names.IsSynthetic(addr) {
+		return nil, nil, refusedPolicy(LayerConnection, syntheticAddress)
 	}
-	view := f.p.View()
-	grant := f.grant(view)
-	decided := grant.connection()
-	if decided.Outcome == Denied {
-		return nil, plan{}, f.refusedConnection(decided)
+	snapshot := f.p.Snapshot()
+	c := f.decide(snapshot)
+	d := c.Decision()
+	if d.Outcome == decision.Denied {
+		return nil, nil, refusedConnection(d)
 	}
-	if refused := f.resolve(grant); refused != nil {
-		return nil, plan{}, refused
+	if refused := f.resolve(c); refused != nil {
+		return nil, nil, refused
 	}
 	upstream, err := f.dial(f.ctx)
 	if err != nil {
-		return nil, plan{}, f.refusedUpstream(err)
+		return nil, nil, to.refusedUpstream(err)
 	}
-	f.own(upstream)
+	f.conns.own(upstream)
 	f.admitted.Store(true)
 	// Reconsider looks only at admitted flows; a change before that is ours to see.
-	if now := f.p.View(); now != view && !f.standsUnder(now) {
+	if now := f.p.Snapshot(); now != snapshot && !f.stillAllowed(now) {
 		upstream.Close()
 		f.admitted.Store(false)
-		return nil, plan{}, f.refusedPolicy(LayerL4, "policy changed")
+		return nil, nil, refusedPolicy(LayerL4, "policy changed")
 	}
-	f.record(decided.Record)
+	f.record(recordOfConnection(d))
 	f.watchIdle()
-	return upstream, plan{
-		inspect:  grant.inspects() || !grant.match.Allowed,
-		declared: grant.inspects(),
-		policy:   grant.match.Policy,
-	}, nil
+	return upstream, c, nil
 }
 
-// resolve looks the host up once and holds every address against the guard;
-// one bad answer spoils them all, so that a name cannot be made to point
-// inside on the second try.
-func (f *flow) resolve(g *grant) *refusal {
+// resolve looks the host up once and holds every address against the guard.
+func (f *tcpFlow) resolve(c *decision.Connection) *refusal {
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
-	addrs, err := f.p.Resolve(ctx, f.host)
+	to := f.endpoint()
+	addrs, err := f.p.Resolve(ctx, to.host)
 	if err != nil {
-		return f.refusedUpstream(err)
+		return to.refusedUpstream(err)
 	}
-	for _, a := range addrs {
-		if err := f.checkAddress(g, a); err != nil {
-			return f.refusedAddress(err)
-		}
+	if d := c.Addresses(addrs...); d.Outcome == decision.Denied {
+		return to.refusedAddress(d.Reason)
 	}
-	for _, a := range addrs {
-		f.addrs = append(f.addrs, netip.AddrPortFrom(a, f.port))
-	}
+	f.to.Store(to.resolved(addrs))
 	return nil
 }
 
 // dial connects to the first address that answers.
-func (f *flow) dial(ctx context.Context) (*net.TCPConn, error) {
+func (f *tcpFlow) dial(ctx context.Context) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	to := f.endpoint()
 	err := errors.New("no address")
-	for i, a := range f.addrs {
+	for i, a := range to.addrs {
 		// A dead address must leave time for those behind it.
-		left := len(f.addrs) - i
+		left := len(to.addrs) - i
 		attempt, done := context.WithTimeout(ctx, dialTimeout/time.Duration(left))
 		var conn net.Conn
-		conn, err = f.p.Outer.Dial(attempt, "tcp", a)
+		conn, err = f.p.Outer.Dial(attempt, "tcp", netip.AddrPortFrom(a, to.port))
 		done()
 		if err == nil {
 			return conn.(*net.TCPConn), nil // as the network says

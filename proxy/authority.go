@@ -88,12 +88,13 @@ func isNumber(label string) bool {
 
 // hostHeader returns the form in which a request's authority is sent on: the
 // connection's own. ok is false where it is not the connection's.
-func (f *flow) hostHeader(authority string) (sent string, ok bool) {
-	if authority == "" || authority == f.host {
+func (f *tcpFlow) hostHeader(authority string) (sent string, ok bool) {
+	to := f.endpoint()
+	if authority == "" || authority == to.host {
 		return authority, true
 	}
 	host, port, ok := splitAuthority(authority)
-	if !ok || port != 0 && port != f.port || !f.namesHost(host) {
+	if !ok || port != 0 && port != to.port || !f.namesHost(host) {
 		return "", false
 	}
 	if strings.Contains(host, ":") {

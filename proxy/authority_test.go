@@ -71,12 +71,12 @@ func TestHostHeader(t *testing.T) {
 		{"2a0e::1", "[2a0e::1]:443", "[2a0e::1]:443"},
 		{"2a0e::1", "[2A0E:0::0:1]", "[2a0e::1]"},
 	} {
-		f := &flow{p: nobody, host: tt.host, port: 443}
+		f := flowTo(tt.host)
 		if sent, ok := f.hostHeader(tt.authority); sent != tt.sent || ok != (tt.sent != "") {
 			t.Errorf("%q on a connection to %s: %q, %v", tt.authority, tt.host, sent, ok)
 		}
 	}
-	if sent, ok := (&flow{p: nobody, host: "a.example", port: 443}).hostHeader(""); sent != "" || !ok {
+	if sent, ok := flowTo("a.example").hostHeader(""); sent != "" || !ok {
 		t.Errorf("without a Host: %q, %v", sent, ok)
 	}
 }
@@ -89,10 +89,11 @@ func FuzzHostHeader(f *testing.F) {
 		f.Add(authority, false)
 	}
 	f.Fuzz(func(t *testing.T, authority string, named bool) {
-		flow := &flow{p: nobody, host: "a.example", port: 443}
+		own := "a.example"
 		if !named {
-			flow.host = "2a0e::1"
+			own = "2a0e::1"
 		}
+		flow := flowTo(own)
 		sent, ok := flow.hostHeader(authority)
 		if !ok || sent == "" {
 			return
@@ -101,7 +102,7 @@ func FuzzHostHeader(f *testing.F) {
 			t.Errorf("%q is sent as %q", authority, sent)
 		}
 		again, ok := flow.hostHeader(sent)
-		if !ok && sent != flow.host || again != sent && sent != flow.host {
+		if !ok && sent != own || again != sent && sent != own {
 			t.Errorf("%q is sent as %q, which would be sent as %q, %v", authority, sent, again, ok)
 		}
 		if strings.ContainsAny(sent, "@%/ \\#?,") {

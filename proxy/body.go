@@ -40,9 +40,9 @@ func (h held) take(ctx context.Context, n int64) bool {
 // readBody reads the whole body of a request, which may have limit bytes and
 // wait to arrive, and makes it the body that is sent on. free gives its memory
 // back.
-func (f *flow) readBody(w http.ResponseWriter, r *http.Request, limit int, wait time.Duration) (body []byte, free func(), no *refusal) {
-	if no := unreadable(r); no != nil {
-		return nil, nil, no
+func (h *httpFlow) readBody(w http.ResponseWriter, r *http.Request, limit int, wait time.Duration) (body []byte, free func(), refused *refusal) {
+	if refused := unreadable(r); refused != nil {
+		return nil, nil, refused
 	}
 	limit = min(limit, maxHeld/2)
 	if r.ContentLength > int64(limit) {
@@ -53,17 +53,17 @@ func (f *flow) readBody(w http.ResponseWriter, r *http.Request, limit int, wait 
 	if r.ContentLength >= 0 {
 		reserved = r.ContentLength
 	}
-	if !f.p.held.take(r.Context(), reserved) {
+	if !h.p.held.take(r.Context(), reserved) {
 		return nil, nil, refusedBusy()
 	}
-	body, no = receive(w, r, limit, wait)
-	if no != nil {
-		f.p.held.Release(reserved)
-		return nil, nil, no
+	body, refused = receive(w, r, limit, wait)
+	if refused != nil {
+		h.p.held.Release(reserved)
+		return nil, nil, refused
 	}
-	f.p.held.Release(reserved - int64(len(body)))
+	h.p.held.Release(reserved - int64(len(body)))
 	resend(r, body)
-	return body, func() { f.p.held.Release(int64(len(body))) }, nil
+	return body, func() { h.p.held.Release(int64(len(body))) }, nil
 }
 
 // unreadable refuses a body that whoever decides and the origin could read in

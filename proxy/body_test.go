@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 const (
@@ -237,7 +239,7 @@ func TestDecidedWebSocket(t *testing.T) {
 	const upgraded = "request allowed l7 " + stream + ":443 GET https:/ws 101 policy=p tls=terminated"
 	const message = " l7 " + stream + ":443 WEBSOCKET_TEXT https:/ws 0 policy=p tls=terminated"
 	for name, tt := range map[string]struct {
-		view  View
+		view  decision.Snapshot
 		pass  []string
 		say   string
 		kind  websocket.MessageType
@@ -279,7 +281,7 @@ func TestDecidedWebSocket(t *testing.T) {
 			}
 			if name == "maximum" {
 				last := r.nth(2)
-				if last.Outcome != Denied || last.Evidence || !strings.HasPrefix(last.Reason, beyond) {
+				if last.Outcome != decision.Denied || last.Evidence || !strings.HasPrefix(last.Reason, beyond) {
 					t.Errorf("record %s", line(last))
 				}
 				return
@@ -293,7 +295,7 @@ func TestDecidedWebSocket(t *testing.T) {
 }
 
 func TestReconsiderClosesWebSockets(t *testing.T) {
-	for what, v := range map[string]View{
+	for what, v := range map[string]decision.Snapshot{
 		"the handshake is not allowed":  enforcing(rest),
 		"the connection is not allowed": enforcing(""),
 		"the maximum is exceeded":       capped(permissive(""), ""),
@@ -323,7 +325,7 @@ func TestReconsiderClosesWebSockets(t *testing.T) {
 
 // TestHandshakeWithBody has the body of a handshake say what a message must not.
 func TestHandshakeWithBody(t *testing.T) {
-	for _, v := range []View{enforcing(graphqlSocket), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(graphqlSocket), permissive("")} {
 		r := newRoom(t, v)
 		smuggled := string(frame(1, true, subscribeAll))
 		resp := r.say(r.mustDialTLS(stream+":443", r.trust(stream)), "GET /ws HTTP/1.1\r\nHost: "+stream+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+

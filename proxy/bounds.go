@@ -7,11 +7,11 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy/memory"
 )
@@ -48,8 +48,8 @@ func http2Limits() *http.HTTP2Config {
 	}
 }
 
-// room tells why there is none for a connection more, or "".
-func (p *Proxy) room() string {
+// full returns why there is no room for one more connection, or "".
+func (p *Proxy) full() string {
 	switch {
 	case p.open.Load() >= int64(p.MaxConnections):
 		return fmt.Sprintf("the sandbox has %d connections open (limits.connections)", p.MaxConnections)
@@ -64,14 +64,16 @@ func (p *Proxy) room() string {
 // and of them those that came last.
 func (p *Proxy) shed() {
 	type load struct {
-		*flow
+		*tcpFlow
 		requests int
 	}
 	var all []load
 	for _, f := range p.flowsNow() {
-		f.mu.Lock()
-		all = append(all, load{f, len(f.exchanges)})
-		f.mu.Unlock()
+		requests := 0
+		if h := f.http.Load(); h != nil {
+			requests = h.exchanges.len()
+		}
+		all = append(all, load{f, requests})
 	}
 	if len(all) == 0 {
 		return
@@ -80,7 +82,7 @@ func (p *Proxy) shed() {
 		return cmp.Or(cmp.Compare(b.requests, a.requests), b.began.Compare(a.began))
 	})
 	all = all[:(len(all)+shedPart-1)/shedPart]
-	p.Record(Record{Time: time.Now(), Outcome: Denied, Layer: LayerLimit,
+	p.Record(Record{Time: time.Now(), Outcome: decision.Denied, Layer: LayerLimit,
 		Reason: fmt.Sprintf("%d connections are closed: the supervisor has no memory left (supervisor.memory)", len(all))})
 	for _, f := range all {
 		f.abort()
@@ -88,47 +90,27 @@ func (p *Proxy) shed() {
 	memory.GiveBack()
 }
 
-// ebb is told, with p.mu held, that a flow has ended. Where many have, what they
-// used goes back.
-func (p *Proxy) ebb() {
-	if p.most >= manyFlows && len(p.flows) <= p.most/4 || memory.Tight() {
-		p.most = len(p.flows)
+// giveBack is told, with p.mu held, that a flow has ended. Where many have, what they used goes back.
+func (p *Proxy) giveBack() {
+	if p.peak >= manyFlows && len(p.flows) <= p.peak/4 || memory.Tight() {
+		p.peak = len(p.flows)
 		memory.GiveBack()
 	}
 }
 
-// watchIdle ends an admitted flow that carries nothing for too long, however it
-// is carried. Nothing is done for that where bytes pass.
-func (f *flow) watchIdle() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.ended {
-		f.idle = time.AfterFunc(f.p.IdleTimeout+f.p.idleGrace(), f.checkIdle)
-	}
-}
+// watchIdle ends an admitted flow that carries nothing for too long, however it is carried. Nothing is done
+// for that where bytes pass.
+func (f *tcpFlow) watchIdle() { f.conns.watch(f.p.IdleTimeout+f.p.idleGrace(), f.checkIdle) }
 
-func (f *flow) checkIdle() {
-	f.mu.Lock()
-	var conns []*net.TCPConn
-	if f.client != nil {
-		conns = append(conns, f.client)
-	}
-	for c := range f.origins {
-		conns = append(conns, c)
-	}
-	f.mu.Unlock()
-	idle, ok := netns.Idle(conns...)
+func (f *tcpFlow) checkIdle() {
+	idle, ok := netns.Idle(f.conns.all()...)
 	if ok && idle >= f.p.IdleTimeout {
-		f.record(Record{Kind: Connect, Outcome: Denied, Layer: LayerLimit,
+		f.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerLimit,
 			Reason: fmt.Sprintf("the connection has carried nothing for %s (limits.idle_timeout)", f.p.IdleTimeout)})
 		f.abort()
 		return
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.ended {
-		f.idle.Reset(f.p.IdleTimeout - idle + f.p.idleGrace())
-	}
+	f.conns.watch(f.p.IdleTimeout-idle+f.p.idleGrace(), f.checkIdle)
 }
 
 // Read implements net.Conn. It takes memory for the header that it reads, which
@@ -140,7 +122,7 @@ func (c *serverConn) Read(b []byte) (int, error) {
 	}
 	size := int64(2*n + headerLine*bytes.Count(b[:n], []byte{'\n'}))
 	if !c.flow.p.headers.TryAcquire(size) {
-		c.flow.record(Record{Kind: Connect, Outcome: Denied, Layer: LayerLimit, Reason: "too many headers are being read"})
+		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerLimit, Reason: "too many headers are being read"})
 		c.flow.abort()
 		return 0, io.EOF
 	}

@@ -91,7 +91,7 @@ func classifyHTTP(b []byte) (s speech, undecided bool) {
 	return opaque, undecided
 }
 
-// speaksHTTP2 tells whether what is HTTP is the preface of HTTP/2 (RFC 9113
+// speaksHTTP2 reports whether what is HTTP is the preface of HTTP/2 (RFC 9113
 // section 3.4), which no HTTP/1 request can be: PRI is reserved.
 func speaksHTTP2(b []byte) bool { return bytes.HasPrefix(b, []byte("PRI *")) }
 
@@ -145,7 +145,7 @@ func firstSpeaker(ctx context.Context, client, upstream *net.TCPConn) (clientFir
 	return clientFirst || hasSpoken(client)
 }
 
-// hasSpoken tells whether the connection has bytes to read.
+// hasSpoken reports whether the connection has bytes to read.
 func hasSpoken(c *net.TCPConn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -202,7 +202,7 @@ func firstWords(client, upstream net.Conn) (said, greeting []byte) {
 	return said, greeting
 }
 
-// alive tells whether an unused connection's other end has not closed it
+// alive reports whether an unused connection's other end has not closed it
 // (TCP_INFO, tcp(7)). Reading would tell as well, but takes bytes away.
 func alive(c *net.TCPConn) bool {
 	raw, err := c.SyscallConn()

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 func TestClassify(t *testing.T) {
@@ -150,8 +152,19 @@ func TestReadHelloBounds(t *testing.T) {
 	}
 }
 
+// flowTo is a flow that goes nowhere.
+func flowTo(host string) *tcpFlow {
+	return nobody.newFlow(context.Background(), nil, &endpoint{host: host, port: 443})
+}
+
+// handling is how a flow's TLS is handled, "" while that is not known.
+func handling(f *tcpFlow) string {
+	how, _ := f.tls.Load().(string)
+	return how
+}
+
 // nobody is the proxy of flows that go nowhere.
-var nobody = New(Config{View: func() View { return View{Engine: engine("", false)} }})
+var nobody = New(Config{Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: engine("", false)} }})
 
 func TestCheckHello(t *testing.T) {
 	said := func(name string) []byte { return hello(t, &tls.Config{ServerName: name, InsecureSkipVerify: true}) }
@@ -179,10 +192,10 @@ func TestCheckHello(t *testing.T) {
 		{"a.example", []byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff"), "", false},
 		{"a.example", nil, TLSNone, true},
 	} {
-		f := &flow{p: nobody, host: tt.host, port: 443}
+		f := flowTo(tt.host)
 		read, err := f.checkHello(scripted{r: bytes.NewReader(tt.in)}, nil)
-		if (err == nil) != tt.ok || f.tls != tt.tls {
-			t.Errorf("%s, %.20q: TLS %q, %v", tt.host, tt.in, f.tls, err)
+		if (err == nil) != tt.ok || handling(f) != tt.tls {
+			t.Errorf("%s, %.20q: TLS %q, %v", tt.host, tt.in, handling(f), err)
 		}
 		if err == nil && len(read) > len(tt.in) {
 			t.Errorf("%s: more read than said", tt.host)
@@ -272,12 +285,12 @@ func TestWhatBeginsLikeTLSIsAWholeHello(t *testing.T) {
 		"in capitals":                   {edited(9, 'A'), true},
 	} {
 		for split := range 8 { // into segments
-			f := &flow{p: nobody, host: "a.example", port: 443}
+			f := flowTo("a.example")
 			n := min(split, len(tt.in))
 			conn := scripted{r: io.MultiReader(bytes.NewReader(tt.in[:n]), iotest.OneByteReader(bytes.NewReader(tt.in[n:])))}
 			read, err := f.checkHello(conn, nil)
-			if (err == nil) != tt.ok || tt.ok && f.tls != TLSSpliced {
-				t.Errorf("%s: TLS %q, %v", name, f.tls, err)
+			if (err == nil) != tt.ok || tt.ok && handling(f) != TLSSpliced {
+				t.Errorf("%s: TLS %q, %v", name, handling(f), err)
 				break
 			}
 			if rest, _ := io.ReadAll(conn); err == nil && !bytes.Equal(append(read, rest...), tt.in) {

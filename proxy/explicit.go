@@ -15,7 +15,7 @@ import (
 // (RFC 9110 section 9.3.6) and requests in absolute form (RFC 9112 section
 // 3.2.2). What they ask for is decided like any other connection.
 func (p *Proxy) serveExplicit(w http.ResponseWriter, r *http.Request) {
-	reached(r.Context())
+	markHandled(r.Context())
 	client := flowOf(r.Context())
 	switch {
 	case r.Method == http.MethodConnect:
@@ -28,27 +28,26 @@ func (p *Proxy) serveExplicit(w http.ResponseWriter, r *http.Request) {
 }
 
 // refuseTarget answers a request to the proxy itself that names no destination.
-func (f *flow) refuseTarget(w http.ResponseWriter, detail string) {
+func (f *tcpFlow) refuseTarget(w http.ResponseWriter, detail string) {
 	f.deny(LayerHTTP, detail)
-	no := refusal{status: http.StatusBadRequest, body: refusalBody{Error: "invalid_request_target", Detail: detail}}
-	no.writeFor(w, "", false, nil)
+	refused := refusal{status: http.StatusBadRequest, body: refusalBody{Error: "invalid_request_target", Detail: detail}}
+	refused.writeFor(w, "", false, nil)
 }
 
 // branch returns a flow to one destination on behalf of a client's connection
 // to the proxy.
-func (p *Proxy) branch(ctx context.Context, client *flow, host string, port uint16) *flow {
-	f := p.newFlow(ctx)
-	f.proc, f.procErr = client.proc, client.procErr
-	f.port = port
+func (p *Proxy) branch(ctx context.Context, client *httpFlow, host string, port uint16) *tcpFlow {
+	to := *client.endpoint()
+	to.host, to.port = host, port
 	if a, err := netip.ParseAddr(host); err == nil {
-		host = p.hostOf(f, a)
+		to.host = p.hostOf(&to, a)
 	}
-	f.host = host
-	p.track(f)
+	f := p.newFlow(ctx, nil, &to)
+	p.track(f, false)
 	return f
 }
 
-func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flow) {
+func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *httpFlow) {
 	host, port, ok := splitAuthority(r.Host)
 	if !ok || port == 0 || r.URL.User != nil {
 		client.refuseTarget(w, "CONNECT wants host:port")
@@ -57,9 +56,10 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flo
 	f := p.branch(client.ctx, client, host, port)
 	carry, release, refused := f.prepare()
 	if refused != nil {
-		f.owe(refused)
+		f.deferRefusal(refused)
 		f.finish()
-		refused.writeFor(w, "CONNECT "+f.hostPort(), false, f.nextSteps(refused, "", ""))
+		to := f.endpoint()
+		refused.writeFor(w, "CONNECT "+to.hostPort(), false, p.nextSteps(to, refused, "", ""))
 		return
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
@@ -71,9 +71,8 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flo
 	// The tunnel takes the connection over from the client's own flow, which
 	// ends with it.
 	context.AfterFunc(f.ctx, client.cancel)
-	f.prefix = buffered(buf.Reader)
 	tcp := conn.(*serverConn).Conn.(*flowConn).Conn.(*net.TCPConn)
-	if !p.replace(client, f) || !f.take(tcp) {
+	if !p.replace(client.tcpFlow, f) || !f.conns.take(tcp) {
 		release()
 		f.finish()
 		client.abort()
@@ -84,17 +83,18 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request, client *flo
 		f.finish()
 		return
 	}
-	carry()
+	carry(clientConn{tcp, buffered(buf.Reader)})
 }
 
 // prepare decides on a tunnel. carry is what to do with the connection then,
 // release what to do where it is lost before.
-func (f *flow) prepare() (carry, release func(), no *refusal) {
+func (f *tcpFlow) prepare() (carry func(clientConn), release func(), refused *refusal) {
 	if f.local() {
-		return f.runLocal, func() {}, f.refusedLocal()
+		return f.runLocal, func() {}, f.endpoint().refusedLocal()
 	}
-	upstream, plan, no := f.admit()
-	return func() { f.relay(upstream, plan) }, func() { upstream.Close() }, no
+	upstream, admitted, refused := f.admit()
+	carry = func(client clientConn) { f.relay(client, upstream, admitted) }
+	return carry, func() { upstream.Close() }, refused
 }
 
 func buffered(r *bufio.Reader) []byte {
@@ -102,7 +102,7 @@ func buffered(r *bufio.Reader) []byte {
 	return append([]byte(nil), b...)
 }
 
-func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flow) {
+func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *httpFlow) {
 	if r.URL.Scheme != "http" {
 		client.refuseTarget(w, "Use CONNECT for HTTPS URLs")
 		return
@@ -114,24 +114,24 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request, client *flo
 	}
 	f := p.branch(r.Context(), client, host, cmp.Or(port, 80))
 	defer f.finish()
-	f.scheme, f.forward = "http", true
-	f.setTLS(TLSNone)
+	h := &httpFlow{tcpFlow: f, scheme: "http", absolute: true}
+	f.tls.Store(TLSNone)
 	r = r.WithContext(f.ctx)
 	r.Host = r.URL.Host // whatever Host says (RFC 9112 section 3.2.2)
 	if f.local() {
-		if refused := f.refusedLocal(); refused != nil {
-			f.refuse(w, r, refused)
+		if refused := f.endpoint().refusedLocal(); refused != nil {
+			h.refuse(w, r, refused)
 			return
 		}
 		f.recordLocal()
-		f.serveLocal(w, r)
+		h.serveLocal(w, r)
 		return
 	}
 	upstream, _, refused := f.admit()
 	if refused != nil {
-		f.refuse(w, r, refused)
+		h.refuse(w, r, refused)
 		return
 	}
-	f.offer(upstream)
-	f.serve(w, r)
+	h.offer(upstream)
+	h.serve(w, r)
 }

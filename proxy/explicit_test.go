@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -108,7 +109,7 @@ func TestExplicitProxyIsNoWayAroundTheGuard(t *testing.T) {
 		t.Errorf("%d requests got through", n)
 	}
 	for _, rec := range r.records() {
-		if rec.Outcome != Denied || rec.Evidence {
+		if rec.Outcome != decision.Denied || rec.Evidence {
 			t.Errorf("record %s", line(rec))
 		}
 	}

@@ -5,117 +5,83 @@ package proxy
 import (
 	"context"
 	"net"
-	"net/http"
-	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"openshell.ai/openshell/internal/crash"
-	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/proxy/identity"
+	"openshell.ai/openshell/internal/decision"
 )
 
-// flow is one connection of the workload to one destination, from accept to
-// close.
-type flow struct {
+// tcpFlow is one connection of the workload to one endpoint, from accept to close, or one request in absolute
+// form to the explicit proxy. The first four fields never change; the others synchronise themselves.
+type tcpFlow struct {
 	p      *Proxy
 	began  time.Time
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	// These are set by one goroutine before admitted is.
-	prefix  []byte // what the client already said to an explicit proxy
-	host    string // a name in lower case, or an IP address
-	port    uint16
-	udp     bool
-	proc    identity.Process
-	procErr error
-	addrs   []netip.AddrPort // resolved, guarded: the only ones to dial
-	counted bool             // against Config.MaxConnections; guarded by p.mu
-	forward bool             // for one request in absolute form
+	to    atomic.Pointer[endpoint]
+	conns connections
+	http  atomic.Pointer[httpFlow] // nil while no HTTP is passed on
+	tls   atomic.Value             // how TLS is handled, as Record.TLS; nothing while that is not known
 
-	// These are set before the flow is given to a server.
-	refusal    *refusal // answers every request, where set
-	scheme     string
-	authority  string // of the origin: its host and port
-	serverName string // the origin's name in TLS
-	http2      bool   // that is what both ends speak
-
-	first     atomic.Pointer[net.Conn] // an upstream connection not yet used
-	admitted  atomic.Bool              // it got past the layers that permissive mode relaxes
-	unseen    atomic.Bool              // what it carries is not looked into
-	evident   atomic.Bool              // evidence of what it carries is recorded
-	forgiven  atomic.Bool              // permissive mode let the connection through
-	granted   atomic.Pointer[grant]    // under the latest view
-	malformed atomic.Int32             // errors of HTTP/2 recorded
-	told400   atomic.Int32             // answers of status 400 that are not the server's own
-	owed      atomic.Pointer[refusal]  // a refusal that is neither told nor recorded yet
-
-	mu        sync.Mutex   // guards what follows
-	client    *net.TCPConn // nil while the connection is another flow's
-	ended     bool
-	tls       string
-	transport *http.Transport
-	origins   map[*net.TCPConn]struct{} // the transport's connections
-	exchanges map[*exchange]struct{}    // under way
-	socket    *socket                   // what it has become, where messages are decided
-	idle      *time.Timer               // see watchIdle
+	decided             atomic.Pointer[decision.Connection] // by the latest snapshot
+	admitted            atomic.Bool                         // it got past the layers that permissive mode relaxes
+	passthrough         atomic.Bool                         // what it carries is not looked into
+	allowedByPermissive atomic.Bool                         // permissive mode let the connection through
+	evidenceRecorded    atomic.Bool                         // evidence of what it carries is recorded
+	pendingRefusal      atomic.Pointer[refusal]             // neither told nor recorded yet
 
 	end sync.Once
 }
 
-func (p *Proxy) newFlow(ctx context.Context) *flow {
-	f := &flow{p: p, began: time.Now(), origins: make(map[*net.TCPConn]struct{})}
+func (p *Proxy) newFlow(ctx context.Context, client *net.TCPConn, to *endpoint) *tcpFlow {
+	f := &tcpFlow{p: p, began: time.Now()}
 	f.ctx, f.cancel = context.WithCancel(ctx)
+	f.to.Store(to)
+	f.conns.client = client
 	return f
 }
 
-func (f *flow) connection() policy.Connection {
-	c := policy.Connection{Binary: f.proc.Path, Ancestors: f.proc.Ancestors, Aliases: f.proc.Aliases, Host: f.host, Port: f.port}
-	if f.udp {
-		c.Protocol = policy.ProtocolUDP
+func (f *tcpFlow) endpoint() *endpoint { return f.to.Load() }
+
+// decide returns what a snapshot makes of the flow's connection.
+func (f *tcpFlow) decide(s decision.Snapshot) *decision.Connection {
+	if c := f.decided.Load(); c != nil && c.Under(s) {
+		return c
 	}
+	c := s.Connect(f.endpoint().connection())
+	f.decided.Store(c)
 	return c
 }
 
-func (f *flow) hostPort() string {
-	return net.JoinHostPort(f.host, strconv.Itoa(int(f.port)))
-}
+// decideNow is decide for this moment.
+func (f *tcpFlow) decideNow() *decision.Connection { return f.decide(f.p.Snapshot()) }
 
-// standsUnder tells whether a view allows an admitted flow, the addresses that its
-// host had, and what goes on in it. What was not looked into cannot stay where requests or messages have to
-// be decided.
-func (f *flow) standsUnder(view View) bool {
-	g := f.grant(view)
-	decided := g.connection()
-	if decided.Outcome == Denied || f.unseen.Load() && g.mustSee() {
+// stillAllowed reports whether a snapshot allows an admitted flow, the addresses that its host had, and what
+// goes on in it. What was not looked into cannot stay where requests or messages have to be decided.
+func (f *tcpFlow) stillAllowed(s decision.Snapshot) bool {
+	c := f.decide(s)
+	outcome := c.Decision().Outcome
+	switch {
+	case outcome == decision.Denied,
+		f.passthrough.Load() && c.InspectionRequired(),
+		// Later connections to the origin go to the same ones.
+		c.Addresses(f.endpoint().addrs...).Outcome == decision.Denied:
 		return false
+	case outcome == decision.Logged:
+		f.allowedByPermissive.Store(true)
 	}
-	for _, a := range f.addrs { // and those of later connections to the origin
-		if f.checkAddress(g, a.Addr()) != nil {
-			return false
-		}
-	}
-	if decided.Outcome == Logged {
-		f.forgiven.Store(true)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for x := range f.exchanges {
-		if g.request(x.request).Outcome == Denied || x.blind && g.mustSeeText(x.request) {
-			return false
-		}
-	}
-	return true
+	h := f.http.Load()
+	return h == nil || h.exchanges.stillAllowed(c)
 }
 
-// goUnseen notes that nobody looks into the flow from here on. Where the view
-// has changed so that somebody must, it ends the flow and returns false.
-func (f *flow) goUnseen() bool {
-	f.unseen.Store(true)
-	if f.standsUnder(f.p.View()) {
+// goPassthrough notes that nobody looks into the flow from here on. Where the policy has changed so that
+// somebody must, it ends the flow and returns false.
+func (f *tcpFlow) goPassthrough() bool {
+	f.passthrough.Store(true)
+	if f.stillAllowed(f.p.Snapshot()) {
 		return true
 	}
 	f.abort()
@@ -123,89 +89,58 @@ func (f *flow) goUnseen() bool {
 }
 
 // record fills in what every record of the flow says.
-func (f *flow) record(r Record) {
-	r.Time = time.Now()
-	r.Process, r.Host, r.Port = f.proc, f.host, f.port
-	f.mu.Lock()
-	r.TLS = f.tls
-	f.mu.Unlock()
-	for _, a := range f.addrs {
-		r.Addrs = append(r.Addrs, a.Addr())
-	}
+func (f *tcpFlow) record(r Record) {
+	r = f.endpoint().complete(r)
+	r.TLS, _ = f.tls.Load().(string)
 	if r.Evidence {
-		f.evident.Store(true)
+		f.evidenceRecorded.Store(true)
 	}
-	if r.Kind == Connect && r.Outcome == Logged {
-		f.forgiven.Store(true)
+	if r.Kind == Connect && r.Outcome == decision.Logged {
+		f.allowedByPermissive.Store(true)
 	}
 	f.p.Record(r)
 }
 
-func (f *flow) setTLS(how string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.tls = how
+// deny records that the flow is cut off for a reason that no policy changes, so that there is nothing to learn
+// from it.
+func (f *tcpFlow) deny(layer, reason string) {
+	f.evidenceRecorded.Store(true)
+	f.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: layer, Reason: reason})
 }
 
-// deny records that the flow is cut off for a reason that no policy changes,
-// so that there is nothing to learn from it.
-func (f *flow) deny(layer, reason string) {
-	f.evident.Store(true)
-	f.record(Record{Kind: Connect, Outcome: Denied, Layer: layer, Reason: reason})
-}
+// deferRefusal notes a refusal that is recorded when it is told, or at the flow's end.
+func (f *tcpFlow) deferRefusal(r *refusal) { f.pendingRefusal.Store(r) }
 
-// owe notes a refusal that is recorded when it is told, or at the flow's end.
-func (f *flow) owe(r *refusal) {
-	f.refusal = r
-	f.owed.Store(r)
-}
-
-// recordOwed records a refusal that could not be told.
-func (f *flow) recordOwed(kind Kind) {
-	if r := f.owed.Swap(nil); r != nil {
-		f.record(Record{Kind: kind, Outcome: Denied, Evidence: r.evidence, Layer: r.layer, Reason: r.reason})
+// recordPendingRefusal records a refusal that could not be told.
+func (f *tcpFlow) recordPendingRefusal(kind Kind) {
+	if r := f.pendingRefusal.Swap(nil); r != nil {
+		f.record(Record{Kind: kind, Outcome: decision.Denied, Evidence: r.evidence, Layer: r.layer, Reason: r.reason})
 	}
 }
 
-// recordCarried records, as evidence, that the flow carries something other
-// than HTTP, or nothing, where the policy does not allow the connection. One that
-// is cut off because it no longer does was allowed as long as it lasted.
-func (f *flow) recordCarried(kind Kind, skip bool) {
-	g := f.grant(f.p.View())
-	if g.match.Allowed || !f.forgiven.Load() || f.evident.Swap(true) {
+// recordCarried records, as evidence, that the flow carries something other than HTTP, or nothing, where the
+// policy does not allow the connection. One that is cut off because it no longer does was allowed as long as
+// it lasted.
+func (f *tcpFlow) recordCarried(kind Kind, skip bool) {
+	c := f.decideNow()
+	if c.Ruled() || !f.allowedByPermissive.Load() || f.evidenceRecorded.Swap(true) {
 		return
 	}
-	f.record(Record{Kind: kind, Outcome: Logged, Evidence: true, Layer: LayerL4, Reason: g.match.Reason, TLSSkip: skip})
-}
-
-// take gives the flow the client's connection. It returns false where the flow
-// has ended.
-func (f *flow) take(client *net.TCPConn) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.ended {
-		f.client = client
-	}
-	return !f.ended
+	f.record(Record{Kind: kind, Outcome: decision.Logged, Evidence: true, Layer: LayerL4, Reason: c.UnruledReason(), TLSSkip: skip})
 }
 
 // abort closes the flow at once, telling the workload so.
-func (f *flow) abort() {
-	f.mu.Lock()
-	client := f.client
-	f.mu.Unlock()
-	if client != nil {
-		_ = client.SetLinger(0)
-	}
+func (f *tcpFlow) abort() {
+	f.conns.reset()
 	f.finish()
 }
 
-// retire ends a flow that is no longer allowed. Only a WebSocket has words for
-// that.
-func (f *flow) retire() {
-	f.mu.Lock()
-	s := f.socket
-	f.mu.Unlock()
+// retire ends a flow that is no longer allowed. Only a WebSocket has words for that.
+func (f *tcpFlow) retire() {
+	var s *socket
+	if h := f.http.Load(); h != nil {
+		s = h.exchanges.decidedSocket()
+	}
 	if s == nil {
 		f.abort()
 		return
@@ -215,11 +150,11 @@ func (f *flow) retire() {
 }
 
 // finish ends the flow; it may be called any number of times.
-func (f *flow) finish() {
+func (f *tcpFlow) finish() {
 	f.end.Do(func() {
 		defer f.p.forget(f)
 		defer f.close() // whatever becomes of the record
-		f.recordOwed(Connect)
+		f.recordPendingRefusal(Connect)
 		if f.admitted.Load() {
 			f.recordCarried(Connect, false)
 		}
@@ -227,25 +162,10 @@ func (f *flow) finish() {
 }
 
 // close closes everything that the flow has.
-func (f *flow) close() {
+func (f *tcpFlow) close() {
 	f.cancel()
-	f.mu.Lock()
-	f.ended = true
-	client, transport := f.client, f.transport
-	if f.idle != nil {
-		f.idle.Stop()
-	}
-	f.mu.Unlock()
-	if client != nil {
-		client.Close()
-	}
-	if first := f.first.Swap(nil); first != nil {
-		(*first).Close()
-	}
-	if transport != nil {
-		transport.CloseIdleConnections()
-	}
-	for conn := range f.origins { // there will be no more: it has ended
-		conn.Close()
+	f.conns.close()
+	if h := f.http.Load(); h != nil {
+		h.close()
 	}
 }

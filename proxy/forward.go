@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 const (
@@ -37,73 +38,53 @@ const (
 
 // offer makes an upstream connection the first one that the flow's requests
 // use. Later ones, where the origin closed it, go to the same addresses.
-func (f *flow) offer(upstream net.Conn) {
-	f.first.Store(&upstream)
-	f.authority = f.hostPort()
+func (h *httpFlow) offer(upstream net.Conn) {
+	h.unused.Store(&upstream)
+	h.authority = h.endpoint().hostPort()
 	if origin, ok := upstream.(*tls.Conn); ok {
-		f.http2 = origin.ConnectionState().NegotiatedProtocol == "h2"
+		h.http2 = origin.ConnectionState().NegotiatedProtocol == "h2"
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.transport = f.newTransport()
+	h.transport = h.newTransport()
+	h.http.Store(h)
 }
 
-func (f *flow) newTransport() *http.Transport {
+func (h *httpFlow) newTransport() *http.Transport {
 	t := &http.Transport{
-		DialContext:            f.dialOrigin,
-		DialTLSContext:         f.dialOrigin,
+		DialContext:            h.dialOrigin,
+		DialTLSContext:         h.dialOrigin,
 		DisableCompression:     true, // bodies pass as they are
-		ForceAttemptHTTP2:      f.http2 && f.scheme == "https",
+		ForceAttemptHTTP2:      h.http2 && h.scheme == "https",
 		MaxIdleConnsPerHost:    16,
-		IdleConnTimeout:        f.p.IdleTimeout,
+		IdleConnTimeout:        h.p.IdleTimeout,
 		ExpectContinueTimeout:  expectWait,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		WriteBufferSize:        16 << 10,
 		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: maxUnreadBack},
 	}
-	if f.http2 && f.scheme == "http" {
+	if h.http2 && h.scheme == "http" {
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	return t
 }
 
-func (f *flow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
-	if first := f.first.Swap(nil); first != nil {
+func (h *httpFlow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
+	if first := h.unused.Swap(nil); first != nil {
 		// The client may have thought for longer than the origin waits.
 		if alive(tcpOf(*first)) {
 			return *first, nil
 		}
 		(*first).Close()
 	}
-	conn, err := f.dial(ctx)
+	conn, err := h.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f.own(conn)
-	if f.scheme == "https" {
-		return f.secure(ctx, conn)
+	h.conns.own(conn)
+	if h.scheme == "https" {
+		return h.secure(ctx, conn)
 	}
 	return conn, nil
-}
-
-// own has a connection to the origin end with the flow. A transport keeps one of
-// HTTP/2 that is in use when it closes the idle ones.
-func (f *flow) own(conn *net.TCPConn) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ended {
-		conn.Close()
-		return
-	}
-	maps.DeleteFunc(f.origins, func(c *net.TCPConn, _ struct{}) bool { return closed(c) })
-	f.origins[conn] = struct{}{}
-}
-
-// closed tells whether this end of a connection is.
-func closed(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
-	return err != nil || raw.Control(func(uintptr) {}) != nil
 }
 
 func tcpOf(c net.Conn) *net.TCPConn {
@@ -136,7 +117,7 @@ func (c continued) WriteHeader(status int) {
 func (c continued) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 // pass sends an exchange's request to the origin and the answer back.
-func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
+func (h *httpFlow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.ContentLength != 0 {
 		// Origins may answer before they have read the whole body. HTTP/2 always
 		// lets them, and says that it is not supported.
@@ -146,7 +127,7 @@ func (f *flow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.Header.Get("Expect") != "" {
 		w = continued{w}
 	}
-	f.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	h.p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 
 // newForwarder returns the reverse proxy that all flows share.
@@ -186,7 +167,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	if !x.upgrade {
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
-	} else if !x.blind {
+	} else if !x.textUnseen {
 		offerPlainText(out.Header)
 	}
 }
@@ -225,7 +206,7 @@ func answered(resp *http.Response) error {
 		if err := checkSwitch(resp.Request, resp); err != nil {
 			return err
 		}
-		if !x.blind {
+		if !x.textUnseen {
 			origin, ok := resp.Body.(io.ReadWriteCloser)
 			if !ok {
 				return errNoWebSocket
@@ -234,7 +215,7 @@ func answered(resp *http.Response) error {
 		}
 	}
 	if resp.StatusCode == http.StatusBadRequest {
-		x.flow.told400.Add(1)
+		x.flow.badRequests.Add(1)
 	}
 	if resp.Header["Content-Type"] == nil {
 		x.header["Content-Type"] = nil // or else the server guesses one
@@ -250,15 +231,15 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 		x.done(0)
 		panic(http.ErrAbortHandler)
 	}
-	no := x.flow.refusedUpstream(err)
+	refused := x.flow.endpoint().refusedUpstream(err)
 	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
-		no = x.flow.refusedCertificate(err)
+		refused = x.flow.endpoint().refusedCertificate(err)
 	}
-	if x.rec.Outcome == Allowed { // otherwise there is one, which says what the policy lacks
+	if x.rec.Outcome == decision.Allowed { // otherwise there is one, which says what the policy lacks
 		x.rec.Reason = err.Error()
 	}
-	x.done(no.status)
-	no.writeFor(w, "", false, nil)
+	x.done(refused.status)
+	refused.writeFor(w, "", false, nil)
 }
 
 // byFlow sends each request over its own flow's upstream connections.

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
@@ -37,7 +38,7 @@ func FuzzFirstBytes(f *testing.F) {
 		if more, _ := classify(append(b[:len(b):len(b)], "\xff\xff\xff"...)); !undecided && s != more {
 			t.Errorf("%q was decided to be %d, and then %d", b, s, more)
 		}
-		flow := &flow{host: "a.example", port: 443}
+		flow := flowTo("a.example")
 		conn := scripted{r: bytes.NewReader(b)}
 		read, err := flow.checkHello(conn, nil)
 		if err != nil {
@@ -49,8 +50,8 @@ func FuzzFirstBytes(f *testing.F) {
 		}
 		// Go's server passes over much. Where it finds a ClientHello, its name was looked at.
 		name, found := goServerName(b)
-		if found && (flow.tls != TLSSpliced || !flow.asksForHost(name)) {
-			t.Errorf("%q: Go reads a hello for %q, and it was let through as %s", b, name, flow.tls)
+		if found && (handling(flow) != TLSSpliced || !flow.asksForHost(name)) {
+			t.Errorf("%q: Go reads a hello for %q, and it was let through as %s", b, name, handling(flow))
 		}
 	})
 }
@@ -91,7 +92,7 @@ func newStage(t testing.TB, rules string) *stage {
 	}
 	engine := engine(rules, false)
 	s.proxy = New(Config{
-		Outer: home, View: func() View { return View{Engine: engine} }, Names: names.NewTable(),
+		Outer: home, Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: engine} }, Names: names.NewTable(),
 		Resolve:        func(context.Context, string) ([]netip.Addr, error) { return nil, io.EOF },
 		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		Record:         s.record,
@@ -163,15 +164,15 @@ func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 
 // say sends bytes on a new connection of a flow and returns what the proxy
 // answers until it has nothing more to say.
-func (s *stage) say(t *testing.T, text []byte, number int, start func(*flow)) (answer []byte) {
+func (s *stage) say(t *testing.T, text []byte, number int, start func(*tcpFlow, clientConn)) (answer []byte) {
 	t.Helper()
 	client, near := tcpPair(t)
 	defer client.Close()
-	f := s.proxy.newFlow(context.Background())
-	f.client, f.proc = near, tool
-	f.proc.PID = number
-	s.proxy.track(f)
-	go start(f)
+	process := tool
+	process.PID = number
+	f := s.proxy.newFlow(context.Background(), near, &endpoint{process: process})
+	s.proxy.track(f, false)
+	go start(f, clientConn{TCPConn: near})
 	client.SetDeadline(time.Now().Add(patience))
 	client.Write(text)
 	buf := make([]byte, 16<<10)
@@ -197,22 +198,22 @@ func (s *stage) say(t *testing.T, text []byte, number int, start func(*flow)) (a
 }
 
 // inspected starts a flow to an endpoint of fuzzRules whose origin is at addr.
-func inspected(addr netip.AddrPort) func(*flow) {
-	return func(f *flow) {
-		f.host, f.port, f.addrs = "web.example", 80, []netip.AddrPort{addr}
+func inspected(addr netip.AddrPort) func(*tcpFlow, clientConn) {
+	return func(f *tcpFlow, client clientConn) {
+		f.to.Store(&endpoint{process: f.endpoint().process, host: "web.example", port: 80, addrs: []netip.Addr{addr.Addr()}})
 		f.admitted.Store(true)
-		up, err := f.dial(f.ctx)
+		up, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr))
 		if err != nil {
 			f.abort()
 			return
 		}
-		f.relay(up, plan{inspect: true, declared: true})
+		f.relay(client, up, f.decideNow())
 	}
 }
 
 // speak is say to an origin that speaks HTTP. It returns what the origin saw
 // and what the proxy recorded.
-func (s *stage) speak(t *testing.T, text []byte, start func(netip.AddrPort) func(*flow)) ([]sighting, []Record) {
+func (s *stage) speak(t *testing.T, text []byte, start func(netip.AddrPort) func(*tcpFlow, clientConn)) ([]sighting, []Record) {
 	t.Helper()
 	p, end := s.newPlay(t)
 	s.say(t, text, p.number, start(p.addr))
@@ -288,7 +289,7 @@ func FuzzRequests(f *testing.F) {
 		saw, recorded := s.speak(t, text, inspected)
 		decided := map[string]int{}
 		for _, rec := range recorded {
-			if rec.Kind == Request && rec.Outcome == Allowed {
+			if rec.Kind == Request && rec.Outcome == decision.Allowed {
 				decided[rec.Method+" "+rec.Path]++
 			}
 		}
@@ -331,10 +332,10 @@ func FuzzExplicitProxy(f *testing.F) {
 	}
 	s := newStage(f, fuzzRules)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		saw, recorded := s.speak(t, text, func(netip.AddrPort) func(*flow) {
-			return func(f *flow) {
-				f.host, f.port = "10.200.0.1", 3128
-				s.proxy.toProxy.give(newServerConn(&flowConn{Conn: f.client, flow: f}, f))
+		saw, recorded := s.speak(t, text, func(netip.AddrPort) func(*tcpFlow, clientConn) {
+			return func(f *tcpFlow, client clientConn) {
+				f.to.Store(&endpoint{process: f.endpoint().process, host: "10.200.0.1", port: 3128})
+				s.proxy.toProxy.enqueue(newServerConn(newFlowConn(client, f), &httpFlow{tcpFlow: f}))
 			}
 		})
 		if len(saw) > 0 {
@@ -342,7 +343,7 @@ func FuzzExplicitProxy(f *testing.F) {
 		}
 		for _, rec := range recorded {
 			// The one host that is allowed does not resolve here.
-			if rec.Outcome != Denied || rec.Host == "web.example" && rec.Layer == LayerL4 && rec.Port == 80 {
+			if rec.Outcome != decision.Denied || rec.Host == "web.example" && rec.Layer == LayerL4 && rec.Port == 80 {
 				t.Errorf("%q: record %s", text, line(rec))
 			}
 			if rec.Host != strings.ToLower(rec.Host) || rec.Port == 0 {

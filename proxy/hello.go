@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -205,10 +204,10 @@ func serverNameOf(hello fields) (string, error) {
 // checkHello waits for the client's first bytes and, where a server may take them
 // for TLS, for a whole ClientHello, and checks whom it asks for: behind many
 // addresses there are many servers. It returns what it read.
-func (f *flow) checkHello(client net.Conn, prefix []byte) ([]byte, error) {
+func (f *tcpFlow) checkHello(client net.Conn, prefix []byte) ([]byte, error) {
 	read, isTLS, err := hearTLS(client, prefix)
 	if err != nil || !isTLS {
-		f.setTLS(TLSNone)
+		f.tls.Store(TLSNone)
 		return read, err
 	}
 	name, read, err := readHello(client, read)
@@ -218,7 +217,7 @@ func (f *flow) checkHello(client net.Conn, prefix []byte) ([]byte, error) {
 	case !f.asksForHost(name):
 		return nil, f.wrongName(name)
 	}
-	f.setTLS(TLSSpliced)
+	f.tls.Store(TLSSpliced)
 	return read, nil
 }
 
@@ -248,28 +247,25 @@ func hearTLS(client net.Conn, read []byte) (_ []byte, isTLS bool, err error) {
 	}
 }
 
-func (f *flow) wrongName(name string) error {
-	return fmt.Errorf("server name %q on a connection to %s", name, f.hostPort())
+func (f *tcpFlow) wrongName(name string) error {
+	return fmt.Errorf("server name %q on a connection to %s", name, f.endpoint().hostPort())
 }
 
-// asksForHost tells whether a ClientHello's server name is the connection's. No
+// asksForHost reports whether a ClientHello's server name is the connection's. No
 // name is the address's own server. What is no host name (RFC 6066 section 3: no
 // dot at the end) is another name to some server.
-func (f *flow) asksForHost(name string) bool {
+func (f *tcpFlow) asksForHost(name string) bool {
 	return name == "" || isHost(name) && f.namesHost(name)
 }
 
-// namesHost tells whether a server name or request authority is the host that
+// namesHost reports whether a server name or request authority is the host that
 // the connection was opened for. A connection to an address was granted by
 // address, and whoever is there may go by any name, but for those that permissive
 // mode does not open: an address is no way around these.
-func (f *flow) namesHost(name string) bool {
-	if name == "" || strings.EqualFold(name, f.host) {
+func (f *tcpFlow) namesHost(name string) bool {
+	to := f.endpoint()
+	if name == "" || strings.EqualFold(name, to.host) {
 		return true
 	}
-	if _, err := netip.ParseAddr(f.host); err != nil {
-		return false
-	}
-	view := f.p.View()
-	return f.grant(view).match.Allowed || !view.Permissive || !view.Never.Contain(name, f.port)
+	return to.isAddress() && f.decideNow().OpensName(name)
 }

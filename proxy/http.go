@@ -3,23 +3,112 @@
 package proxy
 
 import (
+	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/memory"
 )
 
+// httpFlow is a tcpFlow on which HTTP is served. The plain fields are set before a server has it and do not
+// change then; the others synchronise themselves.
+type httpFlow struct {
+	*tcpFlow
+	refusal    *refusal // answers every request, where set
+	scheme     string
+	serverName string // the origin's name in TLS
+	http2      bool   // that is what both ends speak
+	absolute   bool   // for one request in absolute form
+	authority  string // of the origin: its host and port
+	transport  *http.Transport
+
+	unused      atomic.Pointer[net.Conn] // the upstream connection of the admission, until a request uses it
+	badRequests atomic.Int32             // answers of status 400 that are not the server's own
+	exchanges   exchangeSet
+}
+
+// serveHTTP has HTTP served on a connection, in the version that it begins with.
+func (h *httpFlow) serveHTTP(conn net.Conn, version2 bool) {
+	if version2 {
+		h.p.toOrigin2.enqueue(&http2Conn{Conn: conn, flow: h})
+		return
+	}
+	h.p.toOrigin.enqueue(newServerConn(conn, h))
+}
+
+// close closes what the transport does not need for a request.
+func (h *httpFlow) close() {
+	if conn := h.unused.Swap(nil); conn != nil {
+		(*conn).Close()
+	}
+	h.transport.CloseIdleConnections()
+}
+
+// exchangeSet is what goes on in an httpFlow.
+type exchangeSet struct {
+	mu     sync.Mutex             // guards what follows
+	open   map[*exchange]struct{} // under way
+	socket *socket                // what one has become, where messages are decided
+}
+
+func (e *exchangeSet) add(x *exchange) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.open == nil {
+		e.open = make(map[*exchange]struct{})
+	}
+	e.open[x] = struct{}{}
+}
+
+func (e *exchangeSet) remove(x *exchange) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, x)
+}
+
+func (e *exchangeSet) len() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.open)
+}
+
+// stillAllowed reports whether all of them may go on.
+func (e *exchangeSet) stillAllowed(c *decision.Connection) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for x := range e.open {
+		if c.Request(x.request).Outcome == decision.Denied || x.textUnseen && c.TextInspectionRequired(x.request) {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *exchangeSet) setDecidedSocket(s *socket) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.socket = s
+}
+
+func (e *exchangeSet) decidedSocket() *socket {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.socket
+}
+
 // exchange is a request that was let through, until its response has ended.
 type exchange struct {
-	flow    *flow
-	request policy.Request
-	rec     Record
-	free    func()      // gives the memory of request.Body back; may be nil
-	header  http.Header // of the answer
-	upgrade bool        // it asks for a WebSocket
-	blind   bool        // on which nobody decides the text
-	once    sync.Once
+	flow       *httpFlow
+	request    policy.Request
+	rec        Record
+	free       func()      // gives the memory of request.Body back; may be nil
+	header     http.Header // of the answer
+	upgrade    bool        // it asks for a WebSocket
+	textUnseen bool        // on which nobody decides the text
+	once       sync.Once
 
 	textAllowed bool // a message was; the reading goroutine's
 }
@@ -32,100 +121,92 @@ func (x *exchange) done(status int) {
 	})
 }
 
-// serveIntercepted answers one request on a connection that the workload
-// opened for an origin.
+// serveIntercepted answers one request on a connection that the workload opened for an origin.
 func serveIntercepted(w http.ResponseWriter, r *http.Request) {
-	reached(r.Context())
-	f := flowOf(r.Context())
-	if f.refusal != nil {
-		f.refuse(w, r, f.refusal)
-		return
+	markHandled(r.Context())
+	h := flowOf(r.Context())
+	switch {
+	case h.refusal != nil:
+		h.refuse(w, r, h.refusal)
+	case h.local():
+		h.serveLocal(w, r)
+	default:
+		h.serve(w, r)
 	}
-	if f.local() {
-		f.serveLocal(w, r)
-		return
-	}
-	f.serve(w, r)
 }
 
-// serve decides a request and passes it on. Every request is decided anew,
-// under the policy of its own moment.
-func (f *flow) serve(w http.ResponseWriter, r *http.Request) {
-	defer f.p.requests.Add(-1)
-	if f.p.requests.Add(1) > int64(f.p.MaxConnections) {
-		f.refuse(w, r, refusedRequests(f.p.MaxConnections))
+// serve decides a request and passes it on. Every request is decided anew, under the policy of its own moment.
+func (h *httpFlow) serve(w http.ResponseWriter, r *http.Request) {
+	defer h.p.requests.Add(-1)
+	if h.p.requests.Add(1) > int64(h.p.MaxConnections) {
+		h.refuse(w, r, refusedRequests(h.p.MaxConnections))
 		return
 	}
 	if memory.Tight() {
-		f.refuse(w, r, refusedMemory())
+		h.refuse(w, r, refusedMemory())
 		return
 	}
-	if no := ambiguous(r); no != nil {
-		f.refuse(w, r, no)
+	if refused := ambiguous(r); refused != nil {
+		h.refuse(w, r, refused)
 		return
 	}
 	if r.Method == http.MethodConnect {
-		f.refuse(w, r, refusedTunnel())
+		h.refuse(w, r, refusedTunnel())
 		return
 	}
-	host, ok := f.hostHeader(r.Host)
+	host, ok := h.hostHeader(r.Host)
 	if !ok || r.URL.User != nil {
-		f.refuse(w, r, f.refusedAuthority(r.Host))
+		h.refuse(w, r, h.refusedAuthority(r.Host))
 		return
 	}
 	r.Host = host
-	view := f.p.View()
-	x, refused := f.decide(w, r, view)
+	snapshot := h.p.Snapshot()
+	x, refused := h.decideRequest(w, r, h.decide(snapshot))
 	if refused != nil {
-		f.refuse(w, r, refused)
+		h.refuse(w, r, refused)
 		return
 	}
-	defer f.conclude(x)
-	if !f.begin(x, view) {
-		x.rec.Outcome, x.rec.Evidence, x.rec.Layer, x.rec.Reason = Denied, false, LayerL4, "policy changed"
-		f.abort()
+	defer h.conclude(x)
+	if !h.begin(x, snapshot) {
+		x.rec.Outcome, x.rec.Evidence, x.rec.Layer, x.rec.Reason = decision.Denied, false, LayerL4, "policy changed"
+		h.abort()
 		panic(http.ErrAbortHandler)
 	}
-	f.pass(w, r, x)
+	h.pass(w, r, x)
 }
 
-// decide returns the exchange that the view lets the request begin, or why it
-// does not. Where its body decides, it reads that first.
-func (f *flow) decide(w http.ResponseWriter, r *http.Request, view View) (*exchange, *refusal) {
-	g := f.grant(view)
-	request, verdict, err := g.match.Target(r.Method, r.RequestURI)
+// decideRequest returns the exchange that the request may begin, or why it may not. Where its body decides, it
+// reads that first.
+func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *decision.Connection) (*exchange, *refusal) {
+	target, err := policy.ParseTarget(r.Method, r.RequestURI)
 	if err != nil {
 		return nil, refusedTarget(err)
 	}
-	if decided := g.connection(); decided.Outcome == Denied {
-		return nil, f.refusedConnection(decided)
+	if d := c.Decision(); d.Outcome == decision.Denied {
+		return nil, refusedConnection(d)
 	}
-	x := &exchange{flow: f, request: request, upgrade: asksForWebSocket(r)}
+	x := &exchange{flow: h, request: policy.NewRequest(r.Method, target), upgrade: asksForWebSocket(r)}
 	if x.upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
 	}
-	if x.upgrade {
-		x.request.Upgrade = true
-		verdict = g.match.Request(x.request)
-	}
-	inspection := g.inspection(x.request)
+	x.request.Upgrade = x.upgrade
+	inspection := c.Inspection(x.request)
 	if inspection.MaxBody > 0 {
-		var no *refusal
-		if x.request.Body, x.free, no = f.readBody(w, r, inspection.MaxBody, bodyWait); no != nil {
-			return nil, no
+		var refused *refusal
+		if x.request.Body, x.free, refused = h.readBody(w, r, inspection.MaxBody, bodyWait); refused != nil {
+			return nil, refused
 		}
 		x.request.ContentType = r.Header.Get("Content-Type")
-		verdict = g.match.Request(x.request)
 	}
-	x.blind = x.upgrade && !inspection.Text
-	decided := g.judgeRequest(x.request, verdict)
-	if decided.Outcome == Denied {
+	x.textUnseen = x.upgrade && !inspection.Text
+	d := c.Request(x.request)
+	if d.Outcome == decision.Denied {
 		x.release()
-		return nil, f.refusedRequest(decided, r.Method, request.Path)
+		return nil, h.refusedRequest(d, r.Method, x.request.Path)
 	}
-	x.rec = decided.Record
-	x.rec.Method, x.rec.Scheme, x.rec.Path = r.Method, f.scheme, request.Path
+	x.rec = recordOf(Request, d)
+	x.rec.Method, x.rec.Scheme, x.rec.Path = r.Method, h.scheme, x.request.Path
 	return x, nil
 }
 
@@ -137,49 +218,43 @@ func (x *exchange) release() {
 	}
 }
 
-// begin notes that an exchange that a view allowed is under way. It returns
-// false where the view has changed meanwhile and no longer does.
-func (f *flow) begin(x *exchange, view View) bool {
+// begin notes that an exchange that a snapshot allowed is under way. It returns false where the policy has
+// changed meanwhile and no longer does.
+func (h *httpFlow) begin(x *exchange, snapshot decision.Snapshot) bool {
 	if x.rec.Evidence {
-		f.evident.Store(true)
+		h.evidenceRecorded.Store(true)
 	}
-	f.mu.Lock()
-	if f.exchanges == nil {
-		f.exchanges = make(map[*exchange]struct{})
-	}
-	f.exchanges[x] = struct{}{}
-	f.mu.Unlock()
-	now := f.p.View()
-	return now == view || f.standsUnder(now)
+	h.exchanges.add(x)
+	now := h.p.Snapshot()
+	return now == snapshot || h.stillAllowed(now)
 }
 
-func (f *flow) conclude(x *exchange) {
-	f.mu.Lock()
-	delete(f.exchanges, x)
-	f.mu.Unlock()
+func (h *httpFlow) conclude(x *exchange) {
+	h.exchanges.remove(x)
 	x.release()
 	x.done(0) // where the client or the origin left before an answer
 }
 
 // refuse answers a request with a refusal and records it.
-func (f *flow) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
-	f.owed.Store(nil)
-	rec := Record{Kind: Request, Outcome: Denied, Layer: no.layer, Policy: no.policy, Reason: no.reason,
-		Method: r.Method, Scheme: f.scheme, Status: no.status, Evidence: no.evidence,
-		Protocol: no.protocol, EndpointPath: no.endpointPath, Missing: no.missing}
+func (h *httpFlow) refuse(w http.ResponseWriter, r *http.Request, refused *refusal) {
+	h.pendingRefusal.Store(nil)
+	rec := Record{Kind: Request, Outcome: decision.Denied, Layer: refused.layer, Policy: refused.policy, Reason: refused.reason,
+		Method: r.Method, Scheme: h.scheme, Status: refused.status, Evidence: refused.evidence,
+		Protocol: refused.protocol, EndpointPath: refused.endpointPath, Missing: refused.missing}
 	target, err := policy.ParseTarget(r.Method, r.RequestURI)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
 	} else if matches := target.Matches(r.Method); len(matches) > 1 && rec.Protocol == "" {
-		with := *no // which answers other requests too
+		with := *refused // which answers other requests too
 		with.missing, rec.Missing = matches, matches
-		no = &with
+		refused = &with
 	}
 	path := target.Path()
 	rec.Path = path
-	f.record(rec)
-	if no.status == http.StatusBadRequest {
-		f.told400.Add(1)
+	h.record(rec)
+	if refused.status == http.StatusBadRequest {
+		h.badRequests.Add(1)
 	}
-	no.writeFor(w, r.Method+" "+f.hostPort()+path, f.forward, f.nextSteps(no, r.Method, path))
+	to := h.endpoint()
+	refused.writeFor(w, r.Method+" "+to.hostPort()+path, h.absolute, h.p.nextSteps(to, refused, r.Method, path))
 }

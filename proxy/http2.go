@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/net/http2"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 // http2Conn is a client's connection as the HTTP/2 server has it, in clear. It
@@ -17,9 +19,11 @@ import (
 // before any handler saw them.
 type http2Conn struct {
 	net.Conn
-	flow *flow
+	flow *httpFlow
 	seen []byte // of the frame that has begun, as far as it is looked at
 	skip int    // what is left of it behind that
+
+	malformed int // requests recorded
 }
 
 const (
@@ -64,28 +68,28 @@ func (c *http2Conn) look() {
 	payload := c.seen[frameHeader:]
 	switch http2.FrameType(c.seen[3]) {
 	case http2.FrameHeaders:
-		if len(payload) > 0 && payload[0] == status400 && c.flow.told400.Add(-1) < 0 {
-			c.flow.told400.Add(1)
-			c.malformed("400 Bad Request")
+		if len(payload) > 0 && payload[0] == status400 && c.flow.badRequests.Add(-1) < 0 {
+			c.flow.badRequests.Add(1)
+			c.recordMalformed("400 Bad Request")
 		}
 	case http2.FrameRSTStream:
 		if len(payload) == 4 && http2.ErrCode(binary.BigEndian.Uint32(payload)) == http2.ErrCodeProtocol {
-			c.malformed(http2.ErrCodeProtocol.String())
+			c.recordMalformed(http2.ErrCodeProtocol.String())
 		}
 	case http2.FrameGoAway:
 		if len(payload) == frameStart {
 			if code := http2.ErrCode(binary.BigEndian.Uint32(payload[4:])); code != http2.ErrCodeNo {
-				c.malformed(code.String())
+				c.recordMalformed(code.String())
 			}
 		}
 	}
 }
 
-// malformed records an error of the client's. One that ends a stream does not
+// recordMalformed records an error of the client's. One that ends a stream does not
 // end the connection (RFC 9113 section 5.4), so that their number is bounded.
-func (c *http2Conn) malformed(what string) {
-	if c.flow.malformed.Add(1) <= maxMalformed {
-		c.flow.record(Record{Kind: Connect, Outcome: Denied, Layer: LayerHTTP, Reason: fmt.Sprintf("malformed HTTP/2: %s", what)})
+func (c *http2Conn) recordMalformed(what string) {
+	if c.malformed++; c.malformed <= maxMalformed {
+		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerHTTP, Reason: fmt.Sprintf("malformed HTTP/2: %s", what)})
 	}
 }
 

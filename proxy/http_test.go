@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -101,7 +102,7 @@ func TestEveryRequestOfAConnectionIsDecided(t *testing.T) {
 func TestAuditAndPermissiveOnADeclaredEndpoint(t *testing.T) {
 	audit := strings.Replace(rest, "enforcement: enforce", "enforcement: audit", 1)
 	for _, tt := range []struct {
-		view View
+		view decision.Snapshot
 		want string
 	}{
 		{enforcing(audit), "audited l7 " + weather + ":443 GET https:/no 200 policy=p tls=terminated (GET /no not permitted by policy)"},
@@ -114,7 +115,7 @@ func TestAuditAndPermissiveOnADeclaredEndpoint(t *testing.T) {
 }
 
 func TestHostMismatchIsMisdirected(t *testing.T) {
-	for _, v := range []View{enforcing(rest), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(rest), permissive("")} {
 		for _, request := range []string{
 			"GET /ok/1 HTTP/1.1\r\nHost: fronted.example\r\n\r\n",
 			"GET /ok/1 HTTP/1.1\r\nHost: " + weather + ":444\r\n\r\n",
@@ -133,7 +134,7 @@ func TestHostMismatchIsMisdirected(t *testing.T) {
 				t.Errorf("%q reached the origin", request)
 			}
 			rec := r.nth(1)
-			if rec.Outcome != Denied || rec.Layer != LayerAuthority || rec.Evidence || rec.Status != 421 {
+			if rec.Outcome != decision.Denied || rec.Layer != LayerAuthority || rec.Evidence || rec.Status != 421 {
 				t.Errorf("record %s", line(rec))
 			}
 		}
@@ -162,7 +163,7 @@ func TestSameHostInOtherWordsPasses(t *testing.T) {
 }
 
 func TestMalformedTargetsAreRefusedInBothModes(t *testing.T) {
-	for _, v := range []View{enforcing(rest), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(rest), permissive("")} {
 		for _, target := range []string{"/ok/../../etc", "/ok/%00", "/ok/%zz", "*", "/ok/#frag"} {
 			r := newRoom(t, v)
 			conn := r.mustDialTLS(weather+":443", r.trust(weather))
@@ -278,7 +279,7 @@ func TestKeptConnectionOutlivesTheOrigins(t *testing.T) {
 	r.await(2) // the origin's connection is idle by then
 	r.proxy.mu.Lock()
 	for f := range r.proxy.flows {
-		f.transport.CloseIdleConnections()
+		f.http.Load().transport.CloseIdleConnections()
 	}
 	r.proxy.mu.Unlock()
 	r.get(c, "http://web.example/2").echo(t)

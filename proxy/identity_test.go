@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy/identity"
 )
@@ -82,7 +83,7 @@ func TestProcessIsIdentifiedByTheKernel(t *testing.T) {
 
 func TestUnknownProcessIsRefusedInBothModes(t *testing.T) {
 	const allowed = "{host: web.example, port: 80}"
-	for _, v := range []View{enforcing(allowed), permissive(allowed)} {
+	for _, v := range []decision.Snapshot{enforcing(allowed), permissive(allowed)} {
 		r := newRoom(t, v, func(_ *room, c *Config) {
 			c.Identify = func(netip.AddrPort, netip.AddrPort) (identity.Process, error) {
 				return identity.Process{}, errors.New("failed to resolve peer binary: gone")

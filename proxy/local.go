@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
 )
@@ -22,22 +23,22 @@ const (
 
 // Caller tells Config.Local which process asks.
 func Caller(ctx context.Context) (p identity.Process, ok bool) {
-	f := flowOf(ctx)
-	if f == nil || f.procErr != nil {
+	h := flowOf(ctx)
+	if h == nil || h.endpoint().processErr != nil {
 		return identity.Process{}, false
 	}
-	return f.proc, true
+	return h.endpoint().process, true
 }
 
-// local tells whether the flow is for Config.Local.
-func (f *flow) local() bool { return f.p.Local != nil && f.host == names.LocalHost }
+// local reports whether the flow is for Config.Local.
+func (f *tcpFlow) local() bool { return f.p.Local != nil && f.endpoint().host == names.LocalHost }
 
 // refusedLocal returns why Config.Local does not answer, or nil.
-func (f *flow) refusedLocal() *refusal {
+func (e *endpoint) refusedLocal() *refusal {
 	switch {
-	case f.procErr != nil:
-		return f.refusedPolicy(LayerIdentity, f.procErr.Error())
-	case f.port != localPort:
+	case e.processErr != nil:
+		return refusedPolicy(LayerIdentity, e.processErr.Error())
+	case e.port != localPort:
 		return notLocal()
 	}
 	return nil
@@ -50,39 +51,39 @@ func notLocal() *refusal {
 }
 
 // runLocal carries a connection to names.LocalHost, which goes nowhere.
-func (f *flow) runLocal() {
-	if refused := f.refusedLocal(); refused != nil {
-		f.explain(refused)
+func (f *tcpFlow) runLocal(client clientConn) {
+	if refused := f.endpoint().refusedLocal(); refused != nil {
+		f.explain(client, refused)
 		return
 	}
-	s, prefix := listen(f.client, f.prefix, helloWait)
+	s, said := listen(client, client.said, helloWait)
+	client.said = said
 	if s != speaksHTTP {
-		f.prefix = prefix
-		f.explain(notLocal())
+		f.explain(client, notLocal())
 		return
 	}
-	f.setTLS(TLSNone)
-	f.scheme = "http"
+	f.tls.Store(TLSNone)
 	f.recordLocal()
-	f.serveHTTP(&flowConn{Conn: f.client, flow: f, prefix: prefix}, speaksHTTP2(prefix))
+	h := &httpFlow{tcpFlow: f, scheme: "http"}
+	h.serveHTTP(newFlowConn(client, f), speaksHTTP2(said))
 }
 
-func (f *flow) recordLocal() {
-	f.record(Record{Kind: Connect, Outcome: Allowed, Layer: LayerConnection})
+func (f *tcpFlow) recordLocal() {
+	f.record(Record{Kind: Connect, Outcome: decision.Allowed, Layer: LayerConnection})
 }
 
 // serveLocal has Config.Local answer a request whose body is here.
-func (f *flow) serveLocal(w http.ResponseWriter, r *http.Request) {
-	if _, ok := f.hostHeader(r.Host); !ok {
-		f.refuse(w, r, f.refusedAuthority(r.Host))
+func (h *httpFlow) serveLocal(w http.ResponseWriter, r *http.Request) {
+	if _, ok := h.hostHeader(r.Host); !ok {
+		h.refuse(w, r, h.refusedAuthority(r.Host))
 		return
 	}
-	_, free, no := f.readBody(w, r, localBody, localBodyWait)
-	if no != nil {
-		f.refuse(w, r, no)
+	_, free, refused := h.readBody(w, r, localBody, localBodyWait)
+	if refused != nil {
+		h.refuse(w, r, refused)
 		return
 	}
 	defer free()
 	r.URL = &url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
-	f.p.Local.ServeHTTP(w, r)
+	h.p.Local.ServeHTTP(w, r)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 )
@@ -29,7 +30,7 @@ func withLocal(_ *room, c *Config) {
 }
 
 func TestLocal(t *testing.T) {
-	for _, v := range []View{enforcing(""), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(""), permissive("")} {
 		r := newRoom(t, v, withLocal)
 		const want = "POST /v1/proposals?x=y /usr/bin/tool body"
 		for how, c := range map[string]*http.Client{"directly": r.client(false), "by the explicit proxy": r.proxied()} {

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 // capped is a view whose maximum policy has the given endpoints.
-func capped(v View, endpoints string) View {
+func capped(v decision.Snapshot, endpoints string) decision.Snapshot {
 	v.Maximum = engine(endpoints, false)
 	return v
 }
@@ -19,7 +21,7 @@ const beyond = "exceeds the node's maximum policy: "
 
 func TestMaximumDeniesConnectionsInBothModes(t *testing.T) {
 	const both = "{host: web.example, port: 80}\n{host: " + weather + ", port: 443}"
-	for _, v := range []View{enforcing(both), permissive(both), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(both), permissive(both), permissive("")} {
 		r := newRoom(t, capped(v, "{host: "+weather+", port: 443}"))
 		resp := r.get(r.client(false), "http://web.example/x")
 		if resp.StatusCode != 403 || !strings.Contains(resp.text, beyond) {
@@ -27,7 +29,7 @@ func TestMaximumDeniesConnectionsInBothModes(t *testing.T) {
 		}
 		r.get(r.client(false), "https://"+weather+"/x")
 		rec := r.nth(0)
-		if rec.Outcome != Denied || rec.Evidence || rec.Reason != beyond+"endpoint web.example:80 is not allowed by any policy" {
+		if rec.Outcome != decision.Denied || rec.Evidence || rec.Reason != beyond+"endpoint web.example:80 is not allowed by any policy" {
 			t.Errorf("record %s", line(rec))
 		}
 		if n := len(internet.Requests()); n != 1 {
@@ -38,7 +40,7 @@ func TestMaximumDeniesConnectionsInBothModes(t *testing.T) {
 
 func TestMaximumDeniesRequestsInBothModes(t *testing.T) {
 	const effective = "{host: " + weather + ", port: 443}"
-	for _, v := range []View{enforcing(effective), permissive(effective), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(effective), permissive(effective), permissive("")} {
 		r := newRoom(t, capped(v, rest))
 		c := r.client(false)
 		r.get(c, "https://"+weather+"/ok/1").echo(t)
@@ -47,7 +49,7 @@ func TestMaximumDeniesRequestsInBothModes(t *testing.T) {
 			t.Errorf("answer %d %s", resp.StatusCode, resp.text)
 		}
 		for _, rec := range r.records() {
-			if rec.Path == "/no" && (rec.Outcome != Denied || rec.Evidence) {
+			if rec.Path == "/no" && (rec.Outcome != decision.Denied || rec.Evidence) {
 				t.Errorf("record %s", line(rec))
 			}
 		}
@@ -56,13 +58,13 @@ func TestMaximumDeniesRequestsInBothModes(t *testing.T) {
 
 func TestMaximumKeepsWhatIsNotHTTPOut(t *testing.T) {
 	const effective = "{host: echo.example, port: 7}"
-	for _, v := range []View{enforcing(effective), permissive(effective)} {
+	for _, v := range []decision.Snapshot{enforcing(effective), permissive(effective)} {
 		r := newRoom(t, capped(v, "{host: echo.example, port: 7, protocol: rest, access: full}"))
 		conn := r.mustDial("echo.example:7")
 		io.WriteString(conn, "\x00")
 		ended(t, "a raw connection", conn)
 		rec := r.nth(1)
-		if rec.Kind != Raw || rec.Outcome != Denied || rec.Evidence || v.Permissive && !strings.HasPrefix(rec.Reason, beyond) {
+		if rec.Kind != Raw || rec.Outcome != decision.Denied || rec.Evidence || v.Permissive && !strings.HasPrefix(rec.Reason, beyond) {
 			t.Errorf("record %s", line(rec))
 		}
 	}

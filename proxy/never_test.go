@@ -6,15 +6,15 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/test/fakenet"
 )
 
-func shut(t *testing.T, v View, endpoints ...string) View {
+func shut(t *testing.T, v decision.Snapshot, endpoints ...string) decision.Snapshot {
 	t.Helper()
 	never, err := policy.ParseEndpoints(endpoints)
 	if err != nil {
@@ -34,9 +34,9 @@ func TestNeverEndpointsStayDenied(t *testing.T) {
 	denied, allowed := 0, 0
 	for _, rec := range r.await(3) {
 		switch {
-		case rec.Host == "web.example" && rec.Outcome == Denied && !rec.Evidence && strings.HasPrefix(rec.Reason, neverPermissive):
+		case rec.Host == "web.example" && rec.Outcome == decision.Denied && !rec.Evidence && strings.HasPrefix(rec.Reason, "permissive mode never holds for this endpoint (permissive.never): "):
 			denied++
-		case rec.Host == weather && rec.Outcome == Logged:
+		case rec.Host == weather && rec.Outcome == decision.Logged:
 			allowed++
 		default:
 			t.Errorf("record %s", line(rec))
@@ -50,7 +50,7 @@ func TestNeverEndpointsStayDenied(t *testing.T) {
 // What the policy allows at such an endpoint is allowed; what its rules deny is
 // not let through as elsewhere.
 func TestNeverEndpointsKeepTheirRules(t *testing.T) {
-	for _, v := range []View{permissive(rest), enforcing(rest)} {
+	for _, v := range []decision.Snapshot{permissive(rest), enforcing(rest)} {
 		r := newRoom(t, shut(t, v, weather))
 		c := r.client(false)
 		r.get(c, "https://"+weather+"/ok/1").echo(t)
@@ -58,7 +58,7 @@ func TestNeverEndpointsKeepTheirRules(t *testing.T) {
 			t.Errorf("permissive %t: answer %d %s", v.Permissive, resp.StatusCode, resp.text)
 		}
 		for _, rec := range r.records() {
-			if rec.Path == "/no" && (rec.Outcome != Denied || rec.Evidence == v.Permissive) {
+			if rec.Path == "/no" && (rec.Outcome != decision.Denied || rec.Evidence == v.Permissive) {
 				t.Errorf("permissive %t: record %s", v.Permissive, line(rec))
 			}
 		}
@@ -70,24 +70,6 @@ func TestNeverKeepsWhatIsNotHTTPOut(t *testing.T) {
 	conn := r.mustDial("echo.example:7")
 	io.WriteString(conn, "\x00")
 	ended(t, "a raw connection", conn)
-}
-
-// A name that leads to such an address is no way around it, unless a rule allows
-// the name.
-func TestNeverAddresses(t *testing.T) {
-	for endpoints, want := range map[string]bool{"": false, "{host: web.example, port: 80}": true} {
-		f := &flow{port: 80, host: "web.example"}
-		g := shut(t, permissive(endpoints), "198.51.100.7:80").grant(policy.Connection{Binary: "/usr/bin/tool", Host: "web.example", Port: 80})
-		err := f.checkAddress(g, netip.MustParseAddr("8.8.8.8"))
-		if err != nil {
-			t.Errorf("%q: another address: %v", endpoints, err)
-		}
-		never, _ := policy.ParseEndpoints([]string{"8.8.8.8:80"})
-		g.view.Never = never
-		if err := f.checkAddress(g, netip.MustParseAddr("8.8.8.8")); (err == nil) != want {
-			t.Errorf("%q: %v", endpoints, err)
-		}
-	}
 }
 
 // That an endpoint is shut now ends what was let through before.

@@ -12,7 +12,7 @@ type pin struct {
 	binary string
 }
 
-func (f *flow) pin() pin { return pin{f.host, f.port, f.proc.Path} }
+func (e *endpoint) pin() pin { return pin{e.host, e.port, e.process.Path} }
 
 // pinned remembers pins for the sandbox's life.
 type pinned struct {

@@ -25,31 +25,21 @@ import (
 
 	"golang.org/x/sync/semaphore"
 	"openshell.ai/openshell/internal/crash"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/memory"
 	"openshell.ai/openshell/proxy/names"
 )
 
-// View is what rules a decision at one moment.
-type View struct {
-	Engine     *policy.Engine
-	Permissive bool // network denials are recorded and let through
-	// Maximum is what not even permissive mode exceeds; nil: there is no maximum.
-	Maximum *policy.Engine
-	// Never are the endpoints for which Permissive does not hold.
-	Never *policy.Endpoints
-}
-
-// Config is what a sandbox's proxy works with. All fields but Answer, Local, Reticent and Memory are required.
+// Config is what a sandbox's proxy works with. All fields but Answer, Local, OmitNextSteps and Memory are required.
 type Config struct {
-	Inner   *netns.Namespace // where the workload is
-	Outer   *netns.Namespace // where upstream connections start
-	View    func() View      // the effective policy and mode, now
-	Names   *names.Table     // whose synthetic addresses stand for names
-	Hosts   *names.Hosts     // names of real addresses; may be nil
-	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	Inner    *netns.Namespace         // where the workload is
+	Outer    *netns.Namespace         // where upstream connections start
+	Snapshot func() decision.Snapshot // what rules now
+	Names    *names.Table             // whose synthetic addresses stand for names
+	Hosts    *names.Hosts             // names of real addresses; may be nil
+	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Original tells both ends of an accepted connection as the workload has
 	// them, before the rules rewrote it.
 	Original func(conn *net.TCPConn) (source, destination netip.AddrPort, err error)
@@ -67,8 +57,8 @@ type Config struct {
 	// Local answers requests for http://policy.local/; nil: that name is like any
 	// other. Caller tells it who asks.
 	Local http.Handler
-	// Reticent: refusals do not say what can be asked of Local.
-	Reticent bool
+	// OmitNextSteps: refusals do not say what can be asked of Local.
+	OmitNextSteps bool
 
 	MaxConnections int           // at once, and requests at once; more are refused
 	IdleTimeout    time.Duration // how long a connection may carry nothing
@@ -83,9 +73,9 @@ type Proxy struct {
 	intercepted *http.Server // requests on connections opened for an origin
 	http2       *http.Server // the same, in HTTP/2
 	explicit    *http.Server // requests of clients configured for a proxy
-	toOrigin    *handover
-	toOrigin2   *handover
-	toProxy     *handover
+	toOrigin    *connListener
+	toOrigin2   *connListener
+	toProxy     *connListener
 	forward     http.Handler
 	sessions    tls.ClientSessionCache // with origins
 	ticketKey   [32]byte               // of sessions with the workload
@@ -98,19 +88,19 @@ type Proxy struct {
 	open     atomic.Int64 // connections of the workload
 	requests atomic.Int64 // under way, on whatever connections
 	mu       sync.Mutex
-	flows    map[*flow]struct{}
-	most     int // flows at a time, since many have ended
+	flows    map[*tcpFlow]bool // whether they count against Config.MaxConnections; guarded by mu
+	peak     int               // flows at a time, since many have ended; guarded by mu
 }
 
 // New returns a proxy that Serve puts to work.
 func New(c Config) *Proxy {
 	p := &Proxy{
 		Config:    c,
-		toOrigin:  newHandover(),
-		toOrigin2: newHandover(),
-		toProxy:   newHandover(),
+		toOrigin:  newConnListener(),
+		toOrigin2: newConnListener(),
+		toProxy:   newConnListener(),
 		sessions:  tls.NewLRUClientSessionCache(512),
-		flows:     make(map[*flow]struct{}),
+		flows:     make(map[*tcpFlow]bool),
 		held:      newHeld(),
 		headers:   semaphore.NewWeighted(maxHeaders),
 	}
@@ -196,14 +186,14 @@ func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		if full := p.room(); full != "" {
-			p.Record(Record{Time: time.Now(), Outcome: Denied, Layer: LayerLimit, Reason: full})
+		if full := p.full(); full != "" {
+			p.Record(Record{Time: time.Now(), Outcome: decision.Denied, Layer: LayerLimit, Reason: full})
 			reset(conn)
 			continue
 		}
 		p.open.Add(1)
 		p.handlers.Go(func() {
-			f := p.newFlow(ctx)
+			f := p.newFlow(ctx, conn, new(endpoint))
 			if !crash.Contain("a connection of the workload", func() { p.handle(f, conn) }) {
 				crash.Contain("its end", func() {
 					defer f.abort()
@@ -215,9 +205,8 @@ func (p *Proxy) accept(ctx context.Context, l *net.TCPListener) {
 }
 
 // handle takes one intercepted connection.
-func (p *Proxy) handle(f *flow, conn *net.TCPConn) {
-	f.client, f.counted = conn, true
-	p.track(f)
+func (p *Proxy) handle(f *tcpFlow, conn *net.TCPConn) {
+	p.track(f, true)
 
 	src, dst, err := p.Original(conn)
 	if err != nil {
@@ -225,25 +214,28 @@ func (p *Proxy) handle(f *flow, conn *net.TCPConn) {
 		f.abort()
 		return
 	}
-	f.proc, f.procErr = p.Identify(src, dst)
+	to := &endpoint{port: dst.Port()}
+	to.process, to.processErr = p.Identify(src, dst)
+	client := clientConn{TCPConn: conn}
 	if dst.Port() == netns.ExplicitProxyPort && (dst.Addr() == netns.ProxyAddr4 || dst.Addr() == netns.ProxyAddr6) {
-		f.host, f.port = dst.Addr().String(), dst.Port()
-		p.toProxy.give(newServerConn(&flowConn{Conn: conn, flow: f}, f))
+		to.host = dst.Addr().String()
+		f.to.Store(to)
+		p.toProxy.enqueue(newServerConn(newFlowConn(client, f), &httpFlow{tcpFlow: f}))
 		return
 	}
-	f.port = dst.Port()
-	f.host = p.hostOf(f, dst.Addr())
+	to.host = p.hostOf(to, dst.Addr())
+	f.to.Store(to)
 	if f.local() {
-		f.runLocal()
+		f.runLocal(client)
 		return
 	}
-	f.run()
+	f.run(client)
 }
 
 // hostOf returns the name that the workload connected to, or the address where
 // it used none. Of several names that the hosts file has for one address, it
-// is the first that the policy allows the flow.
-func (p *Proxy) hostOf(f *flow, a netip.Addr) string {
+// is the first that the policy allows.
+func (p *Proxy) hostOf(to *endpoint, a netip.Addr) string {
 	if name, ok := p.Names.Name(a); ok {
 		return name
 	}
@@ -251,58 +243,59 @@ func (p *Proxy) hostOf(f *flow, a netip.Addr) string {
 	if len(aliases) == 0 {
 		return a.Unmap().String()
 	}
-	engine := p.View().Engine
+	snapshot := p.Snapshot()
 	for _, name := range aliases {
-		c := f.connection()
+		c := to.connection()
 		c.Host = name
-		if engine.Connect(c).Allowed {
+		if snapshot.Connect(c).Ruled() {
 			return name
 		}
 	}
 	return aliases[0]
 }
 
-// Reconsider closes the connections that the view no longer allows. Call it
-// after the view has changed.
+// Reconsider closes the connections that are no longer allowed. Call it after the snapshot has changed.
 func (p *Proxy) Reconsider() {
-	view := p.View()
+	snapshot := p.Snapshot()
 	for _, f := range p.flowsNow() {
-		if f.admitted.Load() && !f.standsUnder(view) {
+		if f.admitted.Load() && !f.stillAllowed(snapshot) {
 			f.retire()
 		}
 	}
-	p.closeAssociations(view)
+	p.closeAssociations(snapshot)
 }
 
-func (p *Proxy) flowsNow() []*flow {
+func (p *Proxy) flowsNow() []*tcpFlow {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Collect(maps.Keys(p.flows))
 }
 
-func (p *Proxy) track(f *flow) {
+// track has a flow end with the proxy. counted: it counts against MaxConnections.
+func (p *Proxy) track(f *tcpFlow, counted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.flows[f] = struct{}{}
-	p.most = max(p.most, len(p.flows))
+	p.flows[f] = counted
+	p.peak = max(p.peak, len(p.flows))
 }
 
-func (p *Proxy) forget(f *flow) {
+func (p *Proxy) forget(f *tcpFlow) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, tracked := p.flows[f]; !tracked {
+	counted, tracked := p.flows[f]
+	if !tracked {
 		return
 	}
 	delete(p.flows, f)
-	if f.counted {
+	if counted {
 		p.open.Add(-1)
 	}
-	p.ebb()
+	p.giveBack()
 }
 
 // replace puts a tunnel's flow in the place of the one its client came by. ok
 // is false where either has ended meanwhile.
-func (p *Proxy) replace(client, tunnel *flow) (ok bool) {
+func (p *Proxy) replace(client, tunnel *tcpFlow) (ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, clientOpen := p.flows[client]
@@ -311,7 +304,7 @@ func (p *Proxy) replace(client, tunnel *flow) (ok bool) {
 		return false
 	}
 	delete(p.flows, client)
-	tunnel.counted = true
+	p.flows[tunnel] = true
 	return true
 }
 

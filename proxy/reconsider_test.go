@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
-func (r *room) change(v View) {
+func (r *room) change(v decision.Snapshot) {
 	r.view.Store(&v)
 	r.proxy.Reconsider()
 }
@@ -150,7 +152,7 @@ func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
 	)
 
 	// What permissive mode let through is, also where it ends with that.
-	for _, first := range []View{permissive(""), permissive("{host: echo.example, port: 7}")} {
+	for _, first := range []decision.Snapshot{permissive(""), permissive("{host: echo.example, port: 7}")} {
 		r = newRoom(t, first)
 		idle := r.mustDial("echo.example:7")
 		r.await(1)
@@ -158,7 +160,7 @@ func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
 		r.change(enforcing(""))
 		ended(t, "the idle connection", idle)
 		r.await(2)
-		if last := r.records()[len(r.records())-1]; !last.Evidence || last.Outcome != Logged {
+		if last := r.records()[len(r.records())-1]; !last.Evidence || last.Outcome != decision.Logged {
 			t.Errorf("record %s", line(last))
 		}
 	}
@@ -167,10 +169,10 @@ func TestWhatIsRevokedIsNoEvidence(t *testing.T) {
 // TestPolicyThatChangesMeanwhile changes it after a request was decided and before
 // it is sent on.
 func TestPolicyThatChangesMeanwhile(t *testing.T) {
-	for _, first := range []View{enforcing(rest), permissive("")} {
+	for _, first := range []decision.Snapshot{enforcing(rest), permissive("")} {
 		var looks atomic.Int32
 		r := newRoom(t, first, func(r *room, c *Config) {
-			c.View = func() View {
+			c.Snapshot = func() decision.Snapshot {
 				if looks.Add(-1) == 0 {
 					v := enforcing("")
 					r.view.Store(&v)
@@ -185,7 +187,7 @@ func TestPolicyThatChangesMeanwhile(t *testing.T) {
 		ended(t, "the connection", conn)
 		r.await(2)
 		last := r.records()[1]
-		if last.Kind != Request || last.Outcome != Denied || last.Evidence || last.Reason != "policy changed" {
+		if last.Kind != Request || last.Outcome != decision.Denied || last.Evidence || last.Reason != "policy changed" {
 			t.Errorf("record %s", line(last))
 		}
 		if seen := internet.Requests(); len(seen) > 0 {
@@ -198,7 +200,7 @@ func TestPolicyThatChangesMeanwhile(t *testing.T) {
 func TestReconsiderHoldsAddressesToTheGuard(t *testing.T) {
 	const open, shut = "{host: private.example, port: 80, protocol: rest, access: full, allowed_ips: [10.45.0.0/16, 'fd45::/16']}",
 		"{host: private.example, port: 80, protocol: rest, access: full, allowed_ips: [10.46.0.0/16]}"
-	for _, v := range []View{enforcing(shut), permissive(shut), {Engine: engine("{host: private.example, port: 80, protocol: rest, access: full}", true)}} {
+	for _, v := range []decision.Snapshot{enforcing(shut), permissive(shut), {Effective: engine("{host: private.example, port: 80, protocol: rest, access: full}", true)}} {
 		r := newRoom(t, enforcing(open))
 		kept := r.mustDial("private.example:80")
 		r.say(kept, "GET /1 HTTP/1.1\r\nHost: private.example\r\n\r\n").echo(t)

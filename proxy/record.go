@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
 )
@@ -20,22 +21,12 @@ const (
 	Message             // a message on a WebSocket
 )
 
-// Outcome is what became of an action.
-type Outcome int
-
-const (
-	Denied  Outcome = iota
-	Allowed         // the policy allows it
-	Audited         // the policy's rules deny it, but its endpoint only audits
-	Logged          // the policy denies it; permissive mode let it through
-)
-
 // Layers name who took a decision.
 const (
-	LayerIdentity   = "identity"    // process identity
-	LayerL4         = "l4"          // host, port, binary
-	LayerL7         = "l7"          // HTTP method and path
-	LayerSSRF       = "ssrf"        // the guard on resolved addresses
+	LayerIdentity   = "identity" // process identity
+	LayerL4         = decision.LayerL4
+	LayerL7         = decision.LayerL7
+	LayerSSRF       = decision.LayerSSRF
 	LayerTLS        = "tls"         // certificates and server names
 	LayerHTTP       = "http-parser" // malformed requests
 	LayerAuthority  = "request-authority"
@@ -55,7 +46,7 @@ const (
 type Record struct {
 	Time    time.Time
 	Kind    Kind
-	Outcome Outcome
+	Outcome decision.Outcome
 	// Evidence marks what a policy may be learned from. Each action is
 	// evidence once, however many records speak of it.
 	Evidence bool

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 )
 
@@ -61,7 +62,7 @@ type missingRule struct {
 }
 
 // refusedPolicy refuses a connection, whatever it is to carry.
-func (f *flow) refusedPolicy(layer, reason string) *refusal {
+func refusedPolicy(layer, reason string) *refusal {
 	return &refusal{
 		status: http.StatusForbidden, layer: layer, reason: reason,
 		outcome: "not permitted by policy",
@@ -70,41 +71,41 @@ func (f *flow) refusedPolicy(layer, reason string) *refusal {
 }
 
 // refusedConnection refuses a connection that a policy denies.
-func (f *flow) refusedConnection(r ruling) *refusal {
-	no := f.refusedPolicy(r.Layer, r.Reason)
-	no.evidence = r.Evidence
-	return no
+func refusedConnection(d decision.Decision) *refusal {
+	r := refusedPolicy(d.Layer, d.Reason)
+	r.evidence = d.Learnable
+	return r
 }
 
 // refusedAddress keeps to itself where the name leads: only the kind of
 // objection is told, in OpenShell's words, which come before the colon.
-func (f *flow) refusedAddress(err error) *refusal {
-	kind, _, _ := strings.Cut(err.Error(), ":")
+func (e *endpoint) refusedAddress(reason string) *refusal {
+	kind, _, _ := strings.Cut(reason, ":")
 	return &refusal{
-		status: http.StatusForbidden, layer: LayerSSRF, reason: err.Error(),
+		status: http.StatusForbidden, layer: LayerSSRF, reason: reason,
 		body: refusalBody{
 			Error:  "ssrf_denied",
-			Detail: fmt.Sprintf("CONNECT %s blocked: %s", f.hostPort(), kind),
+			Detail: fmt.Sprintf("CONNECT %s blocked: %s", e.hostPort(), kind),
 		},
 	}
 }
 
-func (f *flow) refusedUpstream(err error) *refusal {
+func (e *endpoint) refusedUpstream(err error) *refusal {
 	return &refusal{
 		status: http.StatusBadGateway, layer: LayerUpstream, reason: err.Error(),
 		body: refusalBody{
 			Error:  "upstream_unreachable",
-			Detail: fmt.Sprintf("connection to %s failed", f.hostPort()),
+			Detail: fmt.Sprintf("connection to %s failed", e.hostPort()),
 		},
 	}
 }
 
-func (f *flow) refusedCertificate(err error) *refusal {
+func (e *endpoint) refusedCertificate(err error) *refusal {
 	return &refusal{
 		status: http.StatusBadGateway, layer: LayerTLS, reason: err.Error(),
 		body: refusalBody{
 			Error:  "upstream_tls_failed",
-			Detail: fmt.Sprintf("TLS connection to %s failed: %v", f.hostPort(), err),
+			Detail: fmt.Sprintf("TLS connection to %s failed: %v", e.hostPort(), err),
 		},
 	}
 }
@@ -120,10 +121,10 @@ func refusedTarget(err error) *refusal {
 	}
 }
 
-func (f *flow) refusedAuthority(authority string) *refusal {
+func (h *httpFlow) refusedAuthority(authority string) *refusal {
 	return &refusal{
 		status: http.StatusMisdirectedRequest, layer: LayerAuthority,
-		reason: fmt.Sprintf("request for %q on a connection to %s", authority, f.hostPort()),
+		reason: fmt.Sprintf("request for %q on a connection to %s", authority, h.endpoint().hostPort()),
 		body: refusalBody{
 			Error:   "request_authority_mismatch",
 			Message: "HTTP request authority does not match the authorized tunnel endpoint",
@@ -146,48 +147,49 @@ func refusedLength(limit int) *refusal {
 }
 
 func refusedBusy() *refusal {
-	no := refusedBody(http.StatusServiceUnavailable, "busy", "too many bodies are being decided on")
-	no.layer = LayerLimit
-	return no
+	r := refusedBody(http.StatusServiceUnavailable, "busy", "too many bodies are being decided on")
+	r.layer = LayerLimit
+	return r
 }
 
 // refusedRequests refuses a request where streams of HTTP/2 are as many as
 // connections may be.
 func refusedRequests(limit int) *refusal {
-	no := refusedBody(http.StatusServiceUnavailable, "busy", fmt.Sprintf("the sandbox has %d requests under way (limits.connections)", limit))
-	no.layer = LayerLimit
-	return no
+	r := refusedBody(http.StatusServiceUnavailable, "busy", fmt.Sprintf("the sandbox has %d requests under way (limits.connections)", limit))
+	r.layer = LayerLimit
+	return r
 }
 
 func refusedMemory() *refusal {
-	no := refusedBody(http.StatusServiceUnavailable, "busy", "the supervisor has no memory left (supervisor.memory)")
-	no.layer = LayerLimit
-	return no
+	r := refusedBody(http.StatusServiceUnavailable, "busy", "the supervisor has no memory left (supervisor.memory)")
+	r.layer = LayerLimit
+	return r
 }
 
 // refusedRequest explains a request that its endpoint's rules deny.
-func (f *flow) refusedRequest(decided ruling, method, path string) *refusal {
+func (h *httpFlow) refusedRequest(d decision.Decision, method, path string) *refusal {
+	to := h.endpoint()
 	r := &refusal{
-		status: http.StatusForbidden, layer: decided.Layer, reason: decided.Reason, evidence: decided.Evidence,
-		policy: decided.Policy, protocol: decided.Protocol, endpointPath: decided.EndpointPath, missing: decided.Missing,
+		status: http.StatusForbidden, layer: d.Layer, reason: d.Reason, evidence: d.Learnable,
+		policy: d.Policy, protocol: d.Protocol, endpointPath: d.EndpointPath, missing: d.Missing,
 	}
-	if decided.malformed {
+	if d.Malformed {
 		r.status, r.policy = http.StatusBadRequest, ""
-		r.body = refusalBody{Error: malformedError(decided.Protocol), Detail: decided.Reason}
+		r.body = refusalBody{Error: malformedError(d.Protocol), Detail: d.Reason}
 		return r
 	}
 	r.body = refusalBody{
-		Error: "policy_denied", Detail: decided.Reason, Policy: decided.Policy, Rule: method + " " + path,
-		Layer: LayerL7, Protocol: protocolName(decided.Protocol), Method: method, Path: path,
-		Host: f.host, Port: f.port, Binary: f.proc.Path,
+		Error: "policy_denied", Detail: d.Reason, Policy: d.Policy, Rule: method + " " + path,
+		Layer: LayerL7, Protocol: protocolName(d.Protocol), Method: method, Path: path,
+		Host: to.host, Port: to.port, Binary: to.process.Path,
 	}
 	if r.lacksRule() {
-		r.body.RuleMissing = f.missingRule(decided, method, path)
+		r.body.RuleMissing = to.missingRule(d, method, path)
 	}
-	if f.forward { // OpenShell says less to clients of its forward proxy
+	if h.absolute { // OpenShell says less to clients of its forward proxy
 		r.policy, r.body = "", refusalBody{Error: "policy_denied"}
-		r.outcome = "denied by L7 policy: " + decided.Reason
-		if strings.HasSuffix(decided.Reason, noEndpointPath) {
+		r.outcome = "denied by L7 policy: " + d.Reason
+		if strings.HasSuffix(d.Reason, noEndpointPath) {
 			r.outcome = noEndpointPath
 		}
 	}
@@ -216,14 +218,14 @@ func protocolName(protocol string) string {
 }
 
 // missingRule says what the policy lacks for a request.
-func (f *flow) missingRule(decided ruling, method, path string) *missingRule {
-	protocol := protocolName(decided.Protocol)
+func (e *endpoint) missingRule(d decision.Decision, method, path string) *missingRule {
+	protocol := protocolName(d.Protocol)
 	rule := &missingRule{
 		Type: strings.ReplaceAll(protocol, "-", "") + "_allow", Layer: LayerL7, Method: method, Path: path,
-		Host: f.host, Port: f.port, Binary: f.proc.Path,
+		Host: e.host, Port: e.port, Binary: e.process.Path,
 	}
-	if protocol != policy.ProtocolREST || len(decided.Missing) > 1 {
-		rule.Allow = decided.Missing
+	if protocol != policy.ProtocolREST || len(d.Missing) > 1 {
+		rule.Allow = d.Missing
 	}
 	return rule
 }

@@ -9,138 +9,126 @@ import (
 	"sync"
 
 	"openshell.ai/openshell/internal/crash"
+	"openshell.ai/openshell/internal/decision"
 )
 
 // relay carries an admitted connection.
-func (f *flow) relay(up *net.TCPConn, p plan) {
-	if !p.inspect {
-		if f.goUnseen() {
-			f.splice(up, f.prefix)
-		} else {
-			up.Close()
-		}
+func (f *tcpFlow) relay(client clientConn, up *net.TCPConn, admitted *decision.Connection) {
+	if !admitted.SeesRequests() {
+		f.splicePassthrough(client, up)
 		return
 	}
-	if len(f.prefix) == 0 && !firstSpeaker(f.ctx, f.client, up) {
-		f.opaque(up, nil, p)
+	if len(client.said) == 0 && !firstSpeaker(f.ctx, client.TCPConn, up) {
+		f.opaque(client, up, admitted)
 		return
 	}
-	s, prefix := listen(f.client, f.prefix, helloWait)
+	s, said := listen(client, client.said, helloWait)
+	client.said = said
 	switch {
 	// Asked only now: a client retries at once, and its first try has to be over.
-	case s == speaksTLS && f.mayGoUnseen() && f.p.pinned.has(f.pin()):
-		f.passUnseen(up, prefix, p)
+	case s == speaksTLS && f.decideNow().CanPassthrough() && f.p.pinned.has(f.endpoint().pin()):
+		f.relayPinned(client, up, admitted)
 	case s == speaksTLS:
-		f.terminate(up, prefix, p)
+		f.terminate(client, up, admitted)
 	case s == speaksHTTP:
-		f.setTLS(TLSNone)
-		f.scheme, f.http2 = "http", speaksHTTP2(prefix)
-		f.offer(up)
-		f.serveHTTP(&flowConn{Conn: f.client, flow: f, prefix: prefix}, f.http2)
+		f.tls.Store(TLSNone)
+		h := &httpFlow{tcpFlow: f, scheme: "http", http2: speaksHTTP2(said)}
+		h.offer(up)
+		h.serveHTTP(newFlowConn(client, f), h.http2)
 	case s == silent:
 		up.Close()
 		f.finish()
 	default:
-		f.opaque(up, prefix, p)
+		f.opaque(client, up, admitted)
 	}
 }
 
 // opaque carries a connection that was to be inspected and is not HTTP.
-func (f *flow) opaque(up *net.TCPConn, prefix []byte, p plan) {
-	f.setTLS(TLSNone)
-	if !f.admitOpaque(p) {
+func (f *tcpFlow) opaque(client clientConn, up *net.TCPConn, admitted *decision.Connection) {
+	f.tls.Store(TLSNone)
+	if !f.admitOpaque(admitted) {
 		up.Close()
 		return
 	}
-	f.splice(up, prefix)
+	f.splice(client, up)
 }
 
-// admitOpaque decides on a connection that is not HTTP, and ends it where the
-// answer is no. An endpoint that declares HTTP allows nothing else.
-func (f *flow) admitOpaque(p plan) bool {
-	if !p.declared {
+// admitOpaque decides on a connection that is not HTTP, and ends it where the answer is no. An endpoint that
+// declares HTTP allows nothing else.
+func (f *tcpFlow) admitOpaque(admitted *decision.Connection) bool {
+	if !admitted.DecidesRequests() {
 		f.recordCarried(Raw, false)
-		return f.goUnseen()
+		return f.goPassthrough()
 	}
-	r := Record{Kind: Raw, Outcome: Logged, Layer: LayerL7, Policy: p.policy,
-		Reason: "the endpoint's protocol is HTTP, and this is not HTTP"}
-	switch g := f.grant(f.p.View()); {
-	case g.match.Inspect && !g.permissive:
-		r.Outcome = Denied
-	case g.mustSee():
-		r.Outcome, r.Reason = Denied, exceedsMaximum+r.Reason
-	}
-	if r.Outcome == Denied {
-		f.record(r)
+	d := f.decideNow().Opaque()
+	f.record(recordOf(Raw, d))
+	if d.Outcome == decision.Denied {
 		f.abort()
 		return false
 	}
-	f.record(r)
-	return f.goUnseen()
+	return f.goPassthrough()
 }
 
-// passUnseen splices TLS whose client turned the sandbox's CA down before.
-func (f *flow) passUnseen(up *net.TCPConn, prefix []byte, p plan) {
-	prefix, err := f.checkHello(f.client, prefix)
+// relayPinned splices TLS whose client turned the sandbox's CA down before.
+func (f *tcpFlow) relayPinned(client clientConn, up *net.TCPConn, admitted *decision.Connection) {
+	said, err := f.checkHello(client, client.said)
 	if err != nil {
 		up.Close()
 		f.deny(LayerTLS, err.Error())
 		f.abort()
 		return
 	}
-	f.recordPinned(p)
-	if f.goUnseen() {
-		f.splice(up, prefix)
-	} else {
-		up.Close()
-	}
+	client.said = said
+	f.recordPinned(admitted)
+	f.splicePassthrough(client, up)
 }
 
-// mayGoUnseen tells whether TLS that was to be terminated may be spliced.
-func (f *flow) mayGoUnseen() bool {
-	g := f.grant(f.p.View())
-	return g.permissive && !g.mustSee()
-}
-
-// recordPinned records that the client's TLS can only be passed on unseen. An
-// endpoint that declares a protocol rules that out whatever else is approved,
-// so that there is nothing to learn.
-func (f *flow) recordPinned(p plan) {
-	if p.declared {
-		f.record(Record{Kind: Raw, Outcome: Logged, Layer: LayerL7, Policy: p.policy, TLSSkip: true,
+// recordPinned records that the client's TLS can only be passed on unseen. An endpoint that declares a protocol
+// rules that out whatever else is approved, so that there is nothing to learn.
+func (f *tcpFlow) recordPinned(admitted *decision.Connection) {
+	if admitted.DecidesRequests() {
+		f.record(Record{Kind: Raw, Outcome: decision.Logged, Layer: LayerL7, Policy: admitted.Policy(), TLSSkip: true,
 			Reason: "the endpoint's requests cannot be seen: the client does not accept the sandbox's CA"})
 		return
 	}
 	f.recordCarried(Raw, true)
 }
 
-// splice passes bytes both ways untouched, in the kernel where it can, until
-// both sides have ended. A TLS client that asks for another server than the
-// one the connection is for is cut off.
-func (f *flow) splice(up *net.TCPConn, prefix []byte) {
+// splicePassthrough is splice for what nobody has to look into, if that still holds.
+func (f *tcpFlow) splicePassthrough(client clientConn, up *net.TCPConn) {
+	if !f.goPassthrough() {
+		up.Close()
+		return
+	}
+	f.splice(client, up)
+}
+
+// splice passes bytes both ways untouched, in the kernel where it can, until both sides have ended. A TLS
+// client that asks for another server than the one the connection is for is cut off.
+func (f *tcpFlow) splice(client clientConn, up *net.TCPConn) {
 	defer f.finish()
 	defer up.Close()
 	defer context.AfterFunc(f.ctx, func() { up.Close() })()
 
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if !crash.Contain("what an origin sends", func() { pass(f.client, up) }) {
+		if !crash.Contain("what an origin sends", func() { pass(client.TCPConn, up) }) {
 			f.abort()
 		}
 	})
-	prefix, err := f.checkHello(f.client, prefix)
+	said, err := f.checkHello(client, client.said)
 	if err != nil {
 		f.deny(LayerTLS, err.Error())
 		f.abort()
 	} else {
-		_, _ = up.Write(prefix) // Where it fails, the copy does too.
-		pass(up, f.client)
+		_, _ = up.Write(said) // Where it fails, the copy does too.
+		pass(up, client.TCPConn)
 	}
 	wg.Wait()
 }
 
-// pass copies one direction to its end and passes the end on. A failure of
-// either side ends both directions: what was lost cannot be made up for.
+// pass copies one direction to its end and passes the end on. A failure of either side ends both directions:
+// what was lost cannot be made up for.
 func pass(to, from *net.TCPConn) {
 	if _, err := io.Copy(to, from); err != nil {
 		reset(to)

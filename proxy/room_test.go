@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/identity"
@@ -64,7 +65,7 @@ type room struct {
 	t     testing.TB
 	inner *netns.Namespace
 	proxy *Proxy
-	view  atomic.Pointer[View]
+	view  atomic.Pointer[decision.Snapshot]
 	v6    bool // dial IPv6
 
 	mu   sync.Mutex
@@ -73,13 +74,14 @@ type room struct {
 
 // MayResolve is what a sandbox's Gate does.
 func (r *room) MayResolve(name string) bool {
-	view := r.view.Load()
-	return view.Permissive || view.Engine.NameKnown(name)
+	return r.view.Load().MayResolve(name, name)
 }
 
-func enforcing(endpoints string) View { return View{Engine: engine(endpoints, false)} }
-func permissive(endpoints string) View {
-	return View{Engine: engine(endpoints, false), Permissive: true}
+func enforcing(endpoints string) decision.Snapshot {
+	return decision.Snapshot{Effective: engine(endpoints, false)}
+}
+func permissive(endpoints string) decision.Snapshot {
+	return decision.Snapshot{Effective: engine(endpoints, false), Permissive: true}
 }
 
 // engine compiles the endpoints of one rule named "p", one a line in YAML's
@@ -106,7 +108,7 @@ func engine(endpoints string, learned bool) *policy.Engine {
 	return e
 }
 
-func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
+func newRoom(t testing.TB, v decision.Snapshot, change ...func(*room, *Config)) *room {
 	t.Helper()
 	internet.Reset()
 	r := &room{t: t}
@@ -138,7 +140,7 @@ func newRoom(t testing.TB, v View, change ...func(*room, *Config)) *room {
 	config := Config{
 		Inner:            r.inner,
 		Outer:            outer,
-		View:             func() View { return *r.view.Load() },
+		Snapshot:         func() decision.Snapshot { return *r.view.Load() },
 		Names:            table,
 		Resolve:          upstream.Resolve,
 		Original:         tracked.Original,

@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 // recordingOrigin takes connections, keeps every byte, and understands none.
@@ -193,7 +195,7 @@ func TestSmuggling(t *testing.T) {
 				if saw != "" {
 					t.Errorf("the origin saw %q", saw)
 				}
-				if !slices.ContainsFunc(recorded, func(rec Record) bool { return rec.Outcome == Denied }) {
+				if !slices.ContainsFunc(recorded, func(rec Record) bool { return rec.Outcome == decision.Denied }) {
 					t.Errorf("there is no record of it: %v", recorded)
 				}
 				return
@@ -291,10 +293,10 @@ func TestSmugglingInHTTP2(t *testing.T) {
 				// What is wrong with a body may be known before the request has left.
 				denied, failed := 0, false
 				for _, rec := range recorded {
-					if rec.Outcome == Denied {
+					if rec.Outcome == decision.Denied {
 						denied++
 					}
-					failed = failed || rec.Outcome == Denied || rec.Status == http.StatusBadGateway
+					failed = failed || rec.Outcome == decision.Denied || rec.Status == http.StatusBadGateway
 				}
 				// Two, where the body on the refused stream is refused as well.
 				if !failed && len(saw) == 0 || denied > 1 && strings.Contains(name, "above the root") {

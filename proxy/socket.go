@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 // Limits of a WebSocket whose messages are decided, which are OpenShell's.
@@ -44,10 +46,10 @@ const (
 // find ReadFrom and WriteTo.
 type socket struct {
 	origin   io.ReadWriteCloser
-	decide   func(message []byte, binary bool) ruling
+	decide   func(message []byte, binary bool) decision.Decision
 	held     held
-	toOrigin outlet
-	toClient outlet
+	toOrigin frameWriter
+	toClient frameWriter
 	stopped  atomic.Bool // the proxy has closed it
 
 	mu     sync.Mutex // guards client
@@ -63,7 +65,7 @@ type socket struct {
 	text      bool      // it is text
 }
 
-func newSocket(origin io.ReadWriteCloser, decide func([]byte, bool) ruling) *socket {
+func newSocket(origin io.ReadWriteCloser, decide func([]byte, bool) decision.Decision) *socket {
 	s := &socket{origin: origin, decide: decide}
 	s.toOrigin.w = origin
 	return s
@@ -107,7 +109,7 @@ func (s *socket) WriteTo(client io.Writer) (int64, error) {
 			s.toClient.end() // nobody may add to that
 		}
 		if err != nil {
-			if errors.Is(err, errShut) { // let the origin say what it has to
+			if errors.Is(err, errClosed) { // let the origin say what it has to
 				_, _ = io.Copy(io.Discard, in)
 			}
 			// The client has its last bytes, and a moment to end its side.
@@ -130,10 +132,10 @@ func (s *socket) ReadFrom(client io.Reader) (int64, error) {
 		if code != 0 {
 			s.close(code, err.Error())
 		}
-		if s.stopped.Load() || errors.Is(err, errShut) {
+		if s.stopped.Load() || errors.Is(err, errClosed) {
 			s.began = time.Time{}
 			_, _ = io.Copy(io.Discard, s.in) // until the client has ended, or is cut
-			return 0, errShut
+			return 0, errClosed
 		}
 		if err != nil {
 			return 0, err
@@ -271,7 +273,7 @@ func (s *socket) control(h ws.Header) (ws.StatusCode, error) {
 		}
 	}
 	s.toOrigin.close(ws.MustCompileFrame(frame))
-	return 0, errShut
+	return 0, errClosed
 }
 
 // checkClose is ws.CheckCloseFrameData, for a registry that has grown: 1012 to
@@ -289,8 +291,8 @@ func (s *socket) binary(h ws.Header) (ws.StatusCode, error) {
 		return ws.StatusMessageTooBig, fmt.Errorf("a frame of more than %d bytes", maxBinaryFrame)
 	}
 	if h.OpCode == ws.OpBinary {
-		if decided := s.decide(nil, true); decided.Outcome == Denied {
-			return ws.StatusPolicyViolation, errors.New(decided.Reason)
+		if d := s.decide(nil, true); d.Outcome == decision.Denied {
+			return ws.StatusPolicyViolation, errors.New(d.Reason)
 		}
 	}
 	s.began = time.Time{} // nothing is held: it may take its time
@@ -321,10 +323,10 @@ func (s *socket) assemble(h ws.Header) (ws.StatusCode, error) {
 		return ws.StatusInvalidFramePayloadData, errors.New("a text message that is not UTF-8")
 	}
 	if s.stopped.Load() {
-		return 0, errShut
+		return 0, errClosed
 	}
-	if decided := s.decide(s.message, false); decided.Outcome == Denied {
-		return ws.StatusPolicyViolation, errors.New(decided.Reason)
+	if d := s.decide(s.message, false); d.Outcome == decision.Denied {
+		return ws.StatusPolicyViolation, errors.New(d.Reason)
 	}
 	mask := ws.NewMask()
 	ws.Cipher(s.message, mask, 0)

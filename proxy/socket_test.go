@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
 // wire is a socket between a client and an origin that a test plays.
@@ -57,16 +59,16 @@ func newWire(t testing.TB) *wire {
 	return w
 }
 
-func (w *wire) decide(message []byte, binary bool) ruling {
+func (w *wire) decide(message []byte, binary bool) decision.Decision {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if bytes.Contains(message, []byte("no")) {
-		return ruling{Record: Record{Reason: "it says no"}}
+		return decision.Decision{Reason: "it says no"}
 	}
 	if !binary {
 		w.decided = append(w.decided, string(message))
 	}
-	return ruling{Record: Record{Outcome: Allowed}}
+	return decision.Decision{Outcome: decision.Allowed}
 }
 
 func frame(op ws.OpCode, fin bool, payload string) []byte {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -26,7 +27,7 @@ func TestGuardHoldsInBothModes(t *testing.T) {
 		endpoints = append(endpoints, "{host: "+host+", port: 80}")
 	}
 	learned := engine(strings.Join(endpoints, "\n"), true)
-	for _, v := range []View{{Engine: learned}, {Engine: learned, Permissive: true}, permissive("")} {
+	for _, v := range []decision.Snapshot{{Effective: learned}, {Effective: learned, Permissive: true}, permissive("")} {
 		r := newRoom(t, v)
 		c := r.client(false)
 		for _, host := range hosts {
@@ -53,7 +54,7 @@ func TestGuardHoldsInBothModes(t *testing.T) {
 		}
 		records := r.await(len(hosts))
 		for _, rec := range records {
-			if rec.Outcome != Denied || rec.Layer != LayerSSRF || rec.Evidence {
+			if rec.Outcome != decision.Denied || rec.Layer != LayerSSRF || rec.Evidence {
 				t.Errorf("record %s", line(rec))
 			}
 		}
@@ -81,7 +82,7 @@ func TestRealAddressesArePassedThroughTheGuard(t *testing.T) {
 // the connection goes to the public address. It never goes to the private one.
 func TestRebinding(t *testing.T) {
 	learned := engine("{host: "+fakenet.RebindHost+", port: 80}", true)
-	for _, v := range []View{{Engine: learned}, permissive("")} {
+	for _, v := range []decision.Snapshot{{Effective: learned}, permissive("")} {
 		r := newRoom(t, v)
 		c := r.client(false)
 		for range 3 {

@@ -37,8 +37,8 @@ type addRule struct {
 // nextSteps are what can be done about a refusal, where somebody answers at
 // names.LocalHost: look, and where a rule is missing, propose it. method and
 // path are empty where no request was seen.
-func (f *flow) nextSteps(no *refusal, method, path string) []nextStep {
-	if f.p.Local == nil || f.p.Reticent || !no.evidence {
+func (p *Proxy) nextSteps(to *endpoint, refused *refusal, method, path string) []nextStep {
+	if p.Local == nil || p.OmitNextSteps || !refused.evidence {
 		return nil
 	}
 	const base = "http://" + names.LocalHost + "/v1/"
@@ -46,41 +46,41 @@ func (f *flow) nextSteps(no *refusal, method, path string) []nextStep {
 		{Action: "inspect_policy", Method: "GET", URL: base + "policy/current"},
 		{Action: "inspect_recent_denials", Method: "GET", URL: base + "denials?last=10"},
 	}
-	if !no.lacksRule() {
+	if !refused.lacksRule() {
 		return steps
 	}
-	return append(steps, nextStep{Action: "submit_proposal", Method: "POST", URL: base + "proposals", Body: f.proposal(no, method, path)})
+	return append(steps, nextStep{Action: "submit_proposal", Method: "POST", URL: base + "proposals", Body: to.proposal(refused, method, path)})
 }
 
-// lacksRule tells whether one more rule would allow what was refused. Where an
+// lacksRule reports whether one more rule would allow what was refused. Where an
 // endpoint covers it and no match is missing, it would not.
 func (r *refusal) lacksRule() bool {
 	return r.evidence && (r.protocol == "" || len(r.missing) > 0)
 }
 
 // proposal is the rule that would allow what was refused, and no more.
-func (f *flow) proposal(no *refusal, method, requestPath string) *submission {
-	endpoint := policy.Endpoint{Host: f.host, Port: f.port}
+func (e *endpoint) proposal(refused *refusal, method, requestPath string) *submission {
+	endpoint := policy.Endpoint{Host: e.host, Port: e.port}
 	action := "connect"
 	if method != "" {
 		action = method
 		endpoint.Protocol, endpoint.Enforcement = policy.ProtocolREST, policy.EnforcementEnforce
 		matches := []policy.L7Match{{Method: method, Path: literal.Replace(requestPath)}}
-		if len(no.missing) > 0 {
-			matches = no.missing
+		if len(refused.missing) > 0 {
+			matches = refused.missing
 		}
-		if no.protocol != "" {
-			endpoint.Protocol, endpoint.Path = no.protocol, no.endpointPath
+		if refused.protocol != "" {
+			endpoint.Protocol, endpoint.Path = refused.protocol, refused.endpointPath
 		}
 		for _, m := range matches {
 			endpoint.Rules = append(endpoint.Rules, policy.L7Allow{Allow: m})
 		}
 	}
 	return &submission{
-		IntentSummary: fmt.Sprintf("Allow %s to %s %s%s", path.Base(f.proc.Path), action, f.hostPort(), requestPath),
+		IntentSummary: fmt.Sprintf("Allow %s to %s %s%s", path.Base(e.process.Path), action, e.hostPort(), requestPath),
 		Operations: []operation{{AddRule: addRule{
-			RuleName: ruleName(f.host, f.port),
-			Rule:     policy.Rule{Endpoints: []policy.Endpoint{endpoint}, Binaries: []policy.Binary{{Path: f.proc.Path}}},
+			RuleName: ruleName(e.host, e.port),
+			Rule:     policy.Rule{Endpoints: []policy.Endpoint{endpoint}, Binaries: []policy.Binary{{Path: e.process.Path}}},
 		}}},
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
-	"net/netip"
 	"net/textproto"
 	"runtime"
 	"slices"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/coder/websocket"
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -107,12 +107,12 @@ func tcpPair(t testing.TB) (near, far *net.TCPConn) {
 // carry relays a connection of a client to an origin that a test plays itself.
 func (r *room) carry(up *net.TCPConn) net.Conn {
 	client, near := tcpPair(r.t)
-	f := r.proxy.newFlow(r.t.Context())
-	f.client, f.host, f.port, f.proc = near, "web.example", 80, tool
-	f.addrs = []netip.AddrPort{netip.AddrPortFrom(fakenet.Addrs("web.example")[0], 80)} // for later connections
-	r.proxy.track(f)
+	f := r.proxy.newFlow(r.t.Context(), near, &endpoint{
+		process: tool, host: "web.example", port: 80, addrs: fakenet.Addrs("web.example")[:1], // for later connections
+	})
+	r.proxy.track(f, false)
 	f.admitted.Store(true)
-	go f.relay(up, plan{inspect: true})
+	go f.relay(clientConn{TCPConn: near}, up, f.decideNow())
 	_ = client.SetDeadline(time.Now().Add(patience))
 	return client
 }
@@ -123,7 +123,7 @@ func (r *room) awaitRead(client net.Conn) {
 	var near *net.TCPConn
 	r.proxy.mu.Lock()
 	for f := range r.proxy.flows {
-		near = f.client
+		near = f.conns.client
 	}
 	r.proxy.mu.Unlock()
 	for late := time.Now().Add(patience); queued(r.t, client.(*net.TCPConn), unix.SIOCOUTQ)+queued(r.t, near, unix.SIOCINQ) > 0; time.Sleep(time.Millisecond) {
@@ -211,10 +211,9 @@ func TestServerSentEventsAreNotHeldBack(t *testing.T) {
 		s := newStage(t, fuzzRules)
 		transport := &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
 			client, near := tcpPair(t)
-			f := s.proxy.newFlow(t.Context())
-			f.client, f.proc = near, tool
-			s.proxy.track(f)
-			go inspected(origin.Listener.Addr().(*net.TCPAddr).AddrPort())(f)
+			f := s.proxy.newFlow(t.Context(), near, &endpoint{process: tool})
+			s.proxy.track(f, false)
+			go inspected(origin.Listener.Addr().(*net.TCPAddr).AddrPort())(f, clientConn{TCPConn: near})
 			return client, nil
 		}}
 		t.Cleanup(transport.CloseIdleConnections)
@@ -415,7 +414,7 @@ func TestStreamsCountAsConnections(t *testing.T) {
 	c.CloseIdleConnections()
 	refused := 0
 	for _, rec := range r.records() {
-		if rec.Layer == LayerLimit && rec.Outcome == Denied && !rec.Evidence {
+		if rec.Layer == LayerLimit && rec.Outcome == decision.Denied && !rec.Evidence {
 			refused++
 		}
 	}
@@ -473,10 +472,10 @@ func TestOriginsAreLeftWithTheClient(t *testing.T) {
 	}
 	var origins []*net.TCPConn
 	for _, f := range r.proxy.flowsNow() {
-		f.mu.Lock()
-		origins = slices.AppendSeq(origins, maps.Keys(f.origins))
-		client := f.client
-		f.mu.Unlock()
+		f.conns.mu.Lock()
+		origins = slices.AppendSeq(origins, maps.Keys(f.conns.origins))
+		client := f.conns.client
+		f.conns.mu.Unlock()
 		client.Close()
 	}
 	if len(origins) != 5 {
@@ -496,12 +495,12 @@ func TestOriginsThatHangUpAreForgotten(t *testing.T) {
 	for range 10 {
 		r.say(conn, "GET /x HTTP/1.1\r\nHost: web.example\r\n\r\n").echo(t)
 		for _, f := range r.proxy.flowsNow() {
-			f.transport.CloseIdleConnections()
-			f.mu.Lock()
-			if n := len(f.origins); n > 2 {
+			f.http.Load().transport.CloseIdleConnections()
+			f.conns.mu.Lock()
+			if n := len(f.conns.origins); n > 2 {
 				t.Errorf("%d connections are remembered", n)
 			}
-			f.mu.Unlock()
+			f.conns.mu.Unlock()
 		}
 	}
 }

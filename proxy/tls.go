@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"openshell.ai/openshell/internal/crash"
+	"openshell.ai/openshell/internal/decision"
 )
 
 // handshakeWait bounds a TLS handshake with the workload, the upstream one
@@ -24,54 +24,66 @@ const handshakeWait = 30 * time.Second
 // termination is the two handshakes of a connection whose TLS the proxy ends
 // on both sides.
 type termination struct {
-	f        *flow
+	f        *tcpFlow
+	client   clientConn
 	upstream *net.TCPConn // nil: the client is only told why it is refused
 
-	origin    *tls.Conn
-	originErr error
-	answered  bool  // the client was shown a certificate
-	left      bool  // or would have been, but did not wait for it
-	refused   error // its ClientHello was not one for this connection
+	serverName string // the origin's
+	origin     *tls.Conn
+	originErr  error
+	answered   bool  // the client was shown a certificate
+	left       bool  // or would have been, but did not wait for it
+	refused    error // its ClientHello was not one for this connection
 }
 
 // terminate ends TLS at the proxy, so that requests can be seen.
-func (f *flow) terminate(up *net.TCPConn, prefix []byte, p plan) {
-	f.setTLS(TLSTerminated)
-	f.scheme = "https"
-	t := &termination{f: f, upstream: up}
-	client, err := t.handshake(prefix)
+func (f *tcpFlow) terminate(client clientConn, up *net.TCPConn, admitted *decision.Connection) {
+	f.tls.Store(TLSTerminated)
+	t := &termination{f: f, client: client, upstream: up}
+	secured, err := t.handshake()
 	if err != nil {
 		up.Close()
-		t.failed(err, p)
+		t.failed(err, admitted)
 		return
 	}
 	if t.originErr != nil {
 		up.Close()
-		f.evident.Store(true) // no policy makes the origin's certificate good
-		f.owe(f.refusedCertificate(t.originErr))
-		f.serveHTTP(client, isHTTP2(client))
+		f.evidenceRecorded.Store(true) // no policy makes the origin's certificate good
+		t.refuse(secured, f.endpoint().refusedCertificate(t.originErr))
 		return
 	}
-	switch client.ConnectionState().NegotiatedProtocol {
+	switch secured.ConnectionState().NegotiatedProtocol {
 	case "h2", "http/1.1":
-		f.offer(t.origin)
-		f.serveHTTP(client, isHTTP2(client))
+		t.serve(secured, isHTTP2(secured))
 	case "":
-		f.undeclared(client, t.origin, p)
+		t.undeclared(secured, admitted)
 	default:
-		f.opaqueTLS(client, t.origin, nil, nil, p)
+		f.opaqueTLS(secured, t.origin, nil, nil, admitted)
 	}
+}
+
+// serve has the requests on a connection whose TLS has ended served.
+func (t *termination) serve(conn net.Conn, version2 bool) {
+	h := &httpFlow{tcpFlow: t.f, scheme: "https", serverName: t.serverName}
+	h.offer(t.origin)
+	h.serveHTTP(conn, version2)
+}
+
+// refuse answers the requests with a refusal.
+func (t *termination) refuse(secured *tls.Conn, refused *refusal) {
+	t.f.deferRefusal(refused)
+	h := &httpFlow{tcpFlow: t.f, scheme: "https", refusal: refused}
+	h.serveHTTP(secured, isHTTP2(secured))
 }
 
 func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol == "h2" }
 
 // handshake completes TLS with the client, after TLS with the origin, so that
 // both speak the protocol that the origin chose.
-func (t *termination) handshake(prefix []byte) (*tls.Conn, error) {
+func (t *termination) handshake() (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.f.ctx, handshakeWait)
 	defer cancel()
-	conn := &flowConn{Conn: t.f.client, flow: t.f, prefix: prefix}
-	client := tls.Server(conn, &tls.Config{GetConfigForClient: t.config})
+	client := tls.Server(newFlowConn(t.client, t.f), &tls.Config{GetConfigForClient: t.config})
 	if err := client.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -84,11 +96,12 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		t.refused = f.wrongName(hello.ServerName)
 		return nil, t.refused
 	}
-	f.serverName = f.host
-	if _, err := netip.ParseAddr(f.host); err == nil && hello.ServerName != "" {
-		f.serverName = hello.ServerName
+	to := f.endpoint()
+	t.serverName = to.host
+	if to.isAddress() && hello.ServerName != "" {
+		t.serverName = hello.ServerName
 	}
-	leaf, err := f.p.CA.Leaf(f.serverName)
+	leaf, err := f.p.CA.Leaf(t.serverName)
 	if err != nil {
 		t.refused = err
 		return nil, err
@@ -101,7 +114,7 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	config.SetSessionTicketKeys([][32]byte{f.p.ticketKey})
 	config.NextProtos, t.originErr = t.agree(hello)
-	t.answered, t.left = true, !alive(f.client)
+	t.answered, t.left = true, !alive(t.client.TCPConn)
 	return config, nil
 }
 
@@ -111,7 +124,7 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 func (t *termination) agree(hello *tls.ClientHelloInfo) ([]string, error) {
 	var err error
 	if t.upstream != nil {
-		t.origin = tls.Client(t.upstream, t.f.originConfig(hello.SupportedProtos))
+		t.origin = tls.Client(t.upstream, t.f.p.originConfig(t.serverName, hello.SupportedProtos))
 		err = t.origin.HandshakeContext(hello.Context())
 	}
 	if t.upstream == nil || err != nil {
@@ -128,24 +141,24 @@ func (t *termination) agree(hello *tls.ClientHelloInfo) ([]string, error) {
 	return nil, nil
 }
 
-func (f *flow) originConfig(protos []string) *tls.Config {
+func (p *Proxy) originConfig(serverName string, protos []string) *tls.Config {
 	return &tls.Config{
-		ServerName:         f.serverName,
-		RootCAs:            f.p.Roots(),
+		ServerName:         serverName,
+		RootCAs:            p.Roots(),
 		NextProtos:         protos,
-		ClientSessionCache: f.p.sessions,
+		ClientSessionCache: p.sessions,
 	}
 }
 
 // secure starts TLS on a later connection to the origin.
-func (f *flow) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
+func (h *httpFlow) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
 	protos := []string{"http/1.1"}
-	if f.http2 { // otherwise the flow's transport could not speak it
+	if h.http2 { // otherwise the flow's transport could not speak it
 		protos = []string{"h2", "http/1.1"}
 	}
-	origin := tls.Client(conn, f.originConfig(protos))
+	origin := tls.Client(conn, h.p.originConfig(h.serverName, protos))
 	if err := origin.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
@@ -157,7 +170,7 @@ func (f *flow) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 // turns the sandbox's CA down is remembered: in permissive mode its next
 // connection is passed on unseen, so that the run can go on, and the rule
 // learned says so.
-func (t *termination) failed(err error, p plan) {
+func (t *termination) failed(err error, admitted *decision.Connection) {
 	f := t.f
 	defer f.abort()
 	switch {
@@ -170,9 +183,9 @@ func (t *termination) failed(err error, p plan) {
 		f.deny(LayerTLS, t.originErr.Error())
 	case t.left: // as one that connects and says nothing
 	default:
-		if f.grant(f.p.View()).permissive && !errors.Is(err, context.DeadlineExceeded) {
-			f.p.pinned.add(f.pin())
-			f.recordPinned(p)
+		if f.decideNow().Permissive() && !errors.Is(err, context.DeadlineExceeded) {
+			f.p.pinned.add(f.endpoint().pin())
+			f.recordPinned(admitted)
 		}
 		f.deny(LayerTLS, fmt.Sprintf("the client does not accept the sandbox's CA: %v", err))
 	}
@@ -180,29 +193,28 @@ func (t *termination) failed(err error, p plan) {
 
 // undeclared looks into a terminated connection whose ends agreed on no
 // protocol by ALPN (RFC 7301).
-func (f *flow) undeclared(client, origin *tls.Conn, p plan) {
-	said, greeting := firstWords(client, origin)
+func (t *termination) undeclared(client *tls.Conn, admitted *decision.Connection) {
+	said, greeting := firstWords(client, t.origin)
 	if len(said) == 0 && len(greeting) == 0 {
-		origin.Close()
-		f.finish()
+		t.origin.Close()
+		t.f.finish()
 		return
 	}
 	if len(greeting) == 0 {
 		var s speech
 		if s, said = listen(client, said, helloWait); s == speaksHTTP {
-			f.offer(origin)
-			f.serveHTTP(&flowConn{Conn: client, flow: f, prefix: said}, speaksHTTP2(said))
+			t.serve(&flowConn{Conn: client, flow: t.f, prefix: said}, speaksHTTP2(said))
 			return
 		}
 	}
-	f.opaqueTLS(client, origin, said, greeting, p)
+	t.f.opaqueTLS(client, t.origin, said, greeting, admitted)
 }
 
 // opaqueTLS carries a terminated connection that is not HTTP, and on which
 // each end has said something already.
-func (f *flow) opaqueTLS(client, origin *tls.Conn, said, greeting []byte, p plan) {
+func (f *tcpFlow) opaqueTLS(client, origin *tls.Conn, said, greeting []byte, admitted *decision.Connection) {
 	defer origin.Close()
-	if !f.admitOpaque(p) {
+	if !f.admitOpaque(admitted) {
 		return
 	}
 	defer f.finish()
@@ -234,28 +246,29 @@ func passTLS(to, from *tls.Conn, first []byte) {
 
 // explain tells a refused client why, if it speaks a protocol with words for
 // it. Otherwise the connection is reset.
-func (f *flow) explain(r *refusal) {
-	f.owe(r)
-	s, prefix := listen(f.client, f.prefix, explainWait)
+func (f *tcpFlow) explain(client clientConn, refused *refusal) {
+	f.deferRefusal(refused)
+	s, said := listen(client, client.said, explainWait)
+	client.said = said
 	switch s {
 	case speaksTLS:
-		f.setTLS(TLSTerminated)
-		f.scheme = "https"
-		client, err := (&termination{f: f}).handshake(prefix)
+		f.tls.Store(TLSTerminated)
+		t := &termination{f: f, client: client}
+		secured, err := t.handshake()
 		if err != nil {
 			f.abort()
 			return
 		}
-		f.serveHTTP(client, isHTTP2(client))
+		t.refuse(secured, refused)
 	case speaksHTTP:
-		f.setTLS(TLSNone)
-		f.scheme = "http"
-		f.serveHTTP(&flowConn{Conn: f.client, flow: f, prefix: prefix}, speaksHTTP2(prefix))
+		f.tls.Store(TLSNone)
+		h := &httpFlow{tcpFlow: f, scheme: "http", refusal: refused}
+		h.serveHTTP(newFlowConn(client, f), speaksHTTP2(said))
 	case silent:
 		f.abort()
 	default:
-		f.setTLS(TLSNone)
-		f.recordOwed(Raw)
+		f.tls.Store(TLSNone)
+		f.recordPendingRefusal(Raw)
 		f.abort()
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -25,7 +26,7 @@ func (r *room) distrusting(host string) *tls.Config {
 func TestL4OnlyIsSplicedUntouched(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		view View
+		view decision.Snapshot
 	}{
 		{"l4", enforcing(l4Only)},
 		{"l4 in permissive mode", permissive(l4Only)},
@@ -43,7 +44,7 @@ func TestL4OnlyIsSplicedUntouched(t *testing.T) {
 func TestServerNameMustBeTheConnections(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		view  View
+		view  decision.Snapshot
 		first string
 		tls   string
 	}{
@@ -69,7 +70,7 @@ func TestServerNameMustBeTheConnections(t *testing.T) {
 
 func TestUpstreamCertificatesAreVerifiedInEveryMode(t *testing.T) {
 	for _, host := range []string{fakenet.ExpiredHost, fakenet.UntrustedHost, fakenet.MisnamedHost} {
-		for _, v := range []View{permissive(""), enforcing("{host: " + host + ", port: 443, protocol: rest, access: full}")} {
+		for _, v := range []decision.Snapshot{permissive(""), enforcing("{host: " + host + ", port: 443, protocol: rest, access: full}")} {
 			r := newRoom(t, v)
 			for i, http2 := range []bool{false, true} {
 				resp := r.get(r.client(http2), "https://"+host+"/x")
@@ -83,7 +84,7 @@ func TestUpstreamCertificatesAreVerifiedInEveryMode(t *testing.T) {
 				t.Fatalf("%d records", len(records))
 			}
 			for _, i := range []int{1, 3} {
-				if rec := records[i]; rec.Outcome != Denied || rec.Layer != LayerTLS || rec.Evidence || rec.Status != 502 {
+				if rec := records[i]; rec.Outcome != decision.Denied || rec.Layer != LayerTLS || rec.Evidence || rec.Status != 502 {
 					t.Errorf("record %s", line(rec))
 				}
 			}
@@ -177,7 +178,7 @@ func TestPinningClientFailsClosedWhenEnforcing(t *testing.T) {
 
 func TestServerFirstProtocol(t *testing.T) {
 	for _, tt := range []struct {
-		view View
+		view decision.Snapshot
 		want []string
 	}{
 		{enforcing(l4Only), []string{"connect allowed l4 mail.example:25 policy=p"}},
@@ -260,7 +261,7 @@ func TestHTTPSWithoutALPN(t *testing.T) {
 }
 
 func TestHalfClose(t *testing.T) {
-	for _, v := range []View{enforcing(l4Only), permissive("")} {
+	for _, v := range []decision.Snapshot{enforcing(l4Only), permissive("")} {
 		r := newRoom(t, v)
 		conn := r.mustDial("echo.example:7")
 		io.WriteString(conn, "\x00last words")
@@ -302,7 +303,7 @@ func TestClientThatSaysNothing(t *testing.T) {
 }
 
 func TestMalformedTLSIsRefused(t *testing.T) {
-	for _, v := range []View{permissive(""), enforcing(l4Only), enforcing(rest)} {
+	for _, v := range []decision.Snapshot{permissive(""), enforcing(l4Only), enforcing(rest)} {
 		r := newRoom(t, v)
 		conn := r.mustDial(weather + ":443")
 		conn.Write([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff")) // a ClientHello of one byte
@@ -310,14 +311,14 @@ func TestMalformedTLSIsRefused(t *testing.T) {
 			t.Errorf("read %x", b)
 		}
 		r.await(2)
-		if rec := r.nth(1); len(r.records()) != 2 || rec.Outcome != Denied || rec.Layer != LayerTLS || rec.Evidence {
+		if rec := r.nth(1); len(r.records()) != 2 || rec.Outcome != decision.Denied || rec.Layer != LayerTLS || rec.Evidence {
 			t.Errorf("record %s", line(rec))
 		}
 	}
 }
 
 func TestSlowClientHelloInPieces(t *testing.T) {
-	for _, v := range []View{permissive(""), enforcing(l4Only)} {
+	for _, v := range []decision.Snapshot{permissive(""), enforcing(l4Only)} {
 		r := newRoom(t, v)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()

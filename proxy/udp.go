@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/internal/crash"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
@@ -28,20 +29,15 @@ const (
 	identityHolds = time.Second
 )
 
-// association is the UDP datagrams between one socket of the workload and one
-// destination.
+// association is the UDP datagrams between one socket of the workload and one destination.
 type association struct {
 	*netns.Association
-	p        *Proxy
-	ctx      context.Context
-	cancel   context.CancelFunc
-	host     string
-	proc     identity.Process
-	addrs    []netip.Addr
-	admitted atomic.Bool
-	quic     atomic.Bool // QUIC was begun on it, and no rule allows that
+	p      *Proxy
+	ctx    context.Context
+	cancel context.CancelFunc
 
-	identified time.Time // when it was last asked whose proc is; the sending goroutine's
+	admitted atomic.Pointer[endpoint] // nil until it is
+	quic     atomic.Bool              // QUIC was begun on it, and no rule allows that
 }
 
 // takeDatagram gives a datagram to its association, or begins one, unless it
@@ -51,7 +47,7 @@ func (p *Proxy) takeDatagram(ctx context.Context, d netns.Datagram) {
 		return
 	}
 	a, ok := p.datagrams.Get(d.Ends, func(int) (*association, bool) {
-		if p.room() != "" {
+		if p.full() != "" {
 			return nil, false
 		}
 		p.open.Add(1)
@@ -78,7 +74,13 @@ func (a *association) run() {
 	if first == nil {
 		return
 	}
-	up, err := a.admit(first)
+	to := &endpoint{host: a.Destination.Addr().String(), port: a.Destination.Port(), udp: true}
+	to.process, to.processErr = a.p.IdentifyDatagram(a.Source, a.Destination)
+	identified := time.Now()
+	if to.processErr == nil {
+		to.host = a.p.hostOf(to, a.Destination.Addr())
+	}
+	to, up, err := a.admit(to, first)
 	if err != nil {
 		a.refuse(first)
 		return
@@ -95,10 +97,11 @@ func (a *association) run() {
 		a.refuse(first)
 		return
 	}
-	a.May, a.Pass, a.Silence = a.sameProgram, a.isNotQUIC, a.p.IdleTimeout
+	a.May = func() bool { return a.sameProgram(&to.process, &identified) }
+	a.Pass, a.Silence = a.isNotQUIC, a.p.IdleTimeout
 	a.Relay(a.ctx, down, up)
 	if a.quic.Load() {
-		_ = a.deny(LayerL4, quicHides)
+		_ = a.deny(to, LayerL4, quicHides)
 		a.refuse(nil)
 		return
 	}
@@ -109,78 +112,71 @@ func (a *association) run() {
 
 var errRefused = errors.New("refused")
 
-// admit takes the decisions in the order in which those on a connection are
-// taken, records them, and returns a socket to the destination.
-func (a *association) admit(first []byte) (net.Conn, error) {
-	var err error
-	if a.proc, err = a.p.IdentifyDatagram(a.Source, a.Destination); err != nil {
-		return nil, a.deny(LayerIdentity, err.Error())
+// admit takes the decisions in the order in which those on a connection are taken, records them, and returns
+// the endpoint with its addresses and a socket to it.
+func (a *association) admit(to *endpoint, first []byte) (*endpoint, net.Conn, error) {
+	if to.processErr != nil {
+		return nil, nil, a.deny(to, LayerIdentity, to.processErr.Error())
 	}
-	a.identified = time.Now()
-	f := &flow{p: a.p, proc: a.proc, port: a.Destination.Port(), udp: true}
-	a.host = a.p.hostOf(f, a.Destination.Addr())
-	f.host = a.host
-	if addr, err := netip.ParseAddr(a.host); err == nil && names.IsSynthetic(addr) {
-		return nil, a.deny(LayerConnection, "the address belongs to no name of this sandbox")
+	if addr, err := netip.ParseAddr(to.host); err == nil && names.IsSynthetic(addr) {
+		return nil, nil, a.deny(to, LayerConnection, syntheticAddress)
 	}
-	view := a.p.View()
-	grant := view.grant(f.connection())
-	decided := grant.connection()
-	if decided.Outcome == Logged && isQUIC(first) {
-		return nil, a.deny(LayerL4, quicHides)
+	snapshot := a.p.Snapshot()
+	c := snapshot.Connect(to.connection())
+	d := c.Decision()
+	if d.Outcome == decision.Logged && isQUIC(first) {
+		return nil, nil, a.deny(to, LayerL4, quicHides)
 	}
-	if decided.Outcome == Denied {
-		a.record(decided.Record)
-		return nil, errRefused
+	if d.Outcome == decision.Denied {
+		a.p.Record(to.complete(recordOfConnection(d)))
+		return nil, nil, errRefused
 	}
-	if err := a.resolve(f, grant); err != nil {
-		return nil, err
-	}
-	up, err := a.dial()
+	addrs, err := a.resolve(to, c)
 	if err != nil {
-		return nil, a.deny(LayerUpstream, err.Error())
+		return nil, nil, err
 	}
-	a.admitted.Store(true)
-	if now := a.p.View(); now != view && !a.standsUnder(now) {
+	to = to.resolved(addrs)
+	up, err := a.dial(to)
+	if err != nil {
+		return nil, nil, a.deny(to, LayerUpstream, err.Error())
+	}
+	a.admitted.Store(to)
+	if now := a.p.Snapshot(); now != snapshot && !to.stillAllowed(now) {
 		up.Close()
-		return nil, a.deny(LayerL4, "policy changed")
+		return nil, nil, a.deny(to, LayerL4, "policy changed")
 	}
-	a.record(decided.Record)
-	if decided.Outcome == Logged {
-		decided.Evidence = true
-		a.record(decided.Record)
+	a.p.Record(to.complete(recordOfConnection(d)))
+	if d.Outcome == decision.Logged {
+		a.p.Record(to.complete(recordOf(Connect, d)))
 	}
-	return up, nil
+	return to, up, nil
 }
 
-// resolve is flow.resolve for datagrams.
-func (a *association) resolve(f *flow, g *grant) error {
+// resolve is tcpFlow.resolve for datagrams.
+func (a *association) resolve(to *endpoint, c *decision.Connection) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
-	addrs, err := a.p.Resolve(ctx, a.host)
+	addrs, err := a.p.Resolve(ctx, to.host)
 	if err != nil {
-		return a.deny(LayerUpstream, err.Error())
+		return nil, a.deny(to, LayerUpstream, err.Error())
 	}
-	for _, addr := range addrs {
-		if err := f.checkAddress(g, addr); err != nil {
-			return a.deny(LayerSSRF, err.Error())
-		}
+	if d := c.Addresses(addrs...); d.Outcome == decision.Denied {
+		return nil, a.deny(to, LayerSSRF, d.Reason)
 	}
-	a.addrs = addrs
-	return nil
+	return addrs, nil
 }
 
 // dial makes a socket for the first address that there is a route to. Of the
 // destination's own family first: that one the workload has chosen.
-func (a *association) dial() (net.Conn, error) {
+func (a *association) dial(to *endpoint) (net.Conn, error) {
 	err := errors.New("no address")
 	for _, own := range []bool{true, false} {
-		for _, addr := range a.addrs {
+		for _, addr := range to.addrs {
 			if (addr.Is4() == a.Destination.Addr().Is4()) != own {
 				continue
 			}
 			var conn net.Conn
-			if conn, err = a.p.Outer.Dial(a.ctx, "udp", netip.AddrPortFrom(addr, a.Destination.Port())); err == nil {
+			if conn, err = a.p.Outer.Dial(a.ctx, "udp", netip.AddrPortFrom(addr, to.port)); err == nil {
 				return conn, nil
 			}
 		}
@@ -188,38 +184,33 @@ func (a *association) dial() (net.Conn, error) {
 	return nil, err
 }
 
-// flow is a flow to the destination, for decisions.
-func (a *association) flow() *flow {
-	return &flow{p: a.p, proc: a.proc, host: a.host, port: a.Destination.Port(), udp: true}
+// stillAllowed reports whether a snapshot allows an association and the addresses that its host had.
+func (e *endpoint) stillAllowed(s decision.Snapshot) bool {
+	c := s.Connect(e.connection())
+	return c.Decision().Outcome != decision.Denied && c.Addresses(e.addrs...).Outcome != decision.Denied
 }
 
-func (a *association) grant(view View) *grant { return view.grant(a.flow().connection()) }
-
-// standsUnder tells whether a view allows an admitted association and the
-// addresses that its host had.
-func (a *association) standsUnder(view View) bool {
-	f, g := a.flow(), a.grant(view)
-	return g.connection().Outcome != Denied &&
-		!slices.ContainsFunc(a.addrs, func(addr netip.Addr) bool { return f.checkAddress(g, addr) != nil })
-}
-
-// sameProgram tells whether the association's datagrams still are those of the
-// program that it was granted to. Where they are not, it ends, and another one,
-// for which that is decided, begins.
-func (a *association) sameProgram() bool {
-	if time.Since(a.identified) < identityHolds {
+// sameProgram reports whether the association's datagrams still are those of the program that it was granted
+// to; identified is when that was last asked. Where they are not, it ends, and another one, for which that is
+// decided, begins.
+func (a *association) sameProgram(was *identity.Process, identified *time.Time) bool {
+	if time.Since(*identified) < identityHolds {
 		return true
 	}
 	p, err := a.p.IdentifyDatagram(a.Source, a.Destination)
-	a.identified = time.Now()
-	return err == nil && p.Path == a.proc.Path && p.SHA256 == a.proc.SHA256 && slices.Equal(p.Ancestors, a.proc.Ancestors) &&
-		slices.Equal(p.Aliases, a.proc.Aliases)
+	*identified = time.Now()
+	return err == nil && p.Path == was.Path && p.SHA256 == was.SHA256 && slices.Equal(p.Ancestors, was.Ancestors) &&
+		slices.Equal(p.Aliases, was.Aliases)
 }
 
-// isNotQUIC is for datagrams that only permissive mode lets through: QUIC may begin
-// with any of them. Rules come and go meanwhile.
+// isNotQUIC is for datagrams that only permissive mode lets through: QUIC may begin with any of them. Rules
+// come and go meanwhile.
 func (a *association) isNotQUIC(payload []byte) bool {
-	if !isQUIC(payload) || a.grant(a.p.View()).connection().Outcome == Allowed {
+	if !isQUIC(payload) {
+		return true
+	}
+	c := a.p.Snapshot().Connect(a.admitted.Load().connection())
+	if c.Decision().Outcome == decision.Allowed {
 		return true
 	}
 	a.Refused.Store(true)
@@ -243,25 +234,15 @@ func (a *association) unreachable(payload []byte) {
 	_ = a.p.Inner.Unreachable(netns.Datagram{Ends: a.Ends, Payload: payload}) // It may be lost, as any datagram.
 }
 
-func (a *association) deny(layer, reason string) error {
-	a.record(Record{Kind: Connect, Outcome: Denied, Layer: layer, Reason: reason})
+func (a *association) deny(to *endpoint, layer, reason string) error {
+	a.p.Record(to.complete(Record{Kind: Connect, Outcome: decision.Denied, Layer: layer, Reason: reason}))
 	return fmt.Errorf("%w: %s", errRefused, reason)
 }
 
-func (a *association) record(r Record) {
-	r.Time, r.UDP = time.Now(), true
-	r.Process, r.Host, r.Port = a.proc, a.host, a.Destination.Port()
-	if r.Host == "" {
-		r.Host = a.Destination.Addr().String()
-	}
-	r.Addrs = a.addrs
-	a.p.Record(r)
-}
-
-// closeAssociations ends those that a view no longer allows.
-func (p *Proxy) closeAssociations(view View) {
+// closeAssociations ends those that a snapshot no longer allows.
+func (p *Proxy) closeAssociations(s decision.Snapshot) {
 	p.datagrams.Each(func(a *association) {
-		if a.admitted.Load() && !a.standsUnder(view) {
+		if to := a.admitted.Load(); to != nil && !to.stillAllowed(s) {
 			a.Refused.Store(true)
 			a.cancel()
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/test/fakenet"
 )
@@ -51,7 +52,7 @@ func TestUDP(t *testing.T) {
 	const rule = "{host: echo.example, port: 7, protocol: udp}"
 	for _, tt := range []struct {
 		name     string
-		view     View
+		view     decision.Snapshot
 		v6, pass bool
 		want     []string
 	}{
@@ -92,7 +93,7 @@ func TestUDPHoldsToTheGuardAndIdentity(t *testing.T) {
 			}
 		}
 		for _, rec := range r.records() {
-			if rec.Outcome != Denied || rec.Layer != LayerSSRF || rec.Evidence {
+			if rec.Outcome != decision.Denied || rec.Layer != LayerSSRF || rec.Evidence {
 				t.Errorf("record %s", line(rec))
 			}
 		}
@@ -186,7 +187,7 @@ func TestQUICAfterItsRule(t *testing.T) {
 }
 
 func TestReconsiderEndsUDP(t *testing.T) {
-	for _, v := range []View{enforcing(""), enforcing("{host: echo.example, port: 7, protocol: udp, allowed_ips: [10.0.0.0/8]}")} {
+	for _, v := range []decision.Snapshot{enforcing(""), enforcing("{host: echo.example, port: 7, protocol: udp, allowed_ips: [10.0.0.0/8]}")} {
 		r := newRoom(t, enforcing("{host: echo.example, port: 7, protocol: udp}"))
 		conn := r.datagrams(fakenet.EchoHost, 7)
 		if _, err := exchangeDatagram(conn, "one"); err != nil {
@@ -243,7 +244,7 @@ func TestUDPPortOfAnotherProgram(t *testing.T) {
 	taken.Store(true)
 	awaitRefusal(t, conn)
 	records := r.await(2)
-	if last := records[len(records)-1]; last.Outcome != Denied || last.Process.Path != "/usr/bin/other" || len(records) != 2 {
+	if last := records[len(records)-1]; last.Outcome != decision.Denied || last.Process.Path != "/usr/bin/other" || len(records) != 2 {
 		t.Errorf("records %v", records)
 	}
 }

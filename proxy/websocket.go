@@ -14,9 +14,11 @@ import (
 
 	"github.com/gobwas/httphead"
 	"golang.org/x/net/http/httpguts"
+
+	"openshell.ai/openshell/internal/decision"
 )
 
-// asksForWebSocket tells whether a request is the handshake of RFC 6455
+// asksForWebSocket reports whether a request is the handshake of RFC 6455
 // section 4.1, by the header fields that a server goes by.
 func asksForWebSocket(r *http.Request) bool {
 	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") &&
@@ -75,9 +77,7 @@ func offerPlainText(h http.Header) { h.Del("Sec-WebSocket-Extensions") }
 func (x *exchange) read(origin io.ReadWriteCloser) io.ReadWriteCloser {
 	s := newSocket(origin, x.decideText)
 	s.held = x.flow.p.held
-	x.flow.mu.Lock()
-	defer x.flow.mu.Unlock()
-	x.flow.socket = s
+	x.flow.exchanges.setDecidedSocket(s)
 	return s
 }
 
@@ -88,19 +88,19 @@ const methodText = "WEBSOCKET_TEXT"
 // that, except that of those that the policy allows one stands for all. A binary
 // message is decided as a text that says nothing: servers take the one for the
 // other, and what has to be read to be allowed is not allowed.
-func (x *exchange) decideText(message []byte, binary bool) ruling {
-	decided := x.flow.grant(x.flow.p.View()).text(x.request, message)
-	if binary && decided.malformed {
-		decided.Reason = "a binary message cannot be decided"
+func (x *exchange) decideText(message []byte, binary bool) decision.Decision {
+	d := x.flow.decideNow().Message(x.request, message)
+	if binary && d.Malformed {
+		d.Reason = "a binary message cannot be decided"
 	}
-	if decided.Outcome == Allowed {
+	if d.Outcome == decision.Allowed {
 		if x.textAllowed {
-			return decided
+			return d
 		}
 		x.textAllowed = true
 	}
-	rec := decided.Record
+	rec := recordOf(Message, d)
 	rec.Method, rec.Scheme, rec.Path = methodText, x.flow.scheme, x.request.Path
 	x.flow.record(rec)
-	return decided
+	return d
 }

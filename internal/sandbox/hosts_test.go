@@ -28,7 +28,7 @@ network_policies:
 	first.DNS = Resolver{Hosts: "10.1.0.1 db shared\n", HostsFile: rootfs.ID{Dev: 1, Ino: 1}}
 	s := start(t, c, first)
 	reachesHost := func() error {
-		m := s.view().Engine.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
+		m := s.snapshot().Effective.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
 		return m.CheckAddress(netip.MustParseAddr("169.254.1.2"), 8080)
 	}
 	if reachesHost() == nil {

@@ -205,7 +205,7 @@ network_policies:
 	r := lateRequest(t, OuterEmpty)
 	s := start(t, c, r)
 	check := func() error {
-		m := s.view().Engine.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
+		m := s.snapshot().Effective.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
 		return m.CheckAddress(netip.MustParseAddr("169.254.1.2"), 8080)
 	}
 	if check() == nil {

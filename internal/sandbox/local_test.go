@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/internal/audit"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/sandbox/local"
 	"openshell.ai/openshell/proxy"
@@ -114,7 +115,7 @@ func TestStatusOfOthersProposals(t *testing.T) {
 	if _, err := (own{s}).Status(id); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("another policy's: %v", err)
 	}
-	other.observe(proxy.Record{Time: time.Now(), Kind: proxy.Connect, Outcome: proxy.Denied, Evidence: true, Host: "seen.example", Port: 443, Layer: "l4", Process: curl, Reason: "no"})
+	other.observe(proxy.Record{Time: time.Now(), Kind: proxy.Connect, Outcome: decision.Denied, Evidence: true, Host: "seen.example", Port: 443, Layer: "l4", Process: curl, Reason: "no"})
 	other.Stop()
 	all, err := learn.List(s.store, "c2")
 	if err != nil || len(all) != 2 {
@@ -181,7 +182,7 @@ func TestDenials(t *testing.T) {
 func TestObservedDenialsAreTold(t *testing.T) {
 	c := newNode(t)
 	s := start(t, c, request(t.TempDir(), "c1"))
-	s.observe(proxy.Record{Time: time.Now(), Kind: proxy.Request, Outcome: proxy.Denied, Evidence: true, Host: "a.example", Port: 443, Method: "PUT", Path: "/x", Layer: "l7", Process: curl, Reason: "PUT /x not permitted by policy"})
+	s.observe(proxy.Record{Time: time.Now(), Kind: proxy.Request, Outcome: decision.Denied, Evidence: true, Host: "a.example", Port: 443, Method: "PUT", Path: "/x", Layer: "l7", Process: curl, Reason: "PUT /x not permitted by policy"})
 	got := own{s}.Denials(5)
 	if len(got) != 1 || !strings.Contains(got[0], "L7_REQUEST denied PUT a.example:443/x") || !strings.Contains(got[0], "[reason:PUT /x not permitted") {
 		t.Errorf("got %q", got)

@@ -82,7 +82,7 @@ func TestMaximumCapsPermissiveMode(t *testing.T) {
 	c := newNode(t)
 	c.MaximumPolicy = writeMaximum(t, c.PolicyDir, oneRule)
 	s := start(t, c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
-	view := s.view()
+	view := s.snapshot()
 	at := func(host string) policy.Connection {
 		return policy.Connection{Binary: "/usr/bin/curl", Host: host, Port: 443}
 	}
@@ -94,8 +94,8 @@ func TestMaximumCapsPermissiveMode(t *testing.T) {
 	}
 	writeMaximum(t, c.PolicyDir, "version: 1\nfilesystem_policy: {include_workdir: true}\n")
 	eventually(t, "files are limited", func() bool { return confinementMode(t, s) == confine.ModeEnforcing })
-	eventually(t, "so is the network", func() bool { return !s.view().Maximum.Connect(at("example.com")).Allowed })
-	if !s.view().Permissive {
+	eventually(t, "so is the network", func() bool { return !s.snapshot().Maximum.Connect(at("example.com")).Allowed })
+	if !s.snapshot().Permissive {
 		t.Error("the mode has ended")
 	}
 }
@@ -156,7 +156,7 @@ func TestNeverEndpoints(t *testing.T) {
 	c := newNode(t)
 	c.Permissive.Never = []string{"secret.example", "db.example:5432"}
 	s := start(t, c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
-	if never := s.view().Never; !never.Contain("secret.example", 1) || never.Contain("db.example", 80) {
+	if never := s.snapshot().Never; !never.Contain("secret.example", 1) || never.Contain("db.example", 80) {
 		t.Errorf("got %+v", never)
 	}
 	// A name that nothing may be sent to is not sent to any DNS server either.

@@ -122,7 +122,7 @@ func TestClockSetForwardEndsPermissiveMode(t *testing.T) {
 	s := startAt(t, hand, c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
 	eventually(t, "the timer waits", hand.waiting)
 	hand.pass(0, 2*time.Hour)
-	if s.view().Permissive {
+	if s.snapshot().Permissive {
 		t.Error("the next decision is still permissive")
 	}
 	hand.pass(clockCheck, clockCheck)

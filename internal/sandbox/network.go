@@ -111,7 +111,7 @@ func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, find
 	c := proxy.Config{
 		Inner:            s.inner,
 		Outer:            s.outer,
-		View:             s.view,
+		Snapshot:         s.snapshot,
 		Names:            table,
 		Hosts:            s.hosts.Hosts,
 		Resolve:          upstream.Resolve,
@@ -122,7 +122,7 @@ func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, find
 		Roots:            s.upstreamCAs,
 		Record:           s.observe,
 		Local:            s.localHandler(),
-		Reticent:         !s.config.PolicyLocal.Enabled,
+		OmitNextSteps:    !s.config.PolicyLocal.Enabled,
 		MaxConnections:   s.config.Limits.Connections,
 		IdleTimeout:      s.config.Limits.IdleTimeout,
 		HeaderBytes:      s.config.Limits.HeaderBytes,
@@ -221,15 +221,14 @@ func parseServer(text string) (netip.AddrPort, error) {
 // knows are sent to a DNS server, since names carry data, and those of services
 // of hosts that a rule knows.
 func (s *Sandbox) MayResolve(name string) bool {
-	view, host := s.view(), names.ServiceHost(name)
-	if view.Engine.NameKnown(name) || view.Engine.NameKnown(host) || view.Permissive && !view.Never.ContainHost(host) {
+	if s.snapshot().MayResolve(name, names.ServiceHost(name)) {
 		return true
 	}
 	s.recordName(name)
 	return false
 }
 
-// reconsider closes what the view no longer allows.
+// reconsider closes what is no longer allowed.
 func (s *Sandbox) reconsider() {
 	if s.proxy != nil {
 		s.proxy.Reconsider()

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/proxy"
 )
@@ -16,7 +17,7 @@ func noteOf(r proxy.Record) (learn.Note, bool) {
 		proxy.LayerL4: learn.NoteForbidden, proxy.LayerL7: learn.NoteForbidden,
 	}
 	kind, ok := kinds[r.Layer]
-	if !ok || r.Evidence || r.Outcome != proxy.Denied {
+	if !ok || r.Evidence || r.Outcome != decision.Denied {
 		return learn.Note{}, false
 	}
 	return learn.Note{Kind: kind, Host: r.Host, Port: r.Port, Binary: r.Process.Path, Reason: r.Reason}, true

@@ -79,7 +79,7 @@ network_policies:
 		if name := s.programs.container(mountNamespace); name != "" {
 			aliases[0] = identity.Alias(name, path)
 		}
-		return s.view().Engine.Connect(policy.Connection{Binary: path, Aliases: aliases, Host: "h.example", Port: 443}).Allowed
+		return s.snapshot().Effective.Connect(policy.Connection{Binary: path, Aliases: aliases, Host: "h.example", Port: 443}).Allowed
 	}
 	_, stranger := inMountNamespace(t)
 	check := func(when string) {

@@ -11,6 +11,7 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
@@ -23,7 +24,7 @@ func (s *Sandbox) observe(r proxy.Record) {
 	if r.Evidence {
 		s.learner.Observe(denialOf(r))
 		// That it was let through was recorded when it was opened.
-		if r.Outcome == proxy.Logged && (r.Kind == proxy.Connect || r.Kind == proxy.Raw) {
+		if r.Outcome == decision.Logged && (r.Kind == proxy.Connect || r.Kind == proxy.Raw) {
 			return
 		}
 	}
@@ -62,11 +63,11 @@ func eventOf(r proxy.Record) audit.Event {
 	}
 	word := ""
 	switch r.Outcome {
-	case proxy.Allowed:
+	case decision.Allowed:
 		word, e.Action, e.Disposition = "allowed", audit.ActionAllowed, audit.DispositionAllowed
-	case proxy.Audited:
+	case decision.Audited:
 		word, e.Action, e.Disposition = "audit", audit.ActionAllowed, audit.DispositionLogged
-	case proxy.Logged:
+	case decision.Logged:
 		word, e.Action, e.Disposition = "audit-allow", audit.ActionAllowed, audit.DispositionLogged
 	default:
 		word, e.Action, e.Disposition = "denied", audit.ActionDenied, audit.DispositionBlocked
@@ -90,7 +91,7 @@ func message(r proxy.Record, word string) string {
 	case proxy.Message:
 		text = fmt.Sprintf("L7_MESSAGE %s %s %s%s", word, r.Method, target, r.Path)
 	}
-	if r.Outcome == proxy.Logged {
+	if r.Outcome == decision.Logged {
 		text += " (permissive)"
 	}
 	return text
@@ -108,7 +109,7 @@ func denialOf(r proxy.Record) learn.Denial {
 		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw, proxy.Request: learn.KindHTTP, proxy.Message: learn.KindMessage,
 	}
 	return learn.Denial{
-		Time: r.Time, Permissive: r.Outcome == proxy.Logged, Layer: r.Layer,
+		Time: r.Time, Permissive: r.Outcome == decision.Logged, Layer: r.Layer,
 		Host: r.Host, Port: r.Port, Protocol: transport(r),
 		Binary: r.Process.Path, SHA256: r.Process.SHA256, Ancestors: r.Process.Ancestors,
 		Reason: r.Reason, Kind: kinds[r.Kind], Method: r.Method, Path: r.Path, Status: r.Status,

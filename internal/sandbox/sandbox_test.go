@@ -165,7 +165,7 @@ func TestPermissiveModeEnds(t *testing.T) {
 	if err != nil || info.Mode != confine.ModePermissive || info.TTL != clockCheck.String() || info.Deadline.IsZero() {
 		t.Errorf("got %+v, %v", info, err)
 	}
-	if !s.view().Permissive || confinementMode(t, s) != confine.ModePermissive {
+	if !s.snapshot().Permissive || confinementMode(t, s) != confine.ModePermissive {
 		t.Fatal("it does not begin permissive")
 	}
 	// Policies that are reloaded at any moment must not bring it back.
@@ -180,7 +180,7 @@ func TestPermissiveModeEnds(t *testing.T) {
 	}
 	eventually(t, "the timer waits", hand.waiting)
 	hand.pass(clockCheck, clockCheck)
-	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
+	eventually(t, "enforcing", func() bool { return !s.snapshot().Permissive })
 	time.Sleep(50 * time.Millisecond)
 	cancel()
 	wg.Wait()
@@ -188,8 +188,8 @@ func TestPermissiveModeEnds(t *testing.T) {
 		info, err := Find(c.RunDir, "c1")
 		return err == nil && info.Mode == confine.ModeEnforcing && info.TTL != ""
 	})
-	if s.view().Permissive || confinementMode(t, s) != confine.ModeEnforcing {
-		t.Errorf("permissive %t, execs %s", s.view().Permissive, confinementMode(t, s))
+	if s.snapshot().Permissive || confinementMode(t, s) != confine.ModeEnforcing {
+		t.Errorf("permissive %t, execs %s", s.snapshot().Permissive, confinementMode(t, s))
 	}
 }
 
@@ -202,7 +202,7 @@ func TestExpiryWithABadPolicy(t *testing.T) {
 	writePolicy(t, c, "c1", "not a policy")
 	eventually(t, "the timer waits", hand.waiting)
 	hand.pass(clockCheck, clockCheck)
-	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
+	eventually(t, "enforcing", func() bool { return !s.snapshot().Permissive })
 	eventually(t, "execs are confined", func() bool { return confinementMode(t, s) == confine.ModeEnforcing })
 }
 
@@ -222,7 +222,7 @@ func TestExpiryFailsClosed(t *testing.T) {
 	}
 	eventually(t, "the timer waits", hand.waiting)
 	hand.pass(clockCheck, clockCheck)
-	eventually(t, "enforcing", func() bool { return !s.view().Permissive })
+	eventually(t, "enforcing", func() bool { return !s.snapshot().Permissive })
 	eventually(t, "execs are refused", missing(config))
 	if err := s.Reload(); err != nil || confinementMode(t, s) != confine.ModeEnforcing {
 		t.Errorf("after a reload: %v, %s", err, confinementMode(t, s))

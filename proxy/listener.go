@@ -12,51 +12,56 @@ import (
 	"sync/atomic"
 )
 
-// handover is a listener whose connections are given to it: it lets net/http
-// serve connections that the proxy has already looked into.
-type handover struct {
+// connListener is a listener whose connections are given to it: it lets net/http serve connections that the
+// proxy has already looked into.
+type connListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-func newHandover() *handover {
-	return &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
+func newConnListener() *connListener {
+	return &connListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-func (h *handover) give(c net.Conn) {
+// enqueue gives a connection to whoever accepts next.
+func (l *connListener) enqueue(c net.Conn) {
 	select {
-	case h.conns <- c:
-	case <-h.closed:
+	case l.conns <- c:
+	case <-l.closed:
 		c.Close()
 	}
 }
 
 // Accept implements net.Listener.
-func (h *handover) Accept() (net.Conn, error) {
+func (l *connListener) Accept() (net.Conn, error) {
 	select {
-	case c := <-h.conns:
+	case c := <-l.conns:
 		return c, nil
-	case <-h.closed:
+	case <-l.closed:
 		return nil, net.ErrClosed
 	}
 }
 
 // Close implements net.Listener.
-func (h *handover) Close() error {
-	h.once.Do(func() { close(h.closed) })
+func (l *connListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 
 // Addr implements net.Listener.
-func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
+func (l *connListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // flowConn is a client's connection: it begins with bytes that were read
 // before, and its end is its flow's end.
 type flowConn struct {
 	net.Conn
-	flow   *flow
+	flow   *tcpFlow
 	prefix []byte
+}
+
+func newFlowConn(client clientConn, f *tcpFlow) *flowConn {
+	return &flowConn{Conn: client.TCPConn, flow: f, prefix: client.said}
 }
 
 // Read implements net.Conn.
@@ -93,13 +98,13 @@ func (c *flowConn) CloseWrite() error {
 // no handler saw is a refusal of one that could not be read.
 type serverConn struct {
 	net.Conn
-	flow    *flow
+	flow    *httpFlow
 	between atomic.Bool  // no request has reached a handler since the last answer
 	header  atomic.Int64 // of Proxy.headers, for the request that is read or answered
 }
 
-func newServerConn(conn net.Conn, f *flow) *serverConn {
-	c := &serverConn{Conn: conn, flow: f}
+func newServerConn(conn net.Conn, h *httpFlow) *serverConn {
+	c := &serverConn{Conn: conn, flow: h}
 	c.between.Store(true)
 	return c
 }
@@ -107,13 +112,13 @@ func newServerConn(conn net.Conn, f *flow) *serverConn {
 // Write implements net.Conn.
 func (c *serverConn) Write(b []byte) (int, error) {
 	if c.between.Load() {
-		c.flow.deny(LayerHTTP, "malformed request: "+complaint(b))
+		c.flow.deny(LayerHTTP, "malformed request: "+stdlibErrorText(b))
 	}
 	return c.Conn.Write(b)
 }
 
-// complaint is what an answer of net/http's own says: its text, or its status.
-func complaint(answer []byte) string {
+// stdlibErrorText is what an answer of net/http's own says: its text, or its status.
+func stdlibErrorText(answer []byte) string {
 	header, text, _ := bytes.Cut(answer, []byte("\r\n\r\n"))
 	if len(text) > 0 {
 		return string(text)
@@ -156,25 +161,16 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	}
 }
 
-// reached is called by handlers first of all.
-func reached(ctx context.Context) {
+// markHandled is called by handlers first of all.
+func markHandled(ctx context.Context) {
 	if conn, ok := ctx.Value(connKey{}).(*serverConn); ok {
 		conn.between.Store(false)
 	}
 }
 
-// serveHTTP has HTTP served on a connection, in the version that it begins with.
-func (f *flow) serveHTTP(conn net.Conn, version2 bool) {
-	if version2 {
-		f.p.toOrigin2.give(&http2Conn{Conn: conn, flow: f})
-		return
-	}
-	f.p.toOrigin.give(newServerConn(conn, f))
-}
-
 type flowKey struct{}
 
-func flowOf(ctx context.Context) *flow {
-	f, _ := ctx.Value(flowKey{}).(*flow)
-	return f
+func flowOf(ctx context.Context) *httpFlow {
+	h, _ := ctx.Value(flowKey{}).(*httpFlow)
+	return h
 }

@@ -35,12 +35,12 @@ func (s *Sandbox) join(r joinRequest) (Ready, error) {
 		return Ready{}, errEnding
 	}
 	defer s.wg.Done()
-	s.applying.Lock()
-	defer s.applying.Unlock()
 	trusted, err := s.makeTrust(r.Stores)
 	if err != nil {
 		return Ready{}, err
 	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
 	added := s.programs.add(r.Container)
 	if err := s.setRules(s.rules.Load().policies); err != nil {
 		s.programs.remove(added)

@@ -239,7 +239,13 @@ func writeTree(dir string, files map[string][]byte) (err error) {
 			return err
 		}
 	}
-	return os.Rename(made, dir)
+	if err = os.Rename(made, dir); err == nil {
+		return nil
+	}
+	if _, lerr := os.Lstat(dir); lerr == nil { // another container has made the same
+		return os.RemoveAll(made)
+	}
+	return err
 }
 
 // makeReadable makes a directory that the workload can read as its own user,

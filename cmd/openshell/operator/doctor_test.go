@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
 )
 
 func TestDoctor(t *testing.T) {
@@ -166,7 +167,7 @@ func TestCheckLauncher(t *testing.T) {
 		"no ELF":    {[]string{text}, statusFail, text},
 		"directory": {[]string{dir}, statusFail, "not an executable file"},
 	} {
-		if f := checkLauncher(c.places); f.Status != c.status || !strings.Contains(f.Detail, c.detail) {
+		if f := checkPlaces("launcher", confine.InitName, c.places); f.Status != c.status || !strings.Contains(f.Detail, c.detail) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}

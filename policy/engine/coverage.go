@@ -120,7 +120,7 @@ func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
 // expressible reports whether rules can name the matches, each with nothing
 // else: what a workload asks for may be too long, or look like a wildcard.
 func (c *coverage) expressible(matches []policy.L7Match) bool {
-	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !m.ValidFor(c.protocolName()) })
+	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !c.protocol.CanAllow(&m) })
 }
 
 // malformed denies in every mode.

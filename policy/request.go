@@ -19,6 +19,8 @@ type Request struct {
 	ContentType string
 	// Upgrade: the request asks for a WebSocket.
 	Upgrade bool
+	// Upgrades are the other protocols that it asks to switch to, any of which the server may choose.
+	Upgrades []string
 }
 
 // Inspection is what has to be seen of a request, besides its first line,

@@ -181,6 +181,8 @@ type L7Match struct {
 	// Tool matches the tool's name in MCP's tools/call.
 	Tool   Matcher            `yaml:"tool,omitempty" json:"tool,omitzero"`
 	Params map[string]Matcher `yaml:"params,omitempty" json:"params,omitempty"`
+	// Upgrade names the protocols that a request may ask to switch to.
+	Upgrade []string `yaml:"upgrade,omitempty,flow" json:"upgrade,omitempty"`
 }
 
 // Matcher is a set of globs, one of which must match. In YAML and JSON it is a

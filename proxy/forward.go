@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"strings"
 	"sync"
 	"time"
 
@@ -161,13 +162,13 @@ func rewrite(pr *httputil.ProxyRequest) {
 		dropBadTrailers(trailer) // of those announced
 		out.Trailer, out.Body = trailer, &trailedBody{out.Body, trailer}
 	}
-	// Any other protocol than WebSocket, such as h2c, would carry requests that
-	// nobody decides on. A server goes on in HTTP where none is asked for (RFC
-	// 9110 section 7.8).
-	if !x.upgrade {
+	switch {
+	case len(x.request.Upgrades) > 0:
+		out.Header["Upgrade"] = []string{strings.Join(x.request.Upgrades, ", ")}
+	case !x.request.Upgrade: // the reverse proxy would pass h2c on
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
-	} else if !x.textUnseen {
+	case x.decidesText:
 		offerPlainText(out.Header)
 	}
 }
@@ -198,18 +199,22 @@ func dropBadTrailers(trailer http.Header) {
 	}
 }
 
-// answered records the origin's answer. An origin may end HTTP only by
-// agreeing to a WebSocket.
+// answered records the origin's answer. An origin may end HTTP only by agreeing to a protocol that the client
+// asked for.
 func answered(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		if err := checkSwitch(resp.Request, resp); err != nil {
+		check := checkWebSocket
+		if !x.request.Upgrade {
+			check = checkUpgrade
+		}
+		if err := check(resp.Request, resp); err != nil {
 			return err
 		}
-		if !x.textUnseen {
+		if x.decidesText {
 			origin, ok := resp.Body.(io.ReadWriteCloser)
 			if !ok {
-				return errNoWebSocket
+				return errUnasked
 			}
 			resp.Body = x.read(origin)
 		}

@@ -5,6 +5,7 @@ package proxy
 import (
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -80,7 +81,7 @@ func (e *exchangeSet) stillAllowed(c *decision.Connection) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for x := range e.open {
-		if c.Request(x.request).Outcome == decision.Denied || x.textUnseen && c.TextInspectionRequired(x.request) {
+		if c.Request(x.request).Outcome == decision.Denied || x.request.Upgrade && !x.decidesText && c.TextInspectionRequired(x.request) {
 			return false
 		}
 	}
@@ -101,14 +102,13 @@ func (e *exchangeSet) decidedSocket() *socket {
 
 // exchange is a request that was let through, until its response has ended.
 type exchange struct {
-	flow       *httpFlow
-	request    policy.Request
-	rec        Record
-	free       func()      // gives the memory of request.Body back; may be nil
-	header     http.Header // of the answer
-	upgrade    bool        // it asks for a WebSocket
-	textUnseen bool        // on which nobody decides the text
-	once       sync.Once
+	flow        *httpFlow
+	request     policy.Request
+	rec         Record
+	free        func()      // gives the memory of request.Body back; may be nil
+	header      http.Header // of the answer
+	decidesText bool        // of the WebSocket that it asks for
+	once        sync.Once
 
 	textAllowed bool // a message was; the reading goroutine's
 }
@@ -178,19 +178,18 @@ func (h *httpFlow) serve(w http.ResponseWriter, r *http.Request) {
 // decideRequest returns the exchange that the request may begin, or why it may not. Where its body decides, it
 // reads that first.
 func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *decision.Connection) (*exchange, *refusal) {
-	target, err := policy.ParseTarget(r.Method, r.RequestURI)
+	request, err := newRequest(r)
 	if err != nil {
 		return nil, refusedTarget(err)
 	}
 	if d := c.Decision(); d.Outcome == decision.Denied {
 		return nil, refusedConnection(d)
 	}
-	x := &exchange{flow: h, request: policy.NewRequest(r.Method, target), upgrade: asksForWebSocket(r)}
-	if x.upgrade && r.ContentLength != 0 {
+	x := &exchange{flow: h, request: request}
+	if x.request.Upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
 	}
-	x.request.Upgrade = x.upgrade
 	inspection := c.Inspection(x.request)
 	if inspection.MaxBody > 0 {
 		var refused *refusal
@@ -199,7 +198,7 @@ func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *deci
 		}
 		x.request.ContentType = r.Header.Get("Content-Type")
 	}
-	x.textUnseen = x.upgrade && !inspection.Text
+	x.decidesText = x.request.Upgrade && inspection.Text
 	d := c.Request(x.request)
 	if d.Outcome == decision.Denied {
 		x.release()
@@ -208,6 +207,20 @@ func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *deci
 	x.rec = recordOf(Request, d)
 	x.rec.Method, x.rec.Scheme, x.rec.Path = r.Method, h.scheme, x.request.Path
 	return x, nil
+}
+
+// newRequest is a request as policies see it, but for its body. The error is for a target that no request may have.
+func newRequest(r *http.Request) (policy.Request, error) {
+	target, err := policy.ParseTarget(r.Method, r.RequestURI)
+	if err != nil {
+		return policy.Request{}, err
+	}
+	request := policy.NewRequest(r.Method, target)
+	request.Upgrades = upgradesOf(r)
+	if len(request.Upgrades) == 1 && strings.EqualFold(request.Upgrades[0], "websocket") {
+		request.Upgrade, request.Upgrades = true, nil
+	}
+	return request, nil
 }
 
 // release gives back what the exchange held. It may be called again.
@@ -241,15 +254,15 @@ func (h *httpFlow) refuse(w http.ResponseWriter, r *http.Request, refused *refus
 	rec := Record{Kind: Request, Outcome: decision.Denied, Layer: refused.layer, Policy: refused.policy, Reason: refused.reason,
 		Method: r.Method, Scheme: h.scheme, Status: refused.status, Evidence: refused.evidence,
 		Protocol: refused.protocol, EndpointPath: refused.endpointPath, Missing: refused.missing}
-	target, err := policy.ParseTarget(r.Method, r.RequestURI)
+	request, err := newRequest(r)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
-	} else if matches := target.Matches(r.Method); len(matches) > 1 && rec.Protocol == "" {
+	} else if matches := decision.Matches(request); rec.Protocol == "" && (len(matches) > 1 || len(request.Upgrades) > 0) {
 		with := *refused // which answers other requests too
 		with.missing, rec.Missing = matches, matches
 		refused = &with
 	}
-	path := target.Path()
+	path := request.Path
 	rec.Path = path
 	h.record(rec)
 	if refused.status == http.StatusBadRequest {

@@ -139,7 +139,20 @@ func (c *Connection) Request(r policy.Request) Decision {
 	if c.capped() {
 		maximum = c.maximum.Request(r)
 	}
-	return c.combine(c.effective.Request(r), maximum)
+	d := c.combine(c.effective.Request(r), maximum)
+	if len(r.Upgrades) > 0 && d.Learnable && !c.Ruled() {
+		d.Missing = Matches(r)
+	}
+	return d
+}
+
+// Matches are what rules would have to allow for a request of which nothing is known but that it is HTTP.
+func Matches(r policy.Request) []policy.L7Match {
+	matches := r.Target.Matches(r.Method)
+	for i := range matches {
+		matches[i].Upgrade = r.Upgrades
+	}
+	return matches
 }
 
 // Message decides a text message on the WebSocket that a request opened.

@@ -173,7 +173,7 @@ func (a *Action) missingMatches(c *Connection) (d Decision, advice string) {
 	}
 	switch {
 	case !c.Ruled(), d.Outcome == Allowed:
-		return Decision{Missing: request.Target.Matches(request.Method)}, ""
+		return Decision{Missing: Matches(request)}, ""
 	case len(d.Missing) == 0:
 		return d, "adding a rule does not help: " + d.Reason
 	}

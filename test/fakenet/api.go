@@ -84,6 +84,7 @@ var endpoints = map[string]http.HandlerFunc{
 	"redirect":    serveRedirect,
 	"sse":         serveEvents,
 	"trailers":    serveTrailers,
+	"upgrade":     serveUpgrade,
 	"ws":          serveWebSocket,
 }
 

@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 
 	"openshell.ai/openshell/internal/decision"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
+	"openshell.ai/openshell/policy/httptarget"
 	"openshell.ai/openshell/proxy/memory"
 )
 
@@ -103,7 +104,7 @@ func (e *exchangeSet) decidedSocket() *socket {
 // exchange is a request that was let through, until its response has ended.
 type exchange struct {
 	flow        *httpFlow
-	request     policy.Request
+	request     engine.Request
 	rec         Record
 	free        func()      // gives the memory of request.Body back; may be nil
 	header      http.Header // of the answer
@@ -210,12 +211,12 @@ func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *deci
 }
 
 // newRequest is a request as policies see it, but for its body. The error is for a target that no request may have.
-func newRequest(r *http.Request) (policy.Request, error) {
-	target, err := policy.ParseTarget(r.Method, r.RequestURI)
+func newRequest(r *http.Request) (engine.Request, error) {
+	target, err := httptarget.Parse(r.Method, r.RequestURI)
 	if err != nil {
-		return policy.Request{}, err
+		return engine.Request{}, err
 	}
-	request := policy.NewRequest(r.Method, target)
+	request := engine.NewRequest(r.Method, target)
 	request.Upgrades = upgradesOf(r)
 	if len(request.Upgrades) == 1 && strings.EqualFold(request.Upgrades[0], "websocket") {
 		request.Upgrade, request.Upgrades = true, nil
@@ -257,7 +258,7 @@ func (h *httpFlow) refuse(w http.ResponseWriter, r *http.Request, refused *refus
 	request, err := newRequest(r)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
-	} else if matches := decision.Matches(request); rec.Protocol == "" && (len(matches) > 1 || len(request.Upgrades) > 0) {
+	} else if matches := request.Matches(); rec.Protocol == "" && (len(matches) > 1 || len(request.Upgrades) > 0) {
 		with := *refused // which answers other requests too
 		with.missing, rec.Missing = matches, matches
 		refused = &with

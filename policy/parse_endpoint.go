@@ -124,6 +124,7 @@ func (d *decoder) match(to *L7Match) field {
 		"method":         d.text(&to.Method),
 		"path":           d.text(&to.Path),
 		"query":          d.matchers(&to.Query),
+		"upgrade":        func(n *yaml.Node, path string) { to.Upgrade = list(d, n, path, d.text) },
 		"command":        d.text(&to.Command),
 		"operation_type": d.text(&to.OperationType),
 		"operation_name": d.text(&to.OperationName),

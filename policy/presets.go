@@ -2,7 +2,10 @@
 
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // presets are what the access values stand for in rest. DELETE is not part of
 // read-write.
@@ -55,4 +58,11 @@ func methods(names ...string) []L7Match {
 func MethodMatches(want, method string) bool {
 	return want == "*" || strings.EqualFold(want, method) ||
 		strings.EqualFold(want, "GET") && strings.EqualFold(method, "HEAD")
+}
+
+// UpgradesWithin reports whether all protocols that are asked for are among those that may be.
+func UpgradesWithin(asked, may []string) bool {
+	return !slices.ContainsFunc(asked, func(name string) bool {
+		return !slices.ContainsFunc(may, func(one string) bool { return strings.EqualFold(one, name) })
+	})
 }

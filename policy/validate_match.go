@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy/httptarget"
@@ -18,6 +20,10 @@ func (v *validator) matches(path string, e *Endpoint) {
 		v.match(Element(path+".rules", i)+".allow", e, &e.Rules[i].Allow)
 	}
 	for i := range e.DenyRules {
+		if e.DenyRules[i].Upgrade != nil {
+			v.problem(Element(path+".deny_rules", i)+".upgrade", "belongs to rules that allow: without one, no upgrade is")
+			continue
+		}
 		v.match(Element(path+".deny_rules", i), e, &e.DenyRules[i])
 	}
 	switch {
@@ -37,8 +43,9 @@ func (v *validator) matches(path string, e *Endpoint) {
 func (v *validator) match(path string, e *Endpoint, m *L7Match) {
 	switch e.Protocol {
 	case ProtocolREST:
-		v.onlyFields(path, e, m, "method", "path", "query")
+		v.onlyFields(path, e, m, "method", "path", "query", "upgrade")
 		v.request(path, e, m)
+		v.upgrade(path+".upgrade", m.Upgrade)
 	case ProtocolWebSocket:
 		v.onlyFields(path, e, m, "method", "path", "query", "operation_type", "operation_name", "fields")
 		switch transport := m.Method != "" || m.Path != "" || m.Query != nil; {
@@ -77,6 +84,7 @@ func (v *validator) onlyFields(path string, e *Endpoint, m *L7Match, known ...st
 		{"method", m.Method != "", "is not a field of %s rules"},
 		{"path", m.Path != "", "%s L7 rules must not use path/query"},
 		{"query", m.Query != nil, "%s L7 rules must not use path/query"},
+		{"upgrade", m.Upgrade != nil, "upgrade is only valid for protocol rest, not %s"},
 		{"command", m.Command != "", "command is only valid for protocol sql, not %s"},
 		{"operation_type", m.OperationType != "", "GraphQL rule fields are only valid for protocol graphql or websocket, not %s"},
 		{"operation_name", m.OperationName != "", "GraphQL rule fields are only valid for protocol graphql or websocket, not %s"},
@@ -107,6 +115,36 @@ func (v *validator) request(path string, e *Endpoint, m *L7Match) {
 		v.matcher(at, m.Query[key])
 	}
 }
+
+// upgrade checks the names of protocols, which are tokens, maybe with a version (RFC 9110 section 7.8).
+func (v *validator) upgrade(path string, names []string) {
+	if names != nil && len(names) == 0 {
+		v.problem(path, "list must not be empty; omit upgrade to allow none")
+	}
+	for i, name := range names {
+		at := Element(path, i)
+		switch {
+		case strings.EqualFold(name, "websocket"):
+			v.problem(at, "a WebSocket needs no upgrade: a rule for GET opens it")
+		case strings.EqualFold(name, "h2c"):
+			v.problem(at, "h2c is never passed on: its requests could not be decided")
+		case !ValidUpgrade(name):
+			v.problem(at, "%s is not a protocol's name, such as tcp or SPDY/3.1", printable.Text(name))
+		default:
+			v.warn(at, "upgrades to %s are opaque, "+inOpenShell, name)
+		}
+	}
+}
+
+// ValidUpgrade reports whether rules can name a protocol in upgrade.
+func ValidUpgrade(name string) bool {
+	token, version, versioned := strings.Cut(name, "/")
+	return httpguts.ValidHeaderFieldName(token) && (!versioned || httpguts.ValidHeaderFieldName(version)) &&
+		len(name) <= maxUpgrade && !strings.EqualFold(name, "websocket") && !strings.EqualFold(name, "h2c")
+}
+
+// maxUpgrade bounds a protocol's name, in bytes.
+const maxUpgrade = 64
 
 // matcher checks a set of globs over values.
 func (v *validator) matcher(path string, m Matcher) {

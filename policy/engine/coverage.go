@@ -82,7 +82,12 @@ func (c *coverage) decideHTTP(r *Request, method string) Verdict {
 	case c.denied:
 		return c.refuse(r.reason(method, "blocked by deny rule"))
 	case !c.allowed:
-		return c.refuse(r.reason(method, "not permitted by policy"), policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(r.Path)})
+		what := "not permitted by policy"
+		if len(r.Upgrades) > 0 {
+			what = "upgrade to " + printable.Text(strings.Join(r.Upgrades, ", ")) + " " + what
+		}
+		return c.refuse(r.reason(method, what),
+			policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(r.Path), Upgrade: r.Upgrades})
 	}
 	return c.allow()
 }
@@ -136,7 +141,7 @@ func distinct(matches []policy.L7Match) []policy.L7Match {
 	seen := make(map[string]bool, len(matches))
 	return slices.DeleteFunc(matches, func(m policy.L7Match) bool {
 		// None of the parts can contain a NUL, or else it is not expressible.
-		parts := append([]string{m.Method, m.Path, m.OperationType, m.OperationName}, m.Tool.Any...)
+		parts := append([]string{m.Method, m.Path, strings.Join(m.Upgrade, ","), m.OperationType, m.OperationName}, m.Tool.Any...)
 		key := strings.Join(append(parts, m.Fields...), "\x00")
 		twice := seen[key]
 		seen[key] = true

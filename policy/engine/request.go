@@ -157,6 +157,8 @@ func (m *Match) request(r *Request) Verdict {
 	switch {
 	case !c.covered():
 		return Verdict{Policy: m.Policy, Reason: r.reason(r.Method, "did not match an L7 endpoint path")}
+	case len(r.Upgrades) > 0 && policy.BodyDecides(c.protocol):
+		return c.refuse(r.reason(r.Method, "upgrade to "+printable.Text(strings.Join(r.Upgrades, ", "))+" not permitted by policy"))
 	case c.ambiguous:
 		return c.several(r)
 	case c.protocol == policy.ProtocolGraphQL:

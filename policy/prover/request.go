@@ -30,7 +30,7 @@ type requestPattern struct {
 
 func newRequestPattern(source *policy.L7Match, protocol string) (*requestPattern, error) {
 	m := &requestPattern{source: source, path: anyText, method: cmp.Or(source.Method, "*"), special: *source, values: map[string][]*pattern{}}
-	m.special.Method, m.special.Path, m.special.Query = "", "", nil
+	m.special.Method, m.special.Path, m.special.Query, m.special.Upgrade = "", "", nil, nil
 	m.special.OperationType, m.special.OperationName, m.special.Fields = "", "", nil
 	m.special.Tool, m.special.Params = policy.Matcher{}, nil
 	if source.Path != "" {
@@ -346,7 +346,8 @@ const maxUnion = 16
 
 // narrower compares all but the path and the query.
 func (c *containment) narrower(m, n *requestPattern) bool {
-	return methodWithin(m.method, n.method) && reflect.DeepEqual(m.special, n.special)
+	return methodWithin(m.method, n.method) && reflect.DeepEqual(m.special, n.special) &&
+		policy.UpgradesWithin(m.source.Upgrade, n.source.Upgrade)
 }
 
 // methodWithin reports whether every method that a matches is one b matches.

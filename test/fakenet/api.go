@@ -67,6 +67,7 @@ func (n *Net) startAPIs() error {
 //	/early-hints      103, then 200
 //	/trailers         a body, then trailers
 //	/ws               WebSocket echo
+//	/upgrade/ANY      any other upgrade, and an echo of what follows
 //
 // and gRPC requests (by Content-Type), whose messages are echoed.
 //

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package engine
+package engine_test
 
 import (
 	"encoding/json"
@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/policy/internal/policytest"
 )
 
@@ -95,8 +97,8 @@ func (d oracleDice) policy() *policy.Policy {
 }
 
 // connection makes a connection, most of the time one that an endpoint names.
-func (d oracleDice) connection(p *policy.Policy) EvalRequest {
-	r := EvalRequest{Binary: pick(d, oracleBinaries), Host: pick(d, oracleHosts), Port: []uint16{443, 443, 80, 8080, 6443}[d.IntN(5)], Protocol: d.One("", "", "", "", "tcp", "udp")}
+func (d oracleDice) connection(p *policy.Policy) decision.Action {
+	r := decision.Action{Binary: pick(d, oracleBinaries), Host: pick(d, oracleHosts), Port: []uint16{443, 443, 80, 8080, 6443}[d.IntN(5)], Protocol: d.One("", "", "", "", "tcp", "udp")}
 	keys := slices.Sorted(maps.Keys(p.Network))
 	if len(keys) == 0 || d.Chance(20) {
 		return r
@@ -111,7 +113,7 @@ func (d oracleDice) connection(p *policy.Policy) EvalRequest {
 	if len(hosts) > 0 {
 		r.Host = pick(d, hosts)
 	}
-	binaries := slices.DeleteFunc(slices.Clone(oracleBinaries), func(path string) bool { return !binaryIs(rule, &EvalRequest{Binary: path}) })
+	binaries := slices.DeleteFunc(slices.Clone(oracleBinaries), func(path string) bool { return !binaryIs(rule, &decision.Action{Binary: path}) })
 	if len(binaries) > 0 {
 		r.Binary = pick(d, binaries)
 	}
@@ -119,7 +121,7 @@ func (d oracleDice) connection(p *policy.Policy) EvalRequest {
 }
 
 // request returns also the paths that servers read in its target.
-func (d oracleDice) request(p *policy.Policy) (r EvalRequest, readings []string, query map[string][]string) {
+func (d oracleDice) request(p *policy.Policy) (r decision.Action, readings []string, query map[string][]string) {
 	r = d.connection(p)
 	for range d.IntN(3) {
 		r.Ancestors = append(r.Ancestors, pick(d, oracleBinaries))
@@ -170,7 +172,7 @@ func (d oracleDice) request(p *policy.Policy) (r EvalRequest, readings []string,
 	if raw != "" {
 		written += "?" + raw
 	}
-	r.HTTP = &EvalHTTP{Method: d.One("GET", "HEAD", "POST", "PUT", "DELETE", "get", "OPTIONS", "PURGE"), Target: written}
+	r.HTTP = &decision.RequestLine{Method: d.One("GET", "HEAD", "POST", "PUT", "DELETE", "get", "OPTIONS", "PURGE"), Target: written}
 	return r, readings, query
 }
 
@@ -183,7 +185,10 @@ func checkOracle(t *testing.T, seed uint64, counts map[string]int) {
 	}
 	// As the file says it, not as it was made.
 	p = policytest.MustParse(t, policytest.Text(t, p))
-	e := mustCompile(t, p)
+	e, err := engine.Compile(p, engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 60 {
 		r, readings, query := d.request(p)
 		permissive := d.Chance(30)
@@ -191,10 +196,11 @@ func checkOracle(t *testing.T, seed uint64, counts map[string]int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := e.Evaluate(r, permissive)
+		evaluated, err := decision.Snapshot{Effective: e, Permissive: permissive}.Evaluate(r)
 		if err != nil {
 			t.Fatalf("seed %d: %s: %v", seed, line, err)
 		}
+		got := evaluated.Answer
 		if (got.Reason == "") != (got.Decision == "allow") {
 			t.Errorf("seed %d: %s: a reason and an allowance exclude each other: %+v", seed, line, got)
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package engine
+package engine_test
 
 import (
 	"net"
@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 )
 
@@ -118,7 +119,7 @@ func plainHost(host string) string {
 	return host
 }
 
-func binaryIs(r *policy.Rule, q *EvalRequest) bool {
+func binaryIs(r *policy.Rule, q *decision.Action) bool {
 	if r.Binaries == nil {
 		return true
 	}
@@ -139,7 +140,7 @@ type oracleGrant struct {
 	*policy.Endpoint
 }
 
-func (o *oracle) grants(q *EvalRequest) (granted []oracleGrant, named bool) {
+func (o *oracle) grants(q *decision.Action) (granted []oracleGrant, named bool) {
 	for key, r := range o.p.Network {
 		for i := range r.Endpoints {
 			e := &r.Endpoints[i]
@@ -259,20 +260,20 @@ func (o *oracle) httpAllowed(m *policy.L7Match, method, target string, query map
 var oraclePresets = map[string]string{"read-only": "GET HEAD OPTIONS", "read-write": "GET HEAD OPTIONS POST PUT PATCH", "full": "*"}
 
 // decide returns the decision, its layer and the policy.
-func (o *oracle) decide(q *EvalRequest, canonical string, query map[string][]string) EvalDecision {
+func (o *oracle) decide(q *decision.Action, canonical string, query map[string][]string) decision.Answer {
 	granted, _ := o.grants(q)
-	d := EvalDecision{Decision: "allow", Layer: "l4"}
+	d := decision.Answer{Decision: "allow", Layer: "l4"}
 	for _, g := range granted {
 		if d.Policy == "" || g.key < d.Policy {
 			d.Policy = g.key
 		}
 	}
 	if len(granted) == 0 && !o.permissive {
-		return EvalDecision{Decision: "deny", Layer: "l4"}
+		return decision.Answer{Decision: "deny", Layer: "l4"}
 	}
 	for _, s := range append(slices.Clone(q.ResolvedIPs), plainHost(q.Host)) {
 		if ip := net.ParseIP(s); ip != nil && !o.reaches(granted, ip, q.Port) {
-			return EvalDecision{Decision: "deny", Layer: "ssrf", Policy: d.Policy}
+			return decision.Answer{Decision: "deny", Layer: "ssrf", Policy: d.Policy}
 		}
 	}
 	inspected := slices.ContainsFunc(granted, func(g oracleGrant) bool { return g.Protocol == "rest" })

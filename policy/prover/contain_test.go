@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
-	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/policy/internal/policytest"
 )
 
@@ -130,10 +130,10 @@ r:
 `)
 	}
 	logged, same, enforced := endpoints("/x/**", "audit"), endpoints("/**", "enforce"), endpoints("/x/**", "enforce")
-	r := engine.EvalRequest{Binary: "/bin/a", Host: "h.example", Port: 443, HTTP: &engine.EvalHTTP{Method: "GET", Target: "/x/a"}}
+	r := decision.Action{Binary: "/bin/a", Host: "h.example", Port: 443, HTTP: &decision.RequestLine{Method: "GET", Target: "/x/a"}}
 	for p, want := range map[*policy.Policy]string{logged: "audit", same: "deny", enforced: "deny"} {
-		if d, err := provCompile(t, p).Evaluate(r, false); err != nil || d.Decision != want {
-			t.Errorf("%+v, %v, want %s", d, err, want)
+		if d, err := provCompile(t, p).Evaluate(r); err != nil || d.Decision != want {
+			t.Errorf("%+v, %v, want %s", d.Answer, err, want)
 		}
 	}
 	if Within(logged, same) == nil {

@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/policy/internal/policytest"
 )
 
-func request(d policytest.Dice) engine.EvalRequest {
+func request(d policytest.Dice) decision.Action {
 	binary := func() string { return d.One("/bin/a", "/bin/b", "/bin/c", "/opt/y", "/opt/x/a", "/opt/x/c/d") }
-	r := engine.EvalRequest{
+	r := decision.Action{
 		Binary: binary(),
 		Host:   d.One("a.example.com", "a.example.com", "A.example.com.", "b-x.example.com", "a.b.example.com", "c.example.com", "10.0.0.1", "1.1.1.1", "10.0.0.2"),
 		Port:   443,
@@ -30,7 +31,7 @@ func request(d policytest.Dice) engine.EvalRequest {
 		r.ResolvedIPs = []string{d.One("1.1.1.1", "1.1.2.1", "10.0.0.1", "10.0.0.9", "10.9.9.9", "127.0.0.1", "2606:4700::1")}
 	}
 	if d.Chance(85) {
-		r.HTTP = &engine.EvalHTTP{
+		r.HTTP = &decision.RequestLine{
 			Method: d.One("GET", "HEAD", "POST", "PUT", "DELETE"),
 			Target: d.One("/x/a", "/x/b", "/x/ab", "/y/a", "/", "/x", "/x/a/a", "/x/%2Fa", "/z/a") +
 				d.One("", "", "?q=1", "?q=2", "?q=12", "?q=1&q=2", "?r=1", "?q=1&r=1", "?q=%zz", "?q=1.1"),
@@ -43,7 +44,7 @@ func request(d policytest.Dice) engine.EvalRequest {
 }
 
 // carry gives a request something that it says.
-func carry(d policytest.Dice, r *engine.EvalRequest) {
+func carry(d policytest.Dice, r *decision.Action) {
 	field := func() string { return d.One("a", "b", "ab", "c") }
 	operation := fmt.Sprintf(`{"query":"%s %s { %s %s }"}`, d.One("query", "mutation"), d.One("", "N", "N1", "M"), field(), d.One("", field()))
 	call := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q}`, d.One("a", "b", "ping", "tools/list", "resources/read"))
@@ -95,16 +96,16 @@ func checkWithin(t *testing.T, seed uint64) (bool, int) {
 	allowed := 0
 	for range 300 {
 		r := request(d)
-		a, err := own.Evaluate(r, false)
+		a, err := own.Evaluate(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.Decision == engine.Deny.String() {
+		if a.Decision == decision.Denied.String() {
 			continue
 		}
 		allowed++
-		if b, _ := most.Evaluate(r, false); b.Decision == engine.Deny.String() {
-			t.Fatalf("seed %d: %+v %+v is %+v, but the maximum says %+v\n%s\nmaximum:\n%s", seed, r, r.HTTP, a, b, policytest.Text(t, p), policytest.Text(t, maximum))
+		if b, _ := most.Evaluate(r); b.Decision == decision.Denied.String() {
+			t.Fatalf("seed %d: %+v %+v is %+v, but the maximum says %+v\n%s\nmaximum:\n%s", seed, r, r.HTTP, a.Answer, b.Answer, policytest.Text(t, p), policytest.Text(t, maximum))
 		}
 	}
 	return true, allowed
@@ -159,9 +160,9 @@ func TestMergeCommutes(t *testing.T) {
 		one, other := provCompile(t, ab), provCompile(t, ba)
 		for range 50 {
 			r := request(d)
-			x, _ := one.Evaluate(r, false)
-			if y, _ := other.Evaluate(r, false); x != y {
-				t.Fatalf("seed %d: %+v: %+v, %+v", seed, r, x, y)
+			x, _ := one.Evaluate(r)
+			if y, _ := other.Evaluate(r); x.Answer != y.Answer {
+				t.Fatalf("seed %d: %+v: %+v, %+v", seed, r, x.Answer, y.Answer)
 			}
 		}
 	}
@@ -184,9 +185,9 @@ func TestCompareIsSound(t *testing.T) {
 			one, two := provCompile(t, p), provCompile(t, other)
 			for range 50 {
 				r := request(d)
-				x, _ := one.Evaluate(r, false)
-				if y, _ := two.Evaluate(r, false); x.Decision != y.Decision {
-					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x, y, policytest.Text(t, p), policytest.Text(t, other))
+				x, _ := one.Evaluate(r)
+				if y, _ := two.Evaluate(r); x.Decision != y.Decision {
+					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x.Answer, y.Answer, policytest.Text(t, p), policytest.Text(t, other))
 				}
 			}
 		}
@@ -196,11 +197,11 @@ func TestCompareIsSound(t *testing.T) {
 	}
 }
 
-func provCompile(t testing.TB, p *policy.Policy) *engine.Engine {
+func provCompile(t testing.TB, p *policy.Policy) decision.Snapshot {
 	t.Helper()
 	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return decision.Snapshot{Effective: e}
 }

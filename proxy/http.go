@@ -89,6 +89,18 @@ func (e *exchangeSet) stillAllowed(c *decision.Connection) bool {
 	return true
 }
 
+// haveBodies reports whether any request under way has a body.
+func (e *exchangeSet) haveBodies() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for x := range e.open {
+		if x.body {
+			return true
+		}
+	}
+	return false
+}
+
 func (e *exchangeSet) setDecidedSocket(s *socket) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -109,6 +121,7 @@ type exchange struct {
 	free        func()      // gives the memory of request.Body back; may be nil
 	header      http.Header // of the answer
 	decidesText bool        // of the WebSocket that it asks for
+	body        bool        // the request has one
 	once        sync.Once
 
 	textAllowed bool // a message was; the reading goroutine's
@@ -186,7 +199,7 @@ func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *deci
 	if d := c.Decision(); d.Outcome == decision.Denied {
 		return nil, refusedConnection(d)
 	}
-	x := &exchange{flow: h, request: request}
+	x := &exchange{flow: h, request: request, body: r.ContentLength != 0}
 	if x.request.Upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")

@@ -101,6 +101,8 @@ type serverConn struct {
 	flow    *httpFlow
 	between atomic.Bool  // no request has reached a handler since the last answer
 	header  atomic.Int64 // of Proxy.headers, for the request that is read or answered
+
+	halfClose halfClose
 }
 
 func newServerConn(conn net.Conn, h *httpFlow) *serverConn {

@@ -128,7 +128,8 @@ func (c *serverConn) Read(b []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
-	size := int64(2*n + headerLine*bytes.Count(b[:n], []byte{'\n'}))
+	c.head = append(c.head, b[:n]...)
+	size := int64(3*n + headerLine*bytes.Count(b[:n], []byte{'\n'}))
 	if !c.flow.p.headers.TryAcquire(size) {
 		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerLimit, Reason: "too many headers are being read"})
 		c.flow.abort()

@@ -73,7 +73,7 @@ func (h *httpFlow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error
 	if first := h.unused.Swap(nil); first != nil {
 		// The client may have thought for longer than the origin waits.
 		if alive(tcpOf(*first)) {
-			return *first, nil
+			return h.reading(*first), nil
 		}
 		(*first).Close()
 	}
@@ -82,10 +82,22 @@ func (h *httpFlow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error
 		return nil, err
 	}
 	h.conns.own(conn)
-	if h.scheme == "https" {
-		return h.secure(ctx, conn)
+	if h.scheme != "https" {
+		return h.reading(conn), nil
 	}
-	return conn, nil
+	secured, err := h.secure(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	return h.reading(secured), nil
+}
+
+// reading has the heads of answers read on a connection to the origin.
+func (h *httpFlow) reading(origin net.Conn) net.Conn {
+	if h.http2 {
+		return origin
+	}
+	return &answerConn{Conn: origin, of: &h.answers}
 }
 
 func tcpOf(c net.Conn) *net.TCPConn {
@@ -125,6 +137,10 @@ func (h *httpFlow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	x.header = w.Header()
+	if r.ProtoMajor == 1 {
+		h.answers.spelling.Store(nil)
+		w = spelled{w, &h.answers}
+	}
 	if r.Header.Get("Expect") != "" {
 		w = continued{w}
 	}
@@ -157,6 +173,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 		if values, ok := pr.In.Header[name]; ok {
 			out.Header[name] = values
 		}
+	}
+	if conn, ok := pr.In.Context().Value(connKey{}).(*serverConn); ok && !x.request.Upgrade {
+		conn.names.apply(out.Header)
 	}
 	if trailer := pr.In.Trailer; trailer != nil && out.Body != nil {
 		dropBadTrailers(trailer) // of those announced
@@ -251,7 +270,9 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 type byFlow struct{}
 
 func (byFlow) RoundTrip(r *http.Request) (*http.Response, error) {
-	return exchangeOf(r.Context()).flow.transport.RoundTrip(r)
+	h := exchangeOf(r.Context()).flow
+	h.answers.asked.Add(1)
+	return h.transport.RoundTrip(r)
 }
 
 // buffers pools the reverse proxy's copy buffers.

@@ -30,6 +30,7 @@ type httpFlow struct {
 	unused      atomic.Pointer[net.Conn] // the upstream connection of the admission, until a request uses it
 	badRequests atomic.Int32             // answers of status 400 that are not the server's own
 	exchanges   exchangeSet
+	answers     answers // in HTTP/1
 }
 
 // serveHTTP has HTTP served on a connection, in the version that it begins with.

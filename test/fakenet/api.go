@@ -67,6 +67,7 @@ func (n *Net) startAPIs() error {
 //	/early-hints      103, then 200
 //	/trailers         a body, then trailers
 //	/ws               WebSocket echo
+//	/odd/NAME         one of oddAnswers
 //	/upgrade/ANY      any other upgrade, and an echo of what follows
 //
 // and gRPC requests (by Content-Type), whose messages are echoed.
@@ -82,6 +83,7 @@ var endpoints = map[string]http.HandlerFunc{
 	"chunked":     serveChunked,
 	"drip":        serveDrip,
 	"early-hints": serveEarlyHints,
+	"odd":         serveOdd,
 	"redirect":    serveRedirect,
 	"sse":         serveEvents,
 	"trailers":    serveTrailers,

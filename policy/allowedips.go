@@ -11,7 +11,7 @@ import (
 	"openshell.ai/openshell/internal/printable"
 )
 
-// parsePrefix reads an entry of allowed_ips: a CIDR prefix or an address.
+// ParsePrefix reads an entry of allowed_ips: a CIDR prefix or an address.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		a = a.Unmap()

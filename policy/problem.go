@@ -64,7 +64,7 @@ func (e Errors) asError() error {
 	return e
 }
 
-// child appends a map key to a field's path.
+// Child appends a map key to a field's path.
 func Child(path, key string) string {
 	simple := key != "" && !strings.ContainsFunc(key, func(r rune) bool {
 		return !(r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
@@ -85,12 +85,12 @@ func parent(path string) string {
 	return path[:max(strings.LastIndexAny(path, ".["), 0)]
 }
 
-// element appends a list index to a field's path.
+// Element appends a list index to a field's path.
 func Element(path string, i int) string {
 	return fmt.Sprintf("%s[%d]", path, i)
 }
 
-// endpointField is the path of a rule's i-th endpoint.
+// EndpointField is the path of a rule's i-th endpoint.
 func EndpointField(key string, i int) string {
 	return Element(Child("network_policies", key)+".endpoints", i)
 }

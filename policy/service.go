@@ -2,15 +2,18 @@
 
 package policy
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
-// service is a port of one transport protocol.
+// Service is a port of one transport protocol.
 type Service struct {
 	Port uint16
 	UDP  bool
 }
 
-// hostKind is the way an endpoint names its host, the most specific first.
+// HostKind is the way an endpoint names its host, the most specific first.
 type HostKind int
 
 const (
@@ -19,10 +22,22 @@ const (
 	Hostless
 )
 
+// Kind is the way the endpoint names its host.
+func (e *Endpoint) Kind() HostKind {
+	switch {
+	case e.Host == "":
+		return Hostless
+	case strings.Contains(e.Host, "*"):
+		return WildcardHost
+	default:
+		return ExactHost
+	}
+}
+
 // controlPlanePorts (etcd, Docker, Kubernetes) are closed wherever a policy
 // opens more than public addresses, so that trust in a network is not trust in
 // whoever runs it.
 var controlPlanePorts = []uint16{2379, 2380, 6443, 10250, 10255}
 
-// isControlPlanePort reports whether a port is one of them.
+// IsControlPlanePort reports whether a port is one of them.
 func IsControlPlanePort(port uint16) bool { return slices.Contains(controlPlanePorts, port) }

@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// deceptive reports whether a character could make a policy, a log line or a
+// Deceptive reports whether a character could make a policy, a log line or a
 // terminal show something else than what is matched.
 func Deceptive(r rune) bool {
 	return unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)
 }
 
-// printable returns s as it may be shown on one line: unchanged where nothing
+// Text returns s as it may be shown on one line: unchanged where nothing
 // in it could deceive, quoted otherwise.
 func Text(s string) string {
 	if utf8.ValidString(s) && !strings.ContainsFunc(s, Deceptive) {
@@ -28,7 +28,7 @@ func Text(s string) string {
 // maxBrief is how much of a workload's text a reason quotes, in bytes.
 const maxBrief = 128
 
-// brief returns text of a workload's as a reason quotes it.
+// Brief returns text of a workload's as a reason quotes it.
 func Brief(s string) string {
 	if len(s) <= maxBrief {
 		return Text(s)

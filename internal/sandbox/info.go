@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/netns"
@@ -68,6 +69,8 @@ type Container struct {
 	Rootfs rootfs.Location `json:"rootfs,omitzero"`
 	// Claim is its claim on mount points that were made, see MakeMountPoints.
 	Claim string `json:"claim,omitzero"`
+	// BundleClaim is its claim on its bundle, see ClaimBundle.
+	BundleClaim string `json:"bundle_claim,omitzero"`
 	// Confined is what holds it, once its program has begun.
 	Confined *Confined `json:"confined,omitempty"`
 }
@@ -188,7 +191,7 @@ func readInfo(dir string) (Info, error) {
 func writeInfo(dir string, info Info) error {
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err == nil {
-		err = state.ReplaceFile(filepath.Join(dir, infoFile), data, 0o600)
+		err = fileio.Replace(filepath.Join(dir, infoFile), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write sandbox.json: %w", err)

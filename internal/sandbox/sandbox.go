@@ -29,6 +29,7 @@ import (
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
@@ -294,7 +295,7 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: Version,
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: version.String(),
 		// By these others find it while it starts, and clear up after a kill.
 		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
@@ -385,7 +386,9 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 	s.recordUncovered(s.request.Container.ID, s.trust)
 	// It opens the log, where a panic is told. Nothing waits for that.
 	if s.process != nil {
-		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
+		s.wg.Go(func() {
+			slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", version.String())
+		})
 	}
 	s.startTimer()
 	if err := s.followOwner(); err != nil {

@@ -4,7 +4,7 @@ package wildcard
 
 import "strings"
 
-// affix is the literal text that whatever a glob matches starts and ends with.
+// Affix is the literal text that whatever a glob matches starts and ends with.
 type Affix struct{ Prefix, suffix string }
 
 // affixOf returns a glob's affix. The separator beside a `*` at the suffix's
@@ -22,7 +22,7 @@ func affixOf(pattern string, separator byte) Affix {
 	return Affix{pattern[:first], suffix}
 }
 
-// affixIndex finds what may match a text among many patterns: those whose
+// AffixIndex finds what may match a text among many patterns: those whose
 // affix is the text's. It costs at most one lookup for each pair of lengths that
 // the affixes have, of which there are few even where patterns are many. Affixes
 // of one length mostly end alike, such as in a separator, and a text that is cut
@@ -82,7 +82,7 @@ func (l *affixLength) cut(s string) (a Affix, ok bool) {
 	return Affix{s[:l.prefix], s[len(s)-l.suffix:]}, true
 }
 
-// any reports whether match is true of one of the values for s.
+// Any reports whether match is true of one of the values for s.
 func (x *AffixIndex[T]) Any(s string, match func(T) bool) bool {
 	for i := range x.lengths {
 		a, ok := x.lengths[i].cut(s)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// endpointPath is the pattern of an endpoint's `path`, which selects among the
+// EndpointPath is the pattern of an endpoint's `path`, which selects among the
 // endpoints of one host and port. Unlike in a rule's path, `*` crosses `/`
 // here, as it does in OpenShell (Rust's glob crate).
 type EndpointPath struct {
@@ -50,10 +50,10 @@ func (p EndpointPath) Match(path string) bool {
 	return ok && (p.subtree == "" || rest == "" || rest[0] == '/')
 }
 
-// matchesAll reports whether every path matches.
+// MatchesAll reports whether every path matches.
 func (p EndpointPath) MatchesAll() bool { return p.expr == nil && p.subtree == "" }
 
-// expression is a regular expression for what matches, and literal text that all of it starts with.
+// Expression is a regular expression for what matches, and literal text that all of it starts with.
 func (p EndpointPath) Expression() (expr, prefix string) {
 	if p.expr != nil {
 		return p.expr.String(), ""

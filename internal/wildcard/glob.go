@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// glob is a compiled pattern in the dialect that OpenShell's matcher has (the
+// Glob is a compiled pattern in the dialect that OpenShell's matcher has (the
 // globset crate with a literal separator): `*` and `?` stay within a
 // component, `**` as a whole component crosses, `[a-z]` and `[!a-z]` are
 // classes, `{a,b}` alternatives, of which empty ones do not count, `\` escapes.
@@ -32,7 +32,7 @@ const globMeta = `*?[]{}\`
 
 func IsGlob(pattern string) bool { return strings.ContainsAny(pattern, globMeta) }
 
-// escapeGlob returns the pattern that matches a text only.
+// EscapeGlob returns the pattern that matches a text only.
 func EscapeGlob(text string) string {
 	if !IsGlob(text) {
 		return text
@@ -47,7 +47,7 @@ func EscapeGlob(text string) string {
 	return out.String()
 }
 
-// compileGlob compiles a pattern whose components are divided by separator.
+// CompileGlob compiles a pattern whose components are divided by separator.
 func CompileGlob(pattern string, separator byte) (Glob, error) {
 	if len(pattern) > MaxGlob {
 		return Glob{}, fmt.Errorf("glob is longer than %d bytes", MaxGlob)
@@ -71,7 +71,7 @@ func CompileGlob(pattern string, separator byte) (Glob, error) {
 	return Glob{Affix: affixOf(pattern, separator), expr: expr}, nil
 }
 
-// compileGlobs compiles patterns over values rather than paths, for which
+// CompileGlobs compiles patterns over values rather than paths, for which
 // OpenShell has OPA's default delimiter.
 func CompileGlobs(patterns []string) ([]Glob, error) {
 	globs := make([]Glob, len(patterns))
@@ -93,10 +93,10 @@ func AnyMatches(globs []Glob, s string) bool {
 	return false
 }
 
-// isLiteral reports whether the pattern matches one text only, which is its prefix.
+// IsLiteral reports whether the pattern matches one text only, which is its prefix.
 func (g Glob) IsLiteral() bool { return g.expr == nil }
 
-// expression is the regular expression that the pattern is matched with; not for a literal.
+// Expression is the regular expression that the pattern is matched with; not for a literal.
 func (g Glob) Expression() string { return g.expr.String() }
 
 func (g Glob) Match(s string) bool {

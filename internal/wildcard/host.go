@@ -11,7 +11,7 @@ import (
 	"openshell.ai/openshell/internal/printable"
 )
 
-// canonicalHost returns a host as the index knows it: lower case, without the
+// CanonicalHost returns a host as the index knows it: lower case, without the
 // root's dot, or, for an address, in netip's form. It allocates only where
 // something has to change.
 func CanonicalHost(host string) string {
@@ -22,7 +22,7 @@ func CanonicalHost(host string) string {
 	return strings.ToLower(host)
 }
 
-// hostAddr returns the address that a host is, if it is one.
+// HostAddr returns the address that a host is, if it is one.
 func HostAddr(host string) (netip.Addr, bool) {
 	if !strings.Contains(host, ":") && strings.Trim(host, "0123456789.") != "" {
 		return netip.Addr{}, false // a name; ParseAddr would allocate its error
@@ -31,13 +31,13 @@ func HostAddr(host string) (netip.Addr, bool) {
 	return a.Unmap(), err == nil
 }
 
-// metadataHost reports whether a name is a cloud's metadata service, which is
+// IsMetadataHost reports whether a name is a cloud's metadata service, which is
 // never reachable whatever it resolves to.
 func IsMetadataHost(host string) bool {
 	return host == "metadata.google.internal" || host == "metadata.goog"
 }
 
-// checkHost validates an endpoint's host: a name, an address or a wildcard.
+// CheckHost validates an endpoint's host: a name, an address or a wildcard.
 func CheckHost(host string) error {
 	canonical := CanonicalHost(host)
 	if _, ok := HostAddr(canonical); ok {
@@ -112,7 +112,7 @@ func checkWildcard(host string, labels []string) error {
 	return nil
 }
 
-// hostPattern is a wildcard name, by its labels: in it `*` stays within one label
+// HostPattern is a wildcard name, by its labels: in it `*` stays within one label
 // and a first label `**` stands for one or more.
 type HostPattern struct {
 	labels []string
@@ -127,7 +127,7 @@ func ParseHostPattern(host string) HostPattern {
 	return HostPattern{labels, false}
 }
 
-// wildcard matches s against a pattern in which `*` is any text. Names have
+// matchLabel matches s against a pattern in which `*` is any text. Names have
 // short labels, so that going back to the last `*` is cheap.
 func matchLabel(pattern, s string) bool {
 	p, i, star, mark := 0, 0, -1, 0

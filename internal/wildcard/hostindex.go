@@ -4,7 +4,7 @@ package wildcard
 
 import "strings"
 
-// hostIndex finds the wildcard names that match a host, whatever their number.
+// HostIndex finds the wildcard names that match a host, whatever their number.
 // It is a tree of labels, from the last one to the first.
 type HostIndex[T any] struct {
 	literal map[string]*HostIndex[T]
@@ -14,13 +14,13 @@ type HostIndex[T any] struct {
 	exact   *HostEntry[T]             // the name ends here: its first label was literal
 }
 
-// wildcardHost is a name with wildcards.
+// HostEntry is a name with wildcards.
 type HostEntry[T any] struct {
 	label string // the first label, where it has a `*` within it
 	Value T
 }
 
-// add returns the entry for a canonical name.
+// Add returns the entry for a canonical name.
 func (x *HostIndex[T]) Add(host string) *HostEntry[T] {
 	rest, label, more := cutLast(host)
 	switch {
@@ -63,7 +63,7 @@ func entry[T any](at **HostEntry[T], label string) *HostEntry[T] {
 	return *at
 }
 
-// any reports whether match is true of one of the names that match the host.
+// Any reports whether match is true of one of the names that match the host.
 func (x *HostIndex[T]) Any(host string, match func(*HostEntry[T]) bool) bool {
 	if x.many != nil && host != "" && match(x.many) {
 		return true

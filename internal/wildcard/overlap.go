@@ -4,7 +4,7 @@ package wildcard
 
 import "strings"
 
-// suffix returns the literal labels at the end.
+// Suffix returns the literal labels at the end.
 func (p HostPattern) Suffix() string {
 	first := len(p.labels)
 	for first > 0 && !strings.Contains(p.labels[first-1], "*") {
@@ -13,7 +13,7 @@ func (p HostPattern) Suffix() string {
 	return strings.Join(p.labels[first:], ".")
 }
 
-// overlaps reports whether some name matches both patterns.
+// Overlaps reports whether some name matches both patterns.
 func (p HostPattern) Overlaps(other HostPattern) bool {
 	i, j := len(p.labels), len(other.labels)
 	for i > 0 && j > 0 {
@@ -30,7 +30,7 @@ func (p HostPattern) Overlaps(other HostPattern) bool {
 	}
 }
 
-// pathsOverlap reports whether two endpoints' paths are as specific, and some
+// PathsOverlap reports whether two endpoints' paths are as specific, and some
 // request's path matches both.
 func PathsOverlap(a, b string) bool {
 	if a == b {

@@ -187,7 +187,7 @@ func checkOracle(t *testing.T, seed uint64, counts map[string]int) {
 	p = policytest.MustParse(t, policytest.Text(t, p))
 	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("seed %d: %v", seed, err)
 	}
 	for range 60 {
 		r, readings, query := d.request(p)
@@ -196,11 +196,11 @@ func checkOracle(t *testing.T, seed uint64, counts map[string]int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		evaluated, err := decision.Snapshot{Effective: e, Permissive: permissive}.Evaluate(r)
+		evaluation, err := decision.Snapshot{Effective: e, Permissive: permissive}.Evaluate(r)
 		if err != nil {
 			t.Fatalf("seed %d: %s: %v", seed, line, err)
 		}
-		got := evaluated.Answer
+		got := evaluation.Answer
 		if (got.Reason == "") != (got.Decision == "allow") {
 			t.Errorf("seed %d: %s: a reason and an allowance exclude each other: %+v", seed, line, got)
 		}

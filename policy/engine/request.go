@@ -59,19 +59,17 @@ func (m *Match) inspection(r Request) Inspection {
 	if !c.covered() {
 		return Inspection{}
 	}
-	var i Inspection
-	get, post := strings.EqualFold(r.Method, "GET"), strings.EqualFold(r.Method, "POST")
-	switch c.protocol {
-	case policy.ProtocolWebSocket:
-		i.Text = c.graphql || c.denied || !c.allowed
-	case policy.ProtocolGraphQL, policy.ProtocolJSONRPC, policy.ProtocolMCP:
-		i.Text = true
+	if c.inspector == nil {
+		return Inspection{}
 	}
-	if post && policy.BodyDecides(c.protocol) || get && c.protocol != policy.ProtocolGraphQL && policy.BodyDecides(c.protocol) {
-		for ep := range m.covering(r.Path) {
-			if ep.protocol == c.protocol {
-				i.MaxBody = max(i.MaxBody, ep.maxBody)
-			}
+	var i Inspection
+	body := false
+	if body, i.Text = c.inspector.sees(c, r); !body {
+		return i
+	}
+	for ep := range m.covering(r.Path) {
+		if ep.protocol == c.protocol {
+			i.MaxBody = max(i.MaxBody, ep.maxBody)
 		}
 	}
 	return i
@@ -157,14 +155,12 @@ func (m *Match) request(r *Request) Verdict {
 	switch {
 	case !c.covered():
 		return Verdict{Policy: m.Policy, Reason: r.reason(r.Method, "did not match an L7 endpoint path")}
-	case len(r.Upgrades) > 0 && policy.BodyDecides(c.protocol):
-		return c.refuse(r.reason(r.Method, "upgrade to "+printable.Text(strings.Join(r.Upgrades, ", "))+" not permitted by policy"))
 	case c.ambiguous:
 		return c.several(r)
-	case c.protocol == policy.ProtocolGraphQL:
-		return m.decideGraphQL(&c, r)
-	case c.protocol == policy.ProtocolJSONRPC, c.protocol == policy.ProtocolMCP:
-		return m.decideCalls(&c, r)
+	case len(r.Upgrades) > 0 && c.inspector != nil && c.inspector.request != nil: // its rules cannot say that
+		return c.refuse(r.reason(r.Method, r.asked()+"not permitted by policy"))
+	case c.inspector != nil && c.inspector.request != nil:
+		return c.inspector.request(*m, c, *r)
 	default:
 		return c.decideHTTP(r, r.Method)
 	}
@@ -179,6 +175,14 @@ func (m *Match) connection() (v Verdict, decided bool) {
 		return Verdict{Decision: Allow, Policy: m.Policy}, true
 	}
 	return Verdict{}, false
+}
+
+// asked begins what is said of a request that asks for an upgrade.
+func (r *Request) asked() string {
+	if len(r.Upgrades) == 0 {
+		return ""
+	}
+	return "upgrade to " + printable.Text(strings.Join(r.Upgrades, ", ")) + " "
 }
 
 // reason says what was asked for and what became of it.

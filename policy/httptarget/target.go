@@ -93,10 +93,10 @@ func (t Target) Path() string {
 	return t.sent
 }
 
-// plain reports whether what was sent is the only reading, in the spelling of rules.
+// Plain reports whether what was sent is the only reading, in the spelling of rules.
 func (t *Target) Plain() bool { return t.read == nil }
 
-// others are the readings besides Path.
+// Others are the readings besides Path.
 func (t Target) Others() []reading {
 	if t.read != nil {
 		return t.read.others

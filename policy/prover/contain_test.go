@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package prover
+package prover_test
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/internal/policytest"
+	"openshell.ai/openshell/policy/prover"
 )
 
 const enforced = "protocol: rest, enforcement: enforce"
@@ -99,14 +100,14 @@ func TestWithin(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := policytest.Network(t, endpointRule(tt.binary, tt.endpoint)+tt.alsoP)
 			maximum := policytest.Network(t, endpointRule(tt.maxBinary, tt.maxOf)+tt.alsoInMaximum)
-			err := Within(p, maximum)
+			err := prover.Within(p, maximum)
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			var excess *ExcessError
+			var excess *prover.ExcessError
 			if !errors.As(err, &excess) || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("%v, want %q", err, tt.want)
 			}
@@ -132,14 +133,14 @@ r:
 	logged, same, enforced := endpoints("/x/**", "audit"), endpoints("/**", "enforce"), endpoints("/x/**", "enforce")
 	r := decision.Action{Binary: "/bin/a", Host: "h.example", Port: 443, HTTP: &decision.RequestLine{Method: "GET", Target: "/x/a"}}
 	for p, want := range map[*policy.Policy]string{logged: "audit", same: "deny", enforced: "deny"} {
-		if d, err := provCompile(t, p).Evaluate(r); err != nil || d.Decision != want {
-			t.Errorf("%+v, %v, want %s", d.Answer, err, want)
+		if d, err := evaluator(t, p)(r); err != nil || d.Decision != want {
+			t.Errorf("%+v, %v, want %s", d, err, want)
 		}
 	}
-	if Within(logged, same) == nil {
+	if prover.Within(logged, same) == nil {
 		t.Error("what is logged is within what is denied")
 	}
-	if err := Within(enforced, same); err != nil {
+	if err := prover.Within(enforced, same); err != nil {
 		t.Error(err)
 	}
 }
@@ -149,18 +150,18 @@ r:
 func TestWithinOfLearned(t *testing.T) {
 	p := policytest.Network(t, endpointRule("/bin/a", "host: a.example.com, port: 443"))
 	maximum := policytest.Network(t, endpointRule("", "host: '*.example.com', port: 443"))
-	if Within(p, maximum) == nil {
+	if prover.Within(p, maximum) == nil {
 		t.Error("an exact host may have private addresses, and is within a wildcard")
 	}
 	p.Network["r"].Learned = true
-	if err := Within(p, maximum); err != nil {
+	if err := prover.Within(p, maximum); err != nil {
 		t.Error(err)
 	}
 	// Only public addresses are reachable there, and none at all where the
 	// maximum trusts the host.
 	p = policytest.Network(t, endpointRule("/bin/a", "host: a.example.com, port: 6443"))
 	p.Network["r"].Learned = true
-	if maximum = policytest.Network(t, endpointRule("", "host: a.example.com, port: 6443")); Within(p, maximum) == nil {
+	if maximum = policytest.Network(t, endpointRule("", "host: a.example.com, port: 6443")); prover.Within(p, maximum) == nil {
 		t.Error("control plane port")
 	}
 }
@@ -183,7 +184,7 @@ func TestWithinOfFiles(t *testing.T) {
 	} {
 		maximum, _, err := policy.Parse([]byte("version: 1\n" + tt.maximum))
 		if err == nil {
-			err = Within(policytest.MustParse(t, "version: 1\n"+tt.p), maximum)
+			err = prover.Within(policytest.MustParse(t, "version: 1\n"+tt.p), maximum)
 		}
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
@@ -193,34 +194,35 @@ func TestWithinOfFiles(t *testing.T) {
 
 func TestEveryPolicyIsWithinItself(t *testing.T) {
 	for _, name := range []string{"policies/agent.yaml", "policies/build.yaml", "policies/observe.yaml", "policies/locked.yaml", "learned.yaml"} {
-		if err := Within(policytest.Load(t, name), policytest.Load(t, name)); err != nil {
+		if err := prover.Within(policytest.Load(t, name), policytest.Load(t, name)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	merged := policy.Merge(policytest.Load(t, "policies/agent.yaml"), policytest.Load(t, "learned.yaml"))
-	if err := Within(merged, merged); err != nil {
+	if err := prover.Within(merged, merged); err != nil {
 		t.Error(err)
 	}
-	if err := Within(policytest.Load(t, "learned.yaml"), merged); err != nil {
+	if err := prover.Within(policytest.Load(t, "learned.yaml"), merged); err != nil {
 		t.Log(err) // the base's deny rules narrow what was learned
 	}
 }
 
 func TestWithinRefusesInvalid(t *testing.T) {
 	var problems policy.Errors
-	if err := Within(&policy.Policy{}, policy.Default()); !errors.As(err, &problems) {
+	if err := prover.Within(&policy.Policy{}, policy.Default()); !errors.As(err, &problems) {
 		t.Error(err)
 	}
-	if err := Within(policy.Default(), &policy.Policy{}); !errors.As(err, &problems) || !strings.HasPrefix(err.Error(), "maximum: ") {
+	if err := prover.Within(policy.Default(), &policy.Policy{}); !errors.As(err, &problems) || !strings.HasPrefix(err.Error(), "maximum: ") {
 		t.Error(err)
 	}
 	p := policytest.Network(t, endpointRule("/bin/a", "host: a.example.com, port: 443"))
 	p.Network = map[string]*policy.Rule{}
+	const maxExcesses = 100
 	for i := range 3 * maxExcesses {
 		p.Network[fmt.Sprint(i)] = &policy.Rule{Binaries: []policy.Binary{{Path: "/bin/a"}}, Endpoints: []policy.Endpoint{{Host: "a.example.com", Port: uint16(i + 1)}}}
 	}
-	var excess *ExcessError
-	if err := Within(p, &policy.Policy{Version: 1}); !errors.As(err, &excess) || len(excess.Excesses) != maxExcesses || excess.More != 2*maxExcesses {
+	var excess *prover.ExcessError
+	if err := prover.Within(p, &policy.Policy{Version: 1}); !errors.As(err, &excess) || len(excess.Excesses) != maxExcesses || excess.More != 2*maxExcesses {
 		t.Errorf("%d, %d more", len(excess.Excesses), excess.More)
 	}
 }
@@ -231,10 +233,10 @@ func TestWithinIsBounded(t *testing.T) {
 		return "host: a.example.com, port: 443, " + enforced + ", rules: [{allow: {method: GET, path: '" + path + "'}}]"
 	}
 	exp := "/*a" + strings.Repeat("?", 60)
-	if err := Within(policytest.Network(t, endpointRule("/bin/a", rest("/*"))), policytest.Network(t, endpointRule("/bin/a", rest(exp)))); err == nil {
+	if err := prover.Within(policytest.Network(t, endpointRule("/bin/a", rest("/*"))), policytest.Network(t, endpointRule("/bin/a", rest(exp)))); err == nil {
 		t.Error("not contained")
 	}
-	if err := Within(policytest.Network(t, endpointRule("/bin/a", rest(exp+"*"))), policytest.Network(t, endpointRule("/bin/a", rest("/*a*"+strings.Repeat("?", 60))))); err == nil || !strings.Contains(err.Error(), "too complex") {
+	if err := prover.Within(policytest.Network(t, endpointRule("/bin/a", rest(exp+"*"))), policytest.Network(t, endpointRule("/bin/a", rest("/*a*"+strings.Repeat("?", 60))))); err == nil || !strings.Contains(err.Error(), "too complex") {
 		t.Errorf("%v: is the bound ever reached?", err)
 	}
 }
@@ -254,14 +256,14 @@ func BenchmarkWithin(b *testing.B) {
 			", rules: [{allow: {method: '*', path: '/p/*/*'}}], deny_rules: [{method: POST, path: /admin/**}]}\n")
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
 			for b.Loop() {
-				if err := Within(p, maximum); err != nil {
+				if err := prover.Within(p, maximum); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
 		b.Run(fmt.Sprintf("itself/rules=%d", n), func(b *testing.B) {
 			for b.Loop() {
-				if err := Within(p, p); err != nil {
+				if err := prover.Within(p, p); err != nil {
 					b.Fatal(err)
 				}
 			}

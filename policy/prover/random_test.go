@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package prover
+package prover_test
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/policy/internal/policytest"
+	"openshell.ai/openshell/policy/prover"
 )
 
 func request(d policytest.Dice) decision.Action {
@@ -86,26 +87,26 @@ func checkWithin(t *testing.T, seed uint64) (bool, int) {
 		t.Fatalf("seed %d: not valid: %v, %v", seed, p.Validate(), maximum.Validate())
 	}
 	// Of different protocols for the same requests, not all can be shown.
-	if err := Within(p, p); err != nil && !d.Content {
+	if err := prover.Within(p, p); err != nil && !d.Content {
 		t.Errorf("seed %d: not within itself: %v\n%s", seed, err, policytest.Text(t, p))
 	}
-	if Within(p, maximum) != nil {
+	if prover.Within(p, maximum) != nil {
 		return false, 0
 	}
-	own, most := provCompile(t, p), provCompile(t, maximum)
+	own, most := evaluator(t, p), evaluator(t, maximum)
 	allowed := 0
 	for range 300 {
 		r := request(d)
-		a, err := own.Evaluate(r)
+		a, err := own(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.Decision == decision.Denied.String() {
+		if a.Decision == engine.Deny.String() {
 			continue
 		}
 		allowed++
-		if b, _ := most.Evaluate(r); b.Decision == decision.Denied.String() {
-			t.Fatalf("seed %d: %+v %+v is %+v, but the maximum says %+v\n%s\nmaximum:\n%s", seed, r, r.HTTP, a.Answer, b.Answer, policytest.Text(t, p), policytest.Text(t, maximum))
+		if b, _ := most(r); b.Decision == engine.Deny.String() {
+			t.Fatalf("seed %d: %+v %+v is %+v, but the maximum says %+v\n%s\nmaximum:\n%s", seed, r, r.HTTP, a, b, policytest.Text(t, p), policytest.Text(t, maximum))
 		}
 	}
 	return true, allowed
@@ -157,12 +158,12 @@ func TestMergeCommutes(t *testing.T) {
 		if again := policy.Merge(ab, a); policytest.Text(t, again) != policytest.Text(t, ab) {
 			t.Fatalf("seed %d: merged again:\n%s\n%s", seed, policytest.Text(t, ab), policytest.Text(t, again))
 		}
-		one, other := provCompile(t, ab), provCompile(t, ba)
+		one, other := evaluator(t, ab), evaluator(t, ba)
 		for range 50 {
 			r := request(d)
-			x, _ := one.Evaluate(r)
-			if y, _ := other.Evaluate(r); x.Answer != y.Answer {
-				t.Fatalf("seed %d: %+v: %+v, %+v", seed, r, x.Answer, y.Answer)
+			x, _ := one(r)
+			if y, _ := other(r); x != y {
+				t.Fatalf("seed %d: %+v: %+v, %+v", seed, r, x, y)
 			}
 		}
 	}
@@ -182,12 +183,12 @@ func TestCompareIsSound(t *testing.T) {
 				continue
 			}
 			equal++
-			one, two := provCompile(t, p), provCompile(t, other)
+			one, two := evaluator(t, p), evaluator(t, other)
 			for range 50 {
 				r := request(d)
-				x, _ := one.Evaluate(r)
-				if y, _ := two.Evaluate(r); x.Decision != y.Decision {
-					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x.Answer, y.Answer, policytest.Text(t, p), policytest.Text(t, other))
+				x, _ := one(r)
+				if y, _ := two(r); x.Decision != y.Decision {
+					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x, y, policytest.Text(t, p), policytest.Text(t, other))
 				}
 			}
 		}
@@ -197,11 +198,15 @@ func TestCompareIsSound(t *testing.T) {
 	}
 }
 
-func provCompile(t testing.TB, p *policy.Policy) decision.Snapshot {
+// evaluator returns what decides actions by a policy alone.
+func evaluator(t testing.TB, p *policy.Policy) func(decision.Action) (decision.Answer, error) {
 	t.Helper()
 	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decision.Snapshot{Effective: e}
+	return func(a decision.Action) (decision.Answer, error) {
+		evaluation, err := decision.Snapshot{Effective: e}.Evaluate(a)
+		return evaluation.Answer, err
+	}
 }

@@ -11,7 +11,7 @@ import (
 	"openshell.ai/openshell/policy"
 )
 
-// dice makes policies and requests of a small world, in which they meet often.
+// Dice makes policies and requests of a small world, in which they meet often.
 type Dice struct {
 	*rand.Rand
 	Content bool // the world has protocols that are decided by what requests carry
@@ -78,7 +78,7 @@ func (d Dice) endpoint() policy.Endpoint {
 	return e
 }
 
-// decide gives an endpoint what it allows and denies.
+// Decide gives an endpoint what it allows and denies.
 func (d Dice) Decide(e *policy.Endpoint, match func() policy.L7Match) {
 	if d.Chance(30) {
 		e.Access = d.One(policy.AccessReadOnly, policy.AccessReadWrite, policy.AccessFull)
@@ -156,7 +156,7 @@ func (d Dice) match() policy.L7Match {
 	return m
 }
 
-// wider returns a policy that often allows what p does.
+// Wider returns a policy that often allows what p does.
 func (d Dice) Wider(p *policy.Policy) *policy.Policy {
 	w := p.Clone()
 	if d.Chance(50) {
@@ -210,7 +210,7 @@ func (d Dice) widen(e *policy.Endpoint, r *policy.Rule) {
 	}
 }
 
-// settle leaves out what makes a policy contradict itself.
+// Settle leaves out what makes a policy contradict itself.
 func Settle(p *policy.Policy) {
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
 		r := p.Network[key]

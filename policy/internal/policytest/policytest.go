@@ -13,7 +13,7 @@ import (
 	"openshell.ai/openshell/policy"
 )
 
-// ptSeeds returns how many random cases to try: few, which suits every day, or as
+// Seeds returns how many random cases to try: few, which suits every day, or as
 // many as POLICY_SEEDS says.
 func Seeds(few uint64) uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("POLICY_SEEDS"), 10, 32); err == nil {
@@ -22,7 +22,7 @@ func Seeds(few uint64) uint64 {
 	return few
 }
 
-// ptLoad parses a policy of testdata.
+// Load parses a policy of testdata.
 func Load(t testing.TB, name string) *policy.Policy {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "testdata", name))
@@ -41,7 +41,7 @@ func MustParse(t testing.TB, text string) *policy.Policy {
 	return p
 }
 
-// ptNetwork makes a policy from the text of network_policies' entries.
+// Network makes a policy from the text of network_policies' entries.
 func Network(t testing.TB, rules string) *policy.Policy {
 	t.Helper()
 	return MustParse(t, "version: 1\nnetwork_policies:\n"+Indent(rules))

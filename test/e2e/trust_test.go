@@ -61,7 +61,9 @@ import ssl, urllib.request as u
 file = "/venv/lib/python3.11/site-packages/certifi/cacert.pem"
 u.urlopen("` + weather + `certifi-in-a-virtual-environment", context=ssl.create_default_context(cafile=file)).read()'`,
 		edit: func(c *node.Container) {
-			put(c, "venv/lib/python3.11/site-packages/certifi/cacert.pem", "")
+			own, err := os.ReadFile(bundlePath)
+			node.Must(c.World.T, err)
+			put(c, "venv/lib/python3.11/site-packages/certifi/cacert.pem", string(own))
 			link(c, "venv/bin/python3", "/usr/bin/python3")
 		}},
 	{name: "grpcio", needs: []string{"python3", "py:grpc"}, version: "python3 -c 'import grpc; print(grpc.__version__)'", script: `

@@ -13,10 +13,13 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/validname"
 )
 
 // Prepare opens the sandbox of a container that is about to be created and
@@ -108,7 +111,7 @@ func writeSpec(file string, doc document, spec *specs.Spec, p preparation) error
 	if err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
 	}
-	if err := replaceFile(file, data); err != nil {
+	if err := fileio.Update(file, data); err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
 	}
 	return nil
@@ -116,7 +119,7 @@ func writeSpec(file string, doc document, spec *specs.Spec, p preparation) error
 
 // loadSpec reads a config.json, without the edits of an earlier preparation.
 func loadSpec(file string) (document, *specs.Spec, error) {
-	data, err := readBounded(file, maxSpec)
+	data, err := fileio.ReadFile(file, maxSpec)
 	if err != nil {
 		return document{}, nil, fmt.Errorf("read bundle: %w", err)
 	}
@@ -189,7 +192,7 @@ func policyNameFor(id string) string {
 	if len(name) > 128 {
 		name = name[:128]
 	}
-	if annotations.ValidName(name) != nil {
+	if validname.Check(name) != nil {
 		return "container"
 	}
 	return name

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/netns"
@@ -190,7 +191,7 @@ func readInfo(dir string) (Info, error) {
 func writeInfo(dir string, info Info) error {
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err == nil {
-		err = state.ReplaceFile(filepath.Join(dir, infoFile), data, 0o600)
+		err = fileio.Replace(filepath.Join(dir, infoFile), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write sandbox.json: %w", err)

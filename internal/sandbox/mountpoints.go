@@ -15,8 +15,9 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
-	"openshell.ai/openshell/internal/state"
 )
 
 // The directories that a container's root file system lacks for what the sandbox
@@ -91,7 +92,7 @@ func (c *Container) MakeMountPoints(runDir string, root *rootfs.Root, creator in
 	name := rand.Text()
 	data, err := json.Marshal(own)
 	if err == nil {
-		err = state.ReplaceFile(filepath.Join(all.dir, name), data, 0o600)
+		err = fileio.Replace(filepath.Join(all.dir, name), data, 0o600)
 	}
 	if err != nil {
 		return err

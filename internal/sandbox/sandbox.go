@@ -29,8 +29,10 @@ import (
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/ingress"
 )
@@ -170,7 +172,7 @@ type Sandbox struct {
 	trust        trust // of the first container
 	programs     programs
 	mode         mode
-	never        *policy.Endpoints // for which permissive mode does not hold
+	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
 	applying     sync.Mutex // held while the policy or the mode changes
 	seen         []fileMark // of the policy's files, when they were last read; applying guards it
@@ -251,7 +253,7 @@ func (s *Sandbox) readSettings() (err error) {
 	if s.upstreamCAs, err = s.trustedUpstream(); err != nil {
 		return err
 	}
-	if s.never, err = policy.ParseEndpoints(s.config.Permissive.Never); err != nil {
+	if s.never, err = engine.ParseEndpoints(s.config.Permissive.Never); err != nil {
 		return fmt.Errorf("permissive.never: %w", err)
 	}
 	return nil
@@ -293,7 +295,7 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: Version,
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: version.String(),
 		// By these others find it while it starts, and clear up after a kill.
 		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
@@ -384,7 +386,9 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 	s.recordUncovered(s.request.Container.ID, s.trust)
 	// It opens the log, where a panic is told. Nothing waits for that.
 	if s.process != nil {
-		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
+		s.wg.Go(func() {
+			slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", version.String())
+		})
 	}
 	s.startTimer()
 	if err := s.followOwner(); err != nil {

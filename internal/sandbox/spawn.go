@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/config"
@@ -234,9 +235,6 @@ func (s *Spawner) Close() {
 
 // answerFD is where a supervisor answers: the first of exec.Cmd's ExtraFiles.
 const answerFD = 3
-
-// Version is that of this program, for the record.
-var Version = "devel"
 
 // Supervise runs one sandbox until its containers are gone. The request comes
 // on standard input, the answer goes to descriptor 3.

@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/safefile"
-	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/truststore"
 	"openshell.ai/openshell/proxy"
 )
@@ -314,7 +314,7 @@ func (f trustFile) write(top, name string) error {
 		}
 	}
 	file := filepath.Join(top, name)
-	if err := state.ReplaceFile(file, f.data, f.mode); err != nil {
+	if err := fileio.Replace(file, f.data, f.mode); err != nil {
 		return err
 	}
 	if f.uid == 0 && f.gid == 0 {

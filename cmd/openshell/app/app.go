@@ -15,11 +15,9 @@ import (
 	"openshell.ai/openshell/cmd/openshell/try"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/runtime"
 )
-
-// version is set by the linker.
-var version = "devel"
 
 // Run carries out a command line and returns the exit status.
 func Run(args []string) int {
@@ -55,7 +53,7 @@ func runOCI(inv runtime.Invocation) int {
 		if err != nil {
 			return 1, err
 		}
-		rt.Version = version
+		rt.Version = version.String()
 		if rt.Attended, err = try.Attended(); err != nil {
 			return 1, err
 		}
@@ -68,7 +66,6 @@ func runOCI(inv runtime.Invocation) int {
 }
 
 func supervise() int {
-	sandbox.Version = version
 	c, err := config.Load("")
 	if err == nil {
 		err = sandbox.Supervise(c)
@@ -83,7 +80,7 @@ func supervise() int {
 // printVersion prints openshell's version and, as engines expect of a runtime,
 // that of the low-level runtime's specification.
 func printVersion() int {
-	fmt.Printf("openshell version %s\n", version)
+	fmt.Printf("openshell version %s\n", version.String())
 	c, err := config.Load("")
 	if err != nil {
 		return 0

@@ -15,12 +15,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/validname"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func policyProposeCommand() *cobra.Command {
@@ -41,7 +42,7 @@ func policyProposeCommand() *cobra.Command {
 			"  openshell policy propose --base build.yaml --json < requests.jsonl",
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := annotations.ValidName(name); err != nil {
+			if err := validname.Check(name); err != nil {
 				return fmt.Errorf("--name: %w", err)
 			}
 			p, err := newProposer(base, name)
@@ -99,7 +100,7 @@ func newProposer(file, name string) (*proposer, error) {
 	p.files = learn.FileRules{ReadOnly: rules.ReadOnly, ReadWrite: rules.ReadWrite}
 	var err error
 	p.rules.Permissive = true
-	p.rules.Effective, err = policy.Compile(p.base, policy.Options{})
+	p.rules.Effective, err = engine.Compile(p.base, engine.Options{})
 	return p, err
 }
 

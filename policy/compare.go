@@ -6,9 +6,11 @@ import (
 	"cmp"
 	"encoding/json"
 	"maps"
-	"reflect"
+	"path"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // Change is how one part of a policy differs from another policy's.
@@ -31,7 +33,7 @@ type Change struct {
 // rule or several, names and comments, port or ports, an access preset or the
 // rules it stands for. The policies have to be valid.
 func Compare(before, after *Policy) []Change {
-	old, now := parts(before.canonical()), parts(after.canonical())
+	old, now := parts(before.Canonical()), parts(after.Canonical())
 	had, has := permissions(old), permissions(now)
 	var changes []Change
 	for _, section := range slices.Sorted(maps.Keys(union2(old, now))) {
@@ -102,29 +104,51 @@ func parts(p *Policy) map[string]part {
 	add("filesystem_policy", &Policy{Filesystem: p.Filesystem})
 	add("landlock", &Policy{Landlock: p.Landlock})
 	add("process", &Policy{Process: p.Process})
+	trusted := map[string]bool{} // what a rule that was not learned reaches
+	for _, r := range p.Network {
+		for _, what := range publicOnly(r) {
+			trusted[what] = trusted[what] || !r.Learned
+		}
+	}
 	for key, r := range p.Network {
-		section := child("network_policies", key)
+		section := Child("network_policies", key)
 		add(section, &Policy{Network: map[string]*Rule{key: r}})
-		if rule := all[section]; r.Learned {
-			for i := range r.Endpoints {
-				if e := &r.Endpoints[i]; len(e.AllowedIPs) == 0 && e.Host != "" && !strings.Contains(e.Host, "*") {
-					rule.words[printable(e.Host)+": public addresses only ("+learnedComment+")"] = true
-				}
+		for _, what := range publicOnly(r) {
+			if r.Learned && !trusted[what] {
+				all[section].words[what+": public addresses only ("+learnedComment+")"] = true
 			}
 		}
 	}
 	return all
 }
 
-// canonical returns a copy that is written like every policy that allows the same
+// publicOnly is what a rule reaches at public addresses only if it was learned.
+func publicOnly(r *Rule) []string {
+	bare := &Rule{Binaries: r.Binaries}
+	for _, e := range r.Endpoints {
+		if e.Kind() != ExactHost || len(e.AllowedIPs) > 0 {
+			continue
+		}
+		connection := Endpoint{Host: e.Host, Port: e.Port, Ports: e.Ports}
+		if e.Protocol == ProtocolUDP {
+			connection.Protocol = ProtocolUDP
+		}
+		bare.Endpoints = append(bare.Endpoints, connection)
+	}
+	words := map[string]bool{}
+	bare.statements(words)
+	return slices.Sorted(maps.Keys(words))
+}
+
+// Canonical returns a copy that is written like every policy that allows the same
 // by the same rules.
-func (p *Policy) canonical() *Policy {
+func (p *Policy) Canonical() *Policy {
 	c := p.Clone()
 	files := c.FilesystemRules()
 	files.ReadOnly = sortedSet(cleanPaths(files.ReadOnly))
 	files.ReadWrite = sortedSet(cleanPaths(files.ReadWrite))
 	c.Filesystem = &files
-	if !hard(c) {
+	if !c.RequiresLandlock() {
 		c.Landlock = nil
 	}
 	if c.Process != nil && *c.Process == (Process{}) {
@@ -144,21 +168,21 @@ func (p *Policy) canonical() *Policy {
 }
 
 func (e *Endpoint) canonicalize() {
-	e.Host = canonicalHost(e.Host)
+	e.Host = wildcard.CanonicalHost(e.Host)
 	e.Ports, e.Port = sortedSet(e.PortList()), 0
 	if len(e.Ports) == 1 {
 		e.Port, e.Ports = e.Ports[0], nil
 	}
 	for i, s := range e.AllowedIPs {
-		if prefix, err := parsePrefix(s); err == nil {
+		if prefix, err := ParsePrefix(s); err == nil {
 			e.AllowedIPs[i] = prefix.String()
 		}
 	}
 	e.AllowedIPs = sortedSet(e.AllowedIPs)
-	if e.Protocol == ProtocolTCP {
-		e.Protocol = ""
+	if canonicalize := e.protocol().canonicalize; canonicalize != nil {
+		canonicalize(e)
 	}
-	if !inspected(e.Protocol) {
+	if !Inspected(e.Protocol) {
 		e.Access, e.Enforcement = "", ""
 		return
 	}
@@ -166,52 +190,7 @@ func (e *Endpoint) canonicalize() {
 	if e.Path == "/**" || e.Path == "**" {
 		e.Path = ""
 	}
-	if e.Protocol == ProtocolREST {
-		e.canonicalizeRules()
-	}
 	e.Rules, e.DenyRules = sortedByText(e.Rules), sortedByText(e.DenyRules)
-}
-
-// canonicalizeRules writes HTTP's rules in one way, and as a preset where there
-// is one.
-func (e *Endpoint) canonicalizeRules() {
-	allowed := canonicalMatches(slices.Clone(e.allowed()))
-	e.Access = ""
-	for access, preset := range presets {
-		if reflect.DeepEqual(allowed, canonicalMatches(slices.Clone(preset))) {
-			e.Access = access
-		}
-	}
-	e.Rules = nil
-	for _, m := range allowed {
-		if e.Access == "" {
-			e.Rules = append(e.Rules, L7Allow{m})
-		}
-	}
-	e.DenyRules = canonicalMatches(e.DenyRules)
-}
-
-func canonicalMatches(matches []L7Match) []L7Match {
-	for i := range matches {
-		m := &matches[i]
-		m.Method = strings.ToUpper(m.Method)
-		if m.Path == "/**" {
-			m.Path = "**"
-		}
-		for key, matcher := range m.Query {
-			m.Query[key] = Matcher{sortedSet(matcher.Any)}
-		}
-	}
-	matches = sortedByText(matches)
-	gets := map[string]bool{}
-	for _, m := range matches {
-		if m.Method == "GET" {
-			m.Method = "HEAD"
-			gets[jsonText(m)] = true
-		}
-	}
-	// GET covers HEAD.
-	return slices.DeleteFunc(matches, func(m L7Match) bool { return gets[jsonText(m)] })
 }
 
 func sortedSet[T cmp.Ordered](list []T) []T {
@@ -236,4 +215,12 @@ func sortedByText[T any](list []T) []T {
 func jsonText(v any) string {
 	text, _ := json.Marshal(v) // of plain data: it cannot fail
 	return string(text)
+}
+
+func cleanPaths(paths []string) []string {
+	clean := make([]string, len(paths))
+	for i, name := range paths {
+		clean[i] = path.Clean(name)
+	}
+	return clean
 }

@@ -108,31 +108,23 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What no difference is told of decides alike.
-func TestCompareIsSound(t *testing.T) {
-	equal, n := 0, seeds(150)
-	for seed := range n {
-		d := newDice(seed)
-		p := d.policy()
-		settle(p)
-		wider := d.wider(p)
-		settle(wider)
-		for _, other := range []*Policy{p.canonical(), wider} {
-			if Compare(p, other) != nil {
-				continue
-			}
-			equal++
-			one, two := mustCompile(t, p), mustCompile(t, other)
-			for range 50 {
-				r := d.request()
-				x, _ := one.Evaluate(r, false)
-				if y, _ := two.Evaluate(r, false); x.Decision != y.Decision {
-					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x, y, text(t, p), text(t, other))
-				}
-			}
-		}
+// Another rule's host of the same name hides no change of what is trusted.
+func TestCompareTrust(t *testing.T) {
+	rule := func(learned, key, binary string) string {
+		return learned + key + ":\n  endpoints: [{host: 10.0.0.1, port: 443}]\n  binaries: [{path: " + binary + "}]\n"
 	}
-	if equal < int(n) {
-		t.Errorf("%d are equal: a policy differs from its canonical form", equal)
+	const mark = "# openshell.ai/learned\n"
+	for _, tt := range []struct {
+		before, after string
+		changed       bool
+	}{
+		{rule(mark, "a", "/a") + rule(mark, "b", "/b"), rule("", "a", "/a") + rule(mark, "b", "/b"), true},
+		{rule(mark, "a", "/a") + rule(mark, "b", "/a"), rule("", "a", "/a") + rule(mark, "b", "/a"), true},
+		{rule("", "a", "/a") + rule("", "b", "/a"), rule("", "a", "/a") + rule(mark, "b", "/a"), false},
+	} {
+		before, after := network(t, tt.before), network(t, tt.after)
+		if changes := Compare(before, after); (len(changes) > 0) != tt.changed {
+			t.Errorf("%s%s%+v", tt.before, tt.after, changes)
+		}
 	}
 }

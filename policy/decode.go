@@ -4,10 +4,14 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // aliasValues is how many values aliases may add to a policy. Without them it
@@ -96,9 +100,9 @@ func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 		reason := fmt.Sprintf("unknown field %q", key.Value)
 		if key.Tag == "!!merge" {
 			reason = "merge keys are not supported: repeat the fields"
-		} else if near := nearest(key.Value, fields); near != "" {
+		} else if near := usertext.Closest(key.Value, maps.Keys(fields), twoEdits); near != "" {
 			reason += fmt.Sprintf(": did you mean %q?", near)
-			d.spoiled[child(path, near)] = true
+			d.spoiled[Child(path, near)] = true
 		}
 		d.superfluous(key, at, "%s", reason)
 	})
@@ -120,7 +124,7 @@ func (d *decoder) entries(n *yaml.Node, path string, decode func(key, value *yam
 			d.problem(key, path, "a key must be a plain string")
 			continue
 		}
-		at := child(path, key.Value)
+		at := Child(path, key.Value)
 		if seen[key.Value] {
 			d.superfluous(key, at, "is given twice")
 			continue
@@ -142,7 +146,7 @@ func list[T any](d *decoder, n *yaml.Node, path string, decode func(to *T) field
 	}
 	out := make([]T, len(n.Content))
 	for i, item := range n.Content {
-		decode(&out[i])(item, element(path, i))
+		decode(&out[i])(item, Element(path, i))
 	}
 	return out
 }
@@ -271,41 +275,9 @@ func describe(n *yaml.Node) string {
 	case "!!bool":
 		return "a boolean (quote it to make it a string)"
 	default:
-		return "a value of type " + printable(n.Tag)
+		return "a value of type " + printable.Text(n.Tag)
 	}
 }
 
-// nearest returns the known name that a misspelt one probably means.
-func nearest(name string, fields map[string]field) string {
-	if len(name) > 64 {
-		return ""
-	}
-	best, distance := "", 3
-	for known := range fields {
-		if n := editDistance(name, known); n < distance || n == distance && n < 3 && known < best {
-			best, distance = known, n
-		}
-	}
-	return best
-}
-
-// editDistance is the Levenshtein distance in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
-}
+// twoEdits is how far a misspelt name may be from what it means.
+func twoEdits(string) int { return 2 }

@@ -3,193 +3,149 @@
 package policy
 
 import (
-	"cmp"
-	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v4"
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
-// graphqlRules are an endpoint's rules on operations.
-type graphqlRules struct {
-	allow, deny operationSet
-	registry    map[string]operation // by hash or id; nil unless it may be used
-}
-
-// operationSet is a compiled list of matches, indexed by what most name.
-type operationSet struct {
-	byName  affixIndex[*operationMatch]
-	byField affixIndex[*operationMatch] // those without a name
-	others  []*operationMatch           // those without a name and fields
-}
-
-type operationMatch struct {
-	kind   string // or `*`
-	name   *glob  // nil: any, or none
-	fields []glob // nil: any
-}
-
-func compileGraphQL(source *Endpoint, allowed []L7Match) (*graphqlRules, error) {
-	rules := &graphqlRules{}
-	for i := range allowed {
-		if err := rules.allow.add(&allowed[i]); err != nil {
-			return nil, err
-		}
-	}
-	for i := range source.DenyRules {
-		if err := rules.deny.add(&source.DenyRules[i]); err != nil {
-			return nil, err
-		}
-	}
-	if source.PersistedQueries != PersistedQueriesAllowRegistered {
-		return rules, nil
-	}
-	rules.registry = make(map[string]operation, len(source.GraphQLPersistedQueries))
-	for key, o := range source.GraphQLPersistedQueries {
-		rules.registry[key] = operation{
-			kind:   strings.ToLower(o.OperationType),
-			name:   o.OperationName,
-			fields: slices.Compact(slices.Sorted(slices.Values(o.Fields))),
-		}
-	}
-	return rules, nil
-}
-
-// add compiles a match; one that is not on operations is left out.
-func (s *operationSet) add(source *L7Match) error {
-	if !source.isGraphQL() {
-		return nil
-	}
-	m := &operationMatch{kind: strings.ToLower(source.OperationType)}
-	if source.OperationName != "" {
-		name, err := compileGlob(source.OperationName, '.')
-		if err != nil {
-			return err
-		}
-		m.name = &name
-	}
-	var err error
-	if len(source.Fields) > 0 {
-		if m.fields, err = compileGlobs(source.Fields); err != nil {
-			return err
-		}
-	}
-	switch {
-	case m.name != nil:
-		s.byName.add(m.name.affix, m)
-	case len(m.fields) > 0:
-		for i := range m.fields {
-			s.byField.add(m.fields[i].affix, m)
-		}
-	default:
-		s.others = append(s.others, m)
-	}
-	return nil
-}
-
-// match reports whether a match is on the operation. To allow it, a match has
-// to cover all its root fields, to deny it, one.
-func (s *operationSet) match(o *operation, values quantifier) bool {
-	matches := func(m *operationMatch) bool { return m.match(o, values) }
-	if slices.ContainsFunc(s.others, matches) || s.byName.any(o.name, matches) {
-		return true
-	}
-	for _, field := range o.fields {
-		if s.byField.any(field, matches) {
-			return true
-		}
-		if values == allValues {
-			break // a match that covers all fields covers the first
-		}
-	}
-	return false
-}
-
-func (m *operationMatch) match(o *operation, values quantifier) bool {
-	if m.kind != "*" && m.kind != o.kind || m.name != nil && !m.name.match(o.name) {
-		return false
-	}
-	return len(m.fields) == 0 || valuesMatch(m.fields, o.fields, values)
-}
-
-// decideGraphQL decides a request by its operations. What the covering GraphQL
-// endpoints do not allow, a broader REST rule does not allow either.
-func (m *Match) decideGraphQL(c *coverage, r *Request) Verdict {
-	switch {
-	case r.Upgrade && strings.EqualFold(r.Method, "GET") && r.opensWithoutOperation():
-		return m.decideOperations(c, r, nil)
-	case strings.EqualFold(r.Method, "POST") && r.Body == nil:
-		return c.unseen()
-	}
-	operations, err := requestOperations(r)
-	if err != nil {
-		return c.malformed("GraphQL request rejected: " + err.Error())
-	}
-	return m.decideOperations(c, r, operations)
-}
-
-// opensWithoutOperation reports whether a request's query string names no
-// operation, as that of a WebSocket does.
-func (r *Request) opensWithoutOperation() bool {
-	q := parsedQuery{raw: r.RawQuery}
-	params, ok := q.parse()
-	for key := range params {
-		ok = ok && !slices.ContainsFunc(graphqlKeys, func(name string) bool { return strings.EqualFold(key, name) })
-	}
-	return ok && len(r.Body) == 0
-}
-
-func (m *Match) decideOperations(c *coverage, r *Request, operations []operation) Verdict {
-	if c.denied {
-		return c.refuse(r.reason(r.Method, "blocked by deny rule"))
-	}
-	var missing []L7Match
-	first := "" // what is missing, described
-	for _, o := range operations {
-		known, allowed, denied := o.persisted == "", false, false
-		for ep := range m.covering(r.Path) {
-			if ep.graphql == nil {
-				continue
+// graphql is decided per operation, over HTTP or WebSocket.
+var graphql = Protocol{
+	Name:      ProtocolGraphQL,
+	Rank:      3,
+	Content:   true,
+	Malformed: "invalid_graphql_request",
+	options: []option{{
+		name:   "persisted_queries",
+		given:  func(e *Endpoint) bool { return e.PersistedQueries != "" },
+		decode: func(d *decoder, to *Endpoint) field { return d.text(&to.PersistedQueries) },
+	}, {
+		name:   "graphql_persisted_queries",
+		given:  func(e *Endpoint) bool { return e.GraphQLPersistedQueries != nil },
+		decode: func(d *decoder, to *Endpoint) field { return d.persistedQueries(&to.GraphQLPersistedQueries) },
+	}, {
+		name:   "graphql_max_body_bytes",
+		given:  func(e *Endpoint) bool { return e.GraphQLMaxBodyBytes != 0 },
+		decode: func(d *decoder, to *Endpoint) field { return d.size(&to.GraphQLMaxBodyBytes) },
+	}},
+	fields: []matchField{{
+		name:    "operation_type",
+		present: func(m *L7Match) bool { return m.OperationType != "" },
+		refused: graphqlOnly,
+		decode:  func(d *decoder, to *L7Match) field { return d.text(&to.OperationType) },
+		words:   func(m *L7Match) string { return m.OperationType },
+	}, {
+		name:    "operation_name",
+		present: func(m *L7Match) bool { return m.OperationName != "" },
+		refused: graphqlOnly,
+		decode:  func(d *decoder, to *L7Match) field { return d.text(&to.OperationName) },
+		words:   func(m *L7Match) string { return m.OperationName },
+	}, {
+		name:    "fields",
+		present: func(m *L7Match) bool { return m.Fields != nil },
+		refused: graphqlOnly,
+		decode: func(d *decoder, to *L7Match) field {
+			return func(n *yaml.Node, path string) { to.Fields = list(d, n, path, d.text) }
+		},
+		words: func(m *L7Match) string {
+			if m.Fields == nil {
+				return ""
 			}
-			if o.persisted != "" {
-				registered, ok := ep.graphql.registry[o.persisted]
-				if !ok {
-					continue
-				}
-				registered.persisted = o.persisted
-				known, o = true, registered
+			return "{" + strings.Join(m.Fields, " ") + "}"
+		},
+	}},
+	presets: map[string][]L7Match{
+		AccessReadOnly:  {{OperationType: "query"}},
+		AccessReadWrite: {{OperationType: "query"}, {OperationType: "mutation"}},
+		AccessFull:      {{OperationType: "*"}},
+	},
+	maxBody: func(e *Endpoint) uint32 { return e.GraphQLMaxBodyBytes },
+	traits:  func(e *Endpoint) []trait { return []trait{{"max_body_bytes", e.MaxBody()}} },
+	checkOptions: func(v *validator, path string, e *Endpoint) {
+		if !oneOf(e.PersistedQueries, PersistedQueriesDeny, PersistedQueriesAllowRegistered) {
+			v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'", printable.Text(e.PersistedQueries))
+		}
+		for _, key := range slices.Sorted(maps.Keys(e.GraphQLPersistedQueries)) {
+			at := Child(path+".graphql_persisted_queries", key)
+			if v.plainText(at, key, maxNameBytes) && key == "" {
+				v.problem(at, "is keyed by the hash or id of the query, which must not be empty")
 			}
-			allowed = allowed || ep.graphql.allow.match(&o, allValues)
-			denied = denied || ep.graphql.deny.match(&o, anyValue)
+			operation := e.GraphQLPersistedQueries[key]
+			v.registered(at, &operation)
 		}
-		switch {
-		case !known:
-			return c.refuse("GraphQL persisted query is not registered")
-		case denied:
-			return c.refuse("GraphQL operation blocked by endpoint policy: " + o.describe())
-		case !allowed:
-			missing = append(missing, o.asMatch())
-			first = cmp.Or(first, o.describe())
+	},
+	unused: func(v *validator, path string, e *Endpoint) {
+		if e.Protocol != ProtocolWebSocket {
+			v.warn(path, "GraphQL-specific endpoint fields are ignored unless protocol is graphql or websocket")
 		}
-	}
-	if len(missing) > 0 {
-		return c.refuse("GraphQL operation not permitted by policy: "+first, missing...)
-	}
-	return c.allow()
+	},
+	checkMatch: func(v *validator, path string, _ *Endpoint, m *L7Match) { v.operation(path, m) },
 }
 
-func (o *operation) asMatch() L7Match {
-	m := L7Match{OperationType: o.kind, OperationName: escapeGlob(o.name)}
-	for _, field := range o.fields {
-		m.Fields = append(m.Fields, escapeGlob(field))
-	}
-	return m
+const graphqlOnly = "GraphQL rule fields are only valid for protocol graphql or websocket, not %s"
+
+// IsGraphQL reports whether the match is on GraphQL operations.
+func (m *L7Match) IsGraphQL() bool {
+	return m.OperationType != "" || m.OperationName != "" || m.Fields != nil
 }
 
-// describe names an operation in a reason.
-func (o *operation) describe() string {
-	text := o.kind
-	if o.name != "" {
-		text += " " + o.name
+func (d *decoder) persistedQueries(to *map[string]GraphQLOperation) field {
+	return func(n *yaml.Node, path string) {
+		operations := map[string]GraphQLOperation{}
+		d.entries(n, path, func(key, value *yaml.Node, at string) {
+			var operation GraphQLOperation
+			d.mapping(value, at, map[string]field{
+				"operation_type": d.text(&operation.OperationType),
+				"operation_name": d.text(&operation.OperationName),
+				"fields":         d.texts(&operation.Fields),
+			})
+			operations[key.Value] = operation
+		})
+		if len(operations) > 0 {
+			*to = operations
+		}
 	}
-	return brief(fmt.Sprintf("%s { %s }", text, strings.Join(o.fields, " ")))
+}
+
+// operation checks a GraphQL rule.
+func (v *validator) operation(path string, m *L7Match) {
+	v.operationType(path+".operation_type", m.OperationType, "query", "mutation", "subscription", "*")
+	if m.OperationName != "" && v.plainText(path+".operation_name", m.OperationName, wildcard.MaxGlob) {
+		v.glob(path+".operation_name", m.OperationName, '.')
+	}
+	if m.Fields != nil && len(m.Fields) == 0 {
+		v.problem(path+".fields", "list must not be empty; omit fields to match all root fields")
+	}
+	for i, field := range m.Fields {
+		at := Element(path+".fields", i)
+		if field == "" {
+			v.problem(at, "field glob must not be empty")
+		} else if v.plainText(at, field, wildcard.MaxGlob) {
+			v.glob(at, field, '.')
+		}
+	}
+}
+
+// registered checks an operation of the registry, which is taken as it is: its
+// values are no globs.
+func (v *validator) registered(path string, o *GraphQLOperation) {
+	v.operationType(path+".operation_type", o.OperationType, "query", "mutation", "subscription")
+	v.plainText(path+".operation_name", o.OperationName, maxNameBytes)
+	for i, field := range o.Fields {
+		if v.plainText(Element(path+".fields", i), field, maxNameBytes) && field == "" {
+			v.problem(Element(path+".fields", i), "must not be empty")
+		}
+	}
+}
+
+func (v *validator) operationType(path, value string, known ...string) {
+	switch {
+	case value == "":
+		v.problem(path, "required for GraphQL L7 rules")
+	case !slices.Contains(known, strings.ToLower(value)):
+		v.problem(path, "expected %s, got '%s'", strings.Join(known, ", "), printable.Text(value))
+	}
 }

@@ -8,6 +8,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/usertext"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // NearRule is a rule that does not allow an action, and why not.
@@ -26,7 +30,7 @@ func Describe(binary, host string, port uint16, protocol string, request *L7Matc
 	if request != nil {
 		e.Protocol, e.Enforcement, e.Rules = ProtocolREST, EnforcementEnforce, []L7Allow{{*request}}
 	}
-	return printable(binary + " " + e.statements(port)[0])
+	return printable.Text(binary + " " + e.statements(port)[0])
 }
 
 // maxNearest bounds how many rules an Explanation names.
@@ -38,7 +42,7 @@ func (p *Policy) Nearest(host string, port uint16, udp bool, matched []string) [
 	best := map[string]NearRule{}
 	for key, rule := range p.Network {
 		for i := range rule.Endpoints {
-			near, ok := rule.Endpoints[i].distance(rule, canonicalHost(host), port, udp, slices.Contains(matched, key))
+			near, ok := rule.Endpoints[i].distance(rule, wildcard.CanonicalHost(host), port, udp, slices.Contains(matched, key))
 			near.Rule = key
 			if old, found := best[key]; ok && (!found || near.Distance < old.Distance) {
 				best[key] = near
@@ -53,7 +57,7 @@ func (p *Policy) Nearest(host string, port uint16, udp bool, matched []string) [
 
 // distance says how far an endpoint is from another host and port, and whether it is worth a word.
 func (e *Endpoint) distance(rule *Rule, host string, port uint16, udp, matched bool) (NearRule, bool) {
-	own := canonicalHost(e.Host)
+	own := wildcard.CanonicalHost(e.Host)
 	sameHost := own == "" || own == host || strings.Contains(own, "*") && wildcardMatches(own, host)
 	samePort := slices.Contains(e.PortList(), port) && (e.Protocol == ProtocolUDP) == udp
 	switch {
@@ -67,15 +71,15 @@ func (e *Endpoint) distance(rule *Rule, host string, port uint16, udp, matched b
 		return NearRule{Distance: 3, Reason: "names the host on other ports: " + e.portText()}, true
 	}
 	if d := hostDistance(own, host); d > 0 {
-		return NearRule{Distance: 3 + d, Reason: "names a similar host: " + printable(e.Host)}, true
+		return NearRule{Distance: 3 + d, Reason: "names a similar host: " + printable.Text(e.Host)}, true
 	}
 	return NearRule{}, false
 }
 
 func wildcardMatches(pattern, host string) bool {
-	var x hostIndex
-	x.add(pattern)
-	return x.any(host, func(*wildcardHost) bool { return true })
+	var x wildcard.HostIndex[struct{}]
+	x.Add(pattern)
+	return x.Any(host, func(*wildcard.HostEntry[struct{}]) bool { return true })
 }
 
 // maxNamed bounds how many parts a reason lists.
@@ -91,7 +95,7 @@ func listed(parts []string) string {
 func (r *Rule) programs() string {
 	var paths []string
 	for _, b := range r.Binaries {
-		paths = append(paths, printable(b.Path))
+		paths = append(paths, printable.Text(b.Path))
 	}
 	return listed(paths)
 }
@@ -118,7 +122,7 @@ func (e *Endpoint) allows() string {
 	}
 	var rules []string
 	for i := range e.Rules {
-		rules = append(rules, printable(e.Rules[i].Allow.describe("")))
+		rules = append(rules, printable.Text(e.Rules[i].Allow.Describe("")))
 	}
 	return listed(rules)
 }
@@ -132,7 +136,7 @@ func hostDistance(own, host string) int {
 	case host == domain, strings.Contains(own, "*") && strings.HasSuffix(host, "."+domain), fewEdits(own, host):
 		return 1
 	case lastLabels(own, 2) == lastLabels(host, 2) && strings.Contains(lastLabels(host, 2), "."):
-		if _, literal := hostAddr(host); !literal {
+		if _, literal := wildcard.HostAddr(host); !literal {
 			return 2
 		}
 	}
@@ -151,5 +155,5 @@ func fewEdits(a, b string) bool {
 	if min(len(a), len(b)) < 6 || max(len(a), len(b)) > 253 || max(len(a), len(b))-min(len(a), len(b)) > most {
 		return false
 	}
-	return editDistance(a, b) <= most
+	return usertext.Distance(a, b) <= most
 }

@@ -5,7 +5,6 @@ package policy
 import (
 	"encoding/json"
 	"errors"
-	"slices"
 )
 
 // Values of the enumerated fields of the policy language.
@@ -248,56 +247,6 @@ func (e *Endpoint) PortList() []uint16 {
 	return nil
 }
 
-// isGraphQL reports whether the match is on GraphQL operations.
-func (m *L7Match) isGraphQL() bool {
-	return m.OperationType != "" || m.OperationName != "" || m.Fields != nil
-}
-
-// toolMatcher returns the matcher of MCP tools in either of its forms.
-func (m *L7Match) toolMatcher() Matcher {
-	if !m.Tool.IsZero() {
-		return m.Tool
-	}
-	return m.Params["name"]
-}
-
-// hasGraphQLPolicy reports whether a WebSocket endpoint's messages are
-// decided as GraphQL operations.
-func (e *Endpoint) hasGraphQLPolicy() bool {
-	return len(e.GraphQLPersistedQueries) > 0 || e.PersistedQueries == PersistedQueriesAllowRegistered ||
-		slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return r.Allow.isGraphQL() }) ||
-		slices.ContainsFunc(e.DenyRules, func(m L7Match) bool { return m.isGraphQL() })
-}
-
-// restrictsTools reports whether rules name MCP tools, so that others are not
-// allowed.
-func (e *Endpoint) restrictsTools() bool {
-	return slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return !r.Allow.toolMatcher().IsZero() })
-}
-
-func (e *Endpoint) allowsKnownMCPMethods() bool { return e.MCP != nil && e.MCP.AllowAllKnownMCPMethods }
-
-func (e *Endpoint) strictToolNames() bool {
-	return e.MCP == nil || e.MCP.StrictToolNames == nil || *e.MCP.StrictToolNames
-}
-
-// maxBody returns how many bytes of a request's body are inspected.
-func (e *Endpoint) maxBody() int {
-	limit := uint32(0)
-	switch {
-	case e.Protocol == ProtocolGraphQL || e.Protocol == ProtocolWebSocket:
-		limit = e.GraphQLMaxBodyBytes
-	case e.Protocol == ProtocolJSONRPC && e.JSONRPC != nil:
-		limit = e.JSONRPC.MaxBodyBytes
-	case e.Protocol == ProtocolMCP && e.MCP != nil:
-		limit = e.MCP.MaxBodyBytes
-	}
-	if limit == 0 {
-		return defaultInspectedBytes
-	}
-	return int(limit)
-}
-
 // FilesystemRules returns the filesystem section, or what an absent one means:
 // the working directory and nothing else.
 func (p *Policy) FilesystemRules() Filesystem {
@@ -305,4 +254,9 @@ func (p *Policy) FilesystemRules() Filesystem {
 		return Filesystem{IncludeWorkdir: true}
 	}
 	return *p.Filesystem
+}
+
+// RequiresLandlock reports whether files must not stay unconfined.
+func (p *Policy) RequiresLandlock() bool {
+	return p.Landlock != nil && p.Landlock.Compatibility == CompatibilityHardRequirement
 }

@@ -3,80 +3,60 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
-	"unicode/utf8"
+	"slices"
+	"strings"
 )
 
-// methodWebSocketText stands for a client's text messages in rules.
-const methodWebSocketText = "WEBSOCKET_TEXT"
+// MethodWebSocketText stands for a client's text messages in rules.
+const MethodWebSocketText = "WEBSOCKET_TEXT"
 
-// Text decides a text message that a client sends on the WebSocket which r
-// opened. Messages of GraphQL endpoints are GraphQL over WebSocket
-// (graphql-transport-ws, and the graphql-ws of subscriptions-transport-ws),
-// those of JSON-RPC and MCP endpoints are what POST would carry as a body.
-func (m Match) Text(r Request, message []byte) Verdict {
-	if r.Target.read == nil {
-		return m.text(&r, message)
-	}
-	return m.ofReadings(r, &message)
-}
-
-// text decides a message on one reading of the request.
-func (m *Match) text(r *Request, message []byte) Verdict {
-	if v, decided := m.connection(); decided {
-		return v
-	}
-	c := m.cover(r, methodWebSocketText)
-	switch {
-	case !c.covered():
-		return c.refuse(r.reason(methodWebSocketText, "did not match an L7 endpoint path"))
-	case !utf8.Valid(message):
-		return c.malformed("WebSocket text message is not valid UTF-8")
-	case c.ambiguous:
-		return c.several(r)
-	case c.protocol == ProtocolREST: // decides the upgrade only
-		return c.allow()
-	case c.protocol == ProtocolJSONRPC || c.protocol == ProtocolMCP:
-		return m.decideMessages(&c, r, message)
-	case c.graphql:
-		operations, err := messageOperations(message)
-		if err != nil {
-			return c.malformed("GraphQL WebSocket message rejected: " + err.Error())
+// websocket is HTTP's upgrade, and the client's text messages after it.
+var websocket = Protocol{
+	Name:    ProtocolWebSocket,
+	Rank:    2,
+	HTTP:    true,
+	Content: true,
+	alsoOf:  []string{ProtocolREST, ProtocolGraphQL},
+	presets: map[string][]L7Match{
+		AccessReadOnly:  methods("GET"),
+		AccessReadWrite: methods("GET", MethodWebSocketText),
+		AccessFull:      methods("*"),
+	},
+	maxBody: graphql.maxBody,
+	traits: func(e *Endpoint) []trait {
+		return []trait{{"websocket_graphql_policy", e.HasGraphQLPolicy()}}
+	},
+	checkMatch: func(v *validator, path string, e *Endpoint, m *L7Match) {
+		text := strings.EqualFold(m.Method, MethodWebSocketText)
+		switch transport := m.Method != "" || m.Path != "" || m.Query != nil; {
+		case transport && m.IsGraphQL():
+			v.problem(path, "WebSocket GraphQL rules must not combine method/path/query with operation_type/operation_name/fields")
+			return
+		case m.IsGraphQL():
+			v.operation(path, m)
+			return
 		}
-		return m.decideOperations(&c, r, operations)
-	default:
-		return c.decideHTTP(r, methodWebSocketText)
-	}
+		v.request(path, m)
+		if m.Method != "" && m.Method != "*" && !strings.EqualFold(m.Method, "GET") && !text {
+			v.warn(path+".method", "%s never opens a WebSocket: use GET for the upgrade and WEBSOCKET_TEXT for messages", m.Method)
+		}
+	},
+	check: func(v *validator, path string, e *Endpoint) {
+		if !e.HasGraphQLPolicy() {
+			return
+		}
+		for i := range e.Rules {
+			if strings.EqualFold(e.Rules[i].Allow.Method, MethodWebSocketText) {
+				v.problem(Element(path+".rules", i)+".allow", "WebSocket endpoints with GraphQL operation policy must use operation_type/operation_name/fields rules for client messages instead of WEBSOCKET_TEXT")
+			}
+		}
+	},
 }
 
-// messageOperations reads what a message asks to execute: nothing, where it
-// only controls the connection.
-func messageOperations(message []byte) ([]operation, error) {
-	value, err := readJSON(message)
-	if err != nil {
-		return nil, err
-	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("a message must be an object")
-	}
-	if err := checkKeys(object, "type", "id", "payload"); err != nil {
-		return nil, err
-	}
-	kind, err := stringMember(object, "type")
-	if err != nil {
-		return nil, err
-	}
-	switch kind {
-	case "connection_init", "connection_terminate", "ping", "pong", "complete", "stop":
-		return nil, nil
-	case "subscribe", "start":
-	default:
-		return nil, fmt.Errorf("unsupported client message type %s", brief(kind))
-	}
-	if id, _ := object["id"].(string); id == "" {
-		return nil, errors.New("an operation needs an id")
-	}
-	return envelopeOperations(object["payload"])
+// HasGraphQLPolicy reports whether a WebSocket endpoint's messages are
+// decided as GraphQL operations.
+func (e *Endpoint) HasGraphQLPolicy() bool {
+	return len(e.GraphQLPersistedQueries) > 0 || e.PersistedQueries == PersistedQueriesAllowRegistered ||
+		slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return r.Allow.IsGraphQL() }) ||
+		slices.ContainsFunc(e.DenyRules, func(m L7Match) bool { return m.IsGraphQL() })
 }

@@ -12,13 +12,14 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 const testdata = "../../policy/testdata"
 
-func compile(t testing.TB, p *policy.Policy) *policy.Engine {
+func compile(t testing.TB, p *policy.Policy) *engine.Engine {
 	t.Helper()
-	e, err := policy.Compile(p, policy.Options{})
+	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,14 +37,14 @@ func network(t testing.TB, rules string) *policy.Policy {
 }
 
 // rules compiles entries of network_policies.
-func rules(t testing.TB, rules string) *policy.Engine {
+func rules(t testing.TB, rules string) *engine.Engine {
 	t.Helper()
 	return compile(t, network(t, rules))
 }
 
-func never(t testing.TB, endpoints ...string) *policy.Endpoints {
+func never(t testing.TB, endpoints ...string) *engine.Endpoints {
 	t.Helper()
-	set, err := policy.ParseEndpoints(endpoints)
+	set, err := engine.ParseEndpoints(endpoints)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestEvaluate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engines := map[string]*policy.Engine{}
+	engines := map[string]*engine.Engine{}
 	for line := range bytes.Lines(data) {
 		var tt struct {
 			Policy     string
@@ -223,7 +224,7 @@ any: {endpoints: [{host: '*.corp.example', port: 80}]}
 		if err != nil || e.Decision != want || want == "deny" && !strings.HasPrefix(e.Reason, neverPermissive) {
 			t.Errorf("%s: %+v, %v", host, e.Answer, err)
 		}
-		if d := s.Connect(policy.Connection{Binary: "/b", Host: host, Port: 80}).Addresses(netip.MustParseAddr("8.8.4.4")); d.Outcome != Allowed {
+		if d := s.Connect(engine.Connection{Binary: "/b", Host: host, Port: 80}).Addresses(netip.MustParseAddr("8.8.4.4")); d.Outcome != Allowed {
 			t.Errorf("%s: another address: %+v", host, d)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"openshell.ai/openshell/internal/ipaddr"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // Explanation says why an action is decided as it is, and what would change that.
@@ -112,7 +113,7 @@ func (s Snapshot) addition(effective *policy.Policy, a *Action, e *Evaluation) (
 	}
 	key := a.unusedKey(candidate)
 	candidate.Network[key] = rule
-	engine, err := policy.Compile(candidate, policy.Options{})
+	engine, err := engine.Compile(candidate, engine.Options{})
 	if err != nil {
 		return "", "no rule could be found that allows it: " + err.Error()
 	}
@@ -173,7 +174,7 @@ func (a *Action) missingMatches(c *Connection) (d Decision, advice string) {
 	}
 	switch {
 	case !c.Ruled(), d.Outcome == Allowed:
-		return Decision{Missing: request.Target.Matches(request.Method)}, ""
+		return Decision{Missing: engine.TargetMatches(request.Target, request.Method)}, ""
 	case len(d.Missing) == 0:
 		return d, "adding a rule does not help: " + d.Reason
 	}

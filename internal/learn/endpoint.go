@@ -220,22 +220,10 @@ func (e *Evidence) endpoints() []policy.Endpoint {
 			Host: e.target.host, Ports: []uint16{e.target.port}, Path: seen.Path,
 			Protocol: seen.Protocol, Enforcement: policy.EnforcementEnforce, Rules: rules,
 		}
-		if seen.Protocol == policy.ProtocolMCP && slices.ContainsFunc(seen.Calls, oddTool) {
-			strict := false
-			endpoint.MCP = &policy.MCPOptions{StrictToolNames: &strict}
-		}
+		endpoint.Fit()
 		list = append(list, endpoint)
 	}
 	return list
-}
-
-// oddTool reports whether a tool's name is one that only an endpoint without strict_tool_names allows.
-func oddTool(r policy.L7Allow) bool {
-	return slices.ContainsFunc(r.Allow.Tool.Any, func(name string) bool {
-		return len(name) > 128 || !all(name, func(c byte) bool {
-			return isLower(c) || isUpper(c) || isDigit(c) || c == '_' || c == '.' || c == '-'
-		})
-	})
 }
 
 // declared reports whether something was missing from an endpoint that the policy declares. There

@@ -7,6 +7,7 @@ import (
 
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/prover"
 )
 
 // supersede marks the pending proposals that would add nothing to the learned rules any more, and
@@ -58,7 +59,7 @@ func covered(p *Proposal, learned *policy.Policy) bool {
 			near.Network[key] = asLearned(r)
 		}
 	}
-	return policy.Within(alone, near) == nil
+	return prover.Within(alone, near) == nil
 }
 
 // asLearned is a rule as it is in the effective policy.

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // plug gives a namespace a card with an address, as an engine does, and returns
@@ -66,7 +66,7 @@ func lateRequest(t *testing.T, fallback OuterKind) Request {
 
 func noResolver(Container) (Resolver, error) { return Resolver{}, nil }
 
-// startable tells whether openshell-init would start anything in the sandbox.
+// startable reports whether openshell-init would start anything in the sandbox.
 func startable(s *Sandbox) bool {
 	_, err := os.Stat(filepath.Join(s.confineDir(), confine.ConfigName))
 	return err == nil
@@ -122,7 +122,7 @@ func TestLateDevicesAreMovedOutBeforeTheStart(t *testing.T) {
 	}
 }
 
-// has tells whether a namespace has an address of its own, which a program can
+// has reports whether a namespace has an address of its own, which a program can
 // bind to.
 func has(n *netns.Namespace, addr string) bool {
 	own, err := netns.Addresses(n)
@@ -205,7 +205,7 @@ network_policies:
 	r := lateRequest(t, OuterEmpty)
 	s := start(t, c, r)
 	check := func() error {
-		m := s.snapshot().Effective.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
+		m := s.snapshot().Effective.Connect(engine.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
 		return m.CheckAddress(netip.MustParseAddr("169.254.1.2"), 8080)
 	}
 	if check() == nil {

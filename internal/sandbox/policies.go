@@ -16,6 +16,7 @@ import (
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/validname"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // Policies is everything that is known under one policy's name.
@@ -67,13 +68,13 @@ func LoadPolicies(c *config.Config, name string) (*Policies, error) {
 }
 
 // Compile makes what decides by the policies. The mode is the caller's to set.
-func (p *Policies) Compile(never *policy.Endpoints, o policy.Options) (s decision.Snapshot, err error) {
+func (p *Policies) Compile(never *engine.Endpoints, o engine.Options) (s decision.Snapshot, err error) {
 	s.Never = never
-	if s.Effective, err = policy.Compile(p.Effective, o); err != nil {
+	if s.Effective, err = engine.Compile(p.Effective, o); err != nil {
 		return s, fmt.Errorf("policy %q: %w", p.Name, err)
 	}
 	if p.Maximum != nil {
-		if s.Maximum, err = policy.Compile(p.Maximum, o); err != nil {
+		if s.Maximum, err = engine.Compile(p.Maximum, o); err != nil {
 			return s, fmt.Errorf("maximum_policy %s: %w", p.MaximumFile, err)
 		}
 	}
@@ -86,11 +87,11 @@ func SnapshotOf(c *config.Config, p *policy.Policy) (decision.Snapshot, error) {
 	if err := policies.loadMaximum(c); err != nil {
 		return decision.Snapshot{}, err
 	}
-	never, err := policy.ParseEndpoints(c.Permissive.Never)
+	never, err := engine.ParseEndpoints(c.Permissive.Never)
 	if err != nil {
 		return decision.Snapshot{}, fmt.Errorf("permissive.never: %w", err)
 	}
-	return policies.Compile(never, policy.Options{})
+	return policies.Compile(never, engine.Options{})
 }
 
 func (p *Policies) loadBase(c *config.Config) error {

@@ -10,6 +10,7 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
@@ -34,7 +35,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
-	options := policy.Options{BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases()}
+	options := engine.Options{BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases()}
 	if r.snapshot, err = p.Compile(s.never, options); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/validname"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func policyProposeCommand() *cobra.Command {
@@ -99,7 +100,7 @@ func newProposer(file, name string) (*proposer, error) {
 	p.files = learn.FileRules{ReadOnly: rules.ReadOnly, ReadWrite: rules.ReadWrite}
 	var err error
 	p.rules.Permissive = true
-	p.rules.Effective, err = policy.Compile(p.base, policy.Options{})
+	p.rules.Effective, err = engine.Compile(p.base, engine.Options{})
 	return p, err
 }
 

@@ -19,6 +19,7 @@ import (
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/httptarget"
 )
 
 // logDice makes logs of a small world, in which much happens more than once.
@@ -279,7 +280,7 @@ func eventOf(t *testing.T, r *logged) (string, bool) {
 		e.Protocol = r.Protocol
 	}
 	if r.HTTP != nil {
-		target, err := policy.ParseTarget(r.HTTP.Method, r.HTTP.Target)
+		target, err := httptarget.Parse(r.HTTP.Method, r.HTTP.Target)
 		if err != nil {
 			return "", false
 		}

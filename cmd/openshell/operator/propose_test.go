@@ -12,6 +12,7 @@ import (
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func TestPropose(t *testing.T) {
@@ -172,7 +173,7 @@ func TestProposeLeavesOutWhatIsCutShort(t *testing.T) {
 // enforcing is what decides by a policy where the node adds nothing.
 func enforcing(t *testing.T, p *policy.Policy) decision.Snapshot {
 	t.Helper()
-	engine, err := policy.Compile(p, policy.Options{})
+	engine, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,10 +33,19 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, sta
 
 // prepare is Prepare for any command that makes a container. attended says that
 // openshell-init stays.
-func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) error {
+func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) (err error) {
 	if err := checkID(id); err != nil {
 		return err
 	}
+	container := sandbox.Container{ID: id, Root: root, Bundle: bundle}
+	if err := container.ClaimBundle(ctx, c.RunDir, os.Getpid()); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			container.ReleaseBundle(c.RunDir)
+		}
+	}()
 	file := filepath.Join(bundle, "config.json")
 	doc, spec, err := loadSpec(file)
 	if err != nil {
@@ -58,7 +67,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err := files.checkProgram(spec.Process); err != nil {
 		return err
 	}
-	request, err := newRequest(c, spec, files, root, bundle, id, command)
+	request, err := newRequest(c, spec, files, container, command)
 	if err != nil {
 		return err
 	}
@@ -145,7 +154,7 @@ func checkID(id string) error {
 	return nil
 }
 
-func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id, command string) (sandbox.Request, error) {
+func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbox.Container, command string) (sandbox.Request, error) {
 	asked, err := annotations.Parse(spec.Annotations)
 	if err != nil {
 		return sandbox.Request{}, err
@@ -154,15 +163,16 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 	if err != nil {
 		return sandbox.Request{}, err
 	}
+	container.Image, container.Rootfs = imageOf(spec.Annotations), files.location
 	r := sandbox.Request{
-		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
+		ID: sandbox.IDFor(container.Root, container.ID), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
 		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
 		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Creator: os.Getpid(),
-		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations), Rootfs: files.location},
+		Container: container,
 	}
 	if r.Policy == "" {
-		r.Policy = policyNameFor(id)
+		r.Policy = policyNameFor(container.ID)
 	}
 	return r, nil
 }

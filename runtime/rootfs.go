@@ -88,7 +88,8 @@ var errUnknown = errors.New("cannot be known before the container's mounts are m
 // container, from mount to mount. What is missing is named as if it were there.
 func (t tree) resolve(p string) (string, error) {
 	if p == path.Clean("/"+p) && !t.mounted(p) { // most have no links: one look tells
-		if file, err := t.root.Lstat(p); err == nil && !file.IsLink() || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		file, err := t.root.Lstat(p)
+		if missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR); missing || err == nil && !file.IsLink() {
 			return p, nil
 		}
 	}
@@ -152,7 +153,8 @@ func (t tree) engineFile(p string) (mountPoint, bool) {
 func (t tree) checkRequired(paths []string) error {
 	for _, p := range paths {
 		if _, err := t.stat(p); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("filesystem_policy: %s does not exist in the container, and landlock.compatibility is hard_requirement", p)
+			return fmt.Errorf("filesystem_policy: %s does not exist in the container, "+
+				"and landlock.compatibility is hard_requirement", p)
 		}
 	}
 	return nil

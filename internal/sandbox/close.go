@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"openshell.ai/openshell/internal/config"
@@ -137,7 +138,7 @@ func Sweep(runDir string) error {
 			errs = append(errs, abandon(runDir, e.Name(), func(Container) bool { return false }))
 		}
 	}
-	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepMountPoints(runDir, inUse))...)
+	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepBundleClaims(runDir), sweepMountPoints(runDir, inUse))...)
 }
 
 // deserted reports whether a sandbox's directory is to be swept.
@@ -204,18 +205,17 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 		return nil
 	}
 	var left []Container
+	var errs []error
 	for _, c := range info.Containers {
 		if deleted(c) || !c.running() {
-			if err := c.RemoveMountPoints(runDir); err != nil {
-				return err
-			}
+			errs = append(errs, c.RemoveMountPoints(runDir))
 		} else {
 			left = append(left, c)
 		}
 	}
 	if len(left) > 0 {
 		info.Containers = left
-		return writeInfo(dir, info)
+		return errors.Join(append(errs, writeInfo(dir, info))...)
 	}
 	if err := info.removeIngress(); err != nil {
 		return err
@@ -223,8 +223,25 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 	if err := info.removeCgroup(); err != nil {
 		slog.Warn("what a dead supervisor left", "error", err) // a process may still be leaving it
 	}
-	return removeDirectory(dir)
+	if err := errors.Join(append(errs, removeDirectory(dir))...); err != nil {
+		return &LeftoverError{dir, err}
+	}
+	return nil
 }
+
+// LeftoverError says that a sandbox and its containers are gone, but not its
+// directory: the run directory may be read-only. The next sweep tries again.
+type LeftoverError struct {
+	Dir string
+	Err error
+}
+
+func (e *LeftoverError) Error() string {
+	return fmt.Sprintf("%s is left: %s", e.Dir, strings.ReplaceAll(e.Err.Error(), "\n", "; "))
+}
+
+// Unwrap returns why.
+func (e *LeftoverError) Unwrap() error { return e.Err }
 
 // removeIngress takes a dead sandbox's rules out of the engine's namespace, where
 // that is still there.

@@ -35,12 +35,12 @@ func (s *Sandbox) join(r joinRequest) (Ready, error) {
 		return Ready{}, errEnding
 	}
 	defer s.wg.Done()
-	s.applying.Lock()
-	defer s.applying.Unlock()
 	trusted, err := s.makeTrust(r.Stores)
 	if err != nil {
 		return Ready{}, err
 	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
 	added := s.programs.add(r.Container)
 	if err := s.setRules(s.rules.Load().policies); err != nil {
 		s.programs.remove(added)
@@ -71,7 +71,7 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 	ctx, leave := context.WithCancel(s.ctx)
 	m := &member{containerPrograms: c, leave: leave}
 	if err := s.updateInfo(func() { s.members = append(s.members, m) }); err != nil {
-		s.gone(func(other *member) bool { return other == m })
+		s.removeMembers(func(other *member) bool { return other == m })
 		p.close()
 		s.wg.Done()
 		return err
@@ -86,12 +86,12 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 // Detach takes a deleted container out of the sandbox, which ends with its
 // last.
 func (s *Sandbox) Detach(root, id string) {
-	s.gone(func(m *member) bool { return m.Root == root && m.ID == id })
+	s.removeMembers(func(m *member) bool { return m.Root == root && m.ID == id })
 }
 
-// gone takes containers out of the sandbox. The last ones stay in its
+// removeMembers takes containers out of the sandbox. The last ones stay in its
 // information: whoever deletes them waits for the sandbox's end.
-func (s *Sandbox) gone(which func(*member) bool) {
+func (s *Sandbox) removeMembers(which func(*member) bool) {
 	s.mu.Lock()
 	left := slices.DeleteFunc(slices.Clone(s.members), which)
 	if s.ending || len(left) == len(s.members) {
@@ -137,9 +137,10 @@ func (s *Sandbox) end() {
 
 // watch follows a container from before it exists to its end.
 func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
-	defer s.gone(func(other *member) bool { return other == m })
+	defer s.removeMembers(func(other *member) bool { return other == m })
 	init, pid, err := m.awaitInit(ctx, creator)
 	creator.close()
+	m.ReleaseBundle(s.config.RunDir)
 	if err != nil {
 		return
 	}

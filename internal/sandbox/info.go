@@ -69,6 +69,8 @@ type Container struct {
 	Rootfs rootfs.Location `json:"rootfs,omitzero"`
 	// Claim is its claim on mount points that were made, see MakeMountPoints.
 	Claim string `json:"claim,omitzero"`
+	// BundleClaim is its claim on its bundle, see ClaimBundle.
+	BundleClaim string `json:"bundle_claim,omitzero"`
 	// Confined is what holds it, once its program has begun.
 	Confined *Confined `json:"confined,omitempty"`
 }

@@ -26,6 +26,7 @@ var suite = []struct {
 	{"KilledShim", testKilledShim},
 	{"DaemonRestart", testDaemonRestart},
 	{"Pod", testPod},
+	{"PodImages", testPodImages},
 	{"PodInput", testPodInput},
 	{"KilledPodShim", testKilledPodShim},
 	{"PodDaemonRestart", testPodDaemonRestart},

@@ -451,6 +451,11 @@ func (s *Sandbox) Stop() {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
 			}
 		}
+		if s.standIns != nil { // the outer namespace and what is in it are this sandbox's
+			if err := netns.RemoveDevices(s.outer); err != nil {
+				slog.Error("the engine's devices may stay for a while", "error", err)
+			}
+		}
 		for _, ns := range []*netns.Namespace{s.inner, s.foreignOuter()} {
 			if ns != nil {
 				ns.Close()

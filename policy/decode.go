@@ -4,12 +4,14 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // aliasValues is how many values aliases may add to a policy. Without them it
@@ -98,7 +100,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 		reason := fmt.Sprintf("unknown field %q", key.Value)
 		if key.Tag == "!!merge" {
 			reason = "merge keys are not supported: repeat the fields"
-		} else if near := nearest(key.Value, fields); near != "" {
+		} else if near := usertext.Closest(key.Value, maps.Keys(fields), twoEdits); near != "" {
 			reason += fmt.Sprintf(": did you mean %q?", near)
 			d.spoiled[Child(path, near)] = true
 		}
@@ -277,37 +279,5 @@ func describe(n *yaml.Node) string {
 	}
 }
 
-// nearest returns the known name that a misspelt one probably means.
-func nearest(name string, fields map[string]field) string {
-	if len(name) > 64 {
-		return ""
-	}
-	best, distance := "", 3
-	for known := range fields {
-		if n := editDistance(name, known); n < distance || n == distance && n < 3 && known < best {
-			best, distance = known, n
-		}
-	}
-	return best
-}
-
-// editDistance is the Levenshtein distance in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
-}
+// twoEdits is how far a misspelt name may be from what it means.
+func twoEdits(string) int { return 2 }

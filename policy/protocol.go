@@ -28,6 +28,7 @@ type Protocol struct {
 	options   []option
 	fields    []matchField // that its rules brought into the language
 	alsoOf    []string     // protocols whose fields, and single fields, that its rules may have as well
+	bare      *Endpoint    // one of the protocol, without anything else
 	presets   map[string][]L7Match
 	noPresets string // why access cannot be used
 
@@ -72,6 +73,9 @@ var protocols []*Protocol
 
 func init() {
 	protocols = []*Protocol{&tcp, &udp, &rest, &websocket, &graphql, &sql, &jsonRPC, &mcp}
+	for _, p := range protocols {
+		p.bare = &Endpoint{Protocol: p.Name}
+	}
 }
 
 // ProtocolOf returns the protocol of a name, or nil where there is none.

@@ -4,12 +4,14 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // aliasValues is how many values aliases may add to a policy. Without them it
@@ -88,6 +90,9 @@ func (d *decoder) enter(n *yaml.Node, path string) *yaml.Node {
 	return n
 }
 
+// mostEdits is how many bytes of a field's name may be wrong for it to be suggested.
+func mostEdits(string) int { return 2 }
+
 // mapping decodes an object whose keys are all known.
 func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 	d.entries(n, path, func(key, value *yaml.Node, at string) {
@@ -98,7 +103,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 		reason := fmt.Sprintf("unknown field %q", key.Value)
 		if key.Tag == "!!merge" {
 			reason = "merge keys are not supported: repeat the fields"
-		} else if near := nearest(key.Value, fields); near != "" {
+		} else if near := usertext.Closest(key.Value, maps.Keys(fields), mostEdits); near != "" {
 			reason += fmt.Sprintf(": did you mean %q?", near)
 			d.spoiled[Child(path, near)] = true
 		}
@@ -275,39 +280,4 @@ func describe(n *yaml.Node) string {
 	default:
 		return "a value of type " + printable.Text(n.Tag)
 	}
-}
-
-// nearest returns the known name that a misspelt one probably means.
-func nearest(name string, fields map[string]field) string {
-	if len(name) > 64 {
-		return ""
-	}
-	best, distance := "", 3
-	for known := range fields {
-		if n := editDistance(name, known); n < distance || n == distance && n < 3 && known < best {
-			best, distance = known, n
-		}
-	}
-	return best
-}
-
-// editDistance is the Levenshtein distance in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/usertext"
 	"openshell.ai/openshell/internal/wildcard"
 )
 
@@ -154,5 +155,5 @@ func fewEdits(a, b string) bool {
 	if min(len(a), len(b)) < 6 || max(len(a), len(b)) > 253 || max(len(a), len(b))-min(len(a), len(b)) > most {
 		return false
 	}
-	return editDistance(a, b) <= most
+	return usertext.Distance(a, b) <= most
 }

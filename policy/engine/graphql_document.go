@@ -16,6 +16,7 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 
 	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/strictjson"
 )
 
 // maxGraphQLTokens bounds a GraphQL document, like OpenShell's parser.
@@ -64,7 +65,7 @@ func requestOperations(r *Request) ([]operation, error) {
 	if len(r.Body) == 0 {
 		return nil, errors.New("GraphQL POST body is empty")
 	}
-	value, err := readJSON(r.Body)
+	value, err := strictjson.Parse(r.Body)
 	if err != nil {
 		return nil, fmt.Errorf("GraphQL request body: %w", err)
 	}
@@ -103,7 +104,7 @@ func queryOperations(r *Request) ([]operation, error) {
 		}
 	}
 	if text, _ := envelope["extensions"].(string); text != "" {
-		if envelope["extensions"], err = readJSON([]byte(text)); err != nil {
+		if envelope["extensions"], err = strictjson.Parse([]byte(text)); err != nil {
 			return nil, fmt.Errorf("GraphQL GET parameter extensions: %w", err)
 		}
 	} else {
@@ -311,8 +312,8 @@ func (w *fragmentWalk) fragment(name string) error {
 }
 
 func (w *fragmentWalk) selections(set ast.SelectionSet, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("GraphQL selections are nested deeper than %d", maxDepth)
+	if depth > strictjson.MaxDepth {
+		return fmt.Errorf("GraphQL selections are nested deeper than %d", strictjson.MaxDepth)
 	}
 	for _, selection := range set {
 		var err error
@@ -352,7 +353,7 @@ func rootFields(set ast.SelectionSet, fragments map[string]*ast.FragmentDefiniti
 // messageOperations reads what a message asks to execute: nothing, where it
 // only controls the connection.
 func messageOperations(message []byte) ([]operation, error) {
-	value, err := readJSON(message)
+	value, err := strictjson.Parse(message)
 	if err != nil {
 		return nil, err
 	}

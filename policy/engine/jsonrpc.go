@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/strictjson"
 	"openshell.ai/openshell/policy"
 )
 
@@ -45,7 +46,7 @@ type messages struct {
 // schema adds). The error says why it cannot be known what is called.
 func readMessages(body []byte, mcp bool) (messages, error) {
 	var all messages
-	value, err := readJSON(body)
+	value, err := strictjson.Parse(body)
 	if err != nil {
 		return all, err
 	}

@@ -3,9 +3,6 @@
 package engine
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"mime"
 	"slices"
@@ -14,66 +11,6 @@ import (
 
 	"openshell.ai/openshell/internal/printable"
 )
-
-// maxDepth is how deep JSON values and GraphQL selections may be nested:
-// OpenShell's parsers have the same limit.
-const maxDepth = 128
-
-// readJSON parses a whole JSON text as map[string]any, []any, string,
-// json.Number, bool or nil. What servers could read in different ways is an
-// error: repeated keys, invalid UTF-8, anything after the value, deep nesting.
-func readJSON(data []byte) (any, error) {
-	if !utf8.Valid(data) {
-		return nil, errors.New("not valid UTF-8")
-	}
-	if !json.Valid(data) {
-		return nil, errors.New("not valid JSON")
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	return readValue(d, 0)
-}
-
-func readValue(d *json.Decoder, depth int) (any, error) {
-	token, err := d.Token()
-	if err != nil {
-		return nil, err
-	}
-	delim, composite := token.(json.Delim)
-	switch {
-	case !composite:
-		return token, nil
-	case depth == maxDepth:
-		return nil, fmt.Errorf("nested deeper than %d", maxDepth)
-	case delim == '[':
-		array := []any{}
-		for d.More() {
-			value, err := readValue(d, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			array = append(array, value)
-		}
-		_, err = d.Token()
-		return array, err
-	}
-	object := map[string]any{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		key, _ := token.(string)
-		if _, twice := object[key]; twice {
-			return nil, fmt.Errorf("repeated key %s", printable.Brief(key))
-		}
-		if object[key], err = readValue(d, depth+1); err != nil {
-			return nil, err
-		}
-	}
-	_, err = d.Token()
-	return object, err
-}
 
 // checkKeys refuses a key that differs only in case from one that decides:
 // there are servers that read it as that one.

@@ -34,7 +34,8 @@ type Protocol struct {
 
 	// Each of these may be nil.
 
-	noRules      func(e *Endpoint) (field, reason string) // what is missing where there are neither rules nor access; "": nothing
+	// noRules is what is missing where there are neither rules nor access; "": nothing.
+	noRules      func(e *Endpoint) (field, reason string)
 	check        func(v *validator, path string, e *Endpoint)
 	checkOptions func(v *validator, path string, e *Endpoint) // whatever the endpoint's protocol is
 	unused       func(v *validator, path string, e *Endpoint) // of options of an endpoint that has another protocol

@@ -5,19 +5,9 @@ package policy
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
-
-// seeds returns how many random cases to try: few, which suits every day, or as
-// many as POLICY_SEEDS says.
-func seeds(few uint64) uint64 {
-	if n, err := strconv.ParseUint(os.Getenv("POLICY_SEEDS"), 10, 32); err == nil {
-		return n
-	}
-	return few
-}
 
 // load parses a policy of testdata.
 func load(t testing.TB, name string) *Policy {

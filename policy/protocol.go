@@ -28,12 +28,14 @@ type Protocol struct {
 	options   []option
 	fields    []matchField // that its rules brought into the language
 	alsoOf    []string     // protocols whose fields, and single fields, that its rules may have as well
+	bare      *Endpoint    // one of the protocol, without anything else
 	presets   map[string][]L7Match
 	noPresets string // why access cannot be used
 
 	// Each of these may be nil.
 
-	noRules      func(e *Endpoint) (field, reason string) // what is missing where there are neither rules nor access; "": nothing
+	// noRules is what is missing where there are neither rules nor access; "": nothing.
+	noRules      func(e *Endpoint) (field, reason string)
 	check        func(v *validator, path string, e *Endpoint)
 	checkOptions func(v *validator, path string, e *Endpoint) // whatever the endpoint's protocol is
 	unused       func(v *validator, path string, e *Endpoint) // of options of an endpoint that has another protocol
@@ -72,6 +74,9 @@ var protocols []*Protocol
 
 func init() {
 	protocols = []*Protocol{&tcp, &udp, &rest, &websocket, &graphql, &sql, &jsonRPC, &mcp}
+	for _, p := range protocols {
+		p.bare = &Endpoint{Protocol: p.Name}
+	}
 }
 
 // ProtocolOf returns the protocol of a name, or nil where there is none.

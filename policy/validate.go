@@ -117,7 +117,8 @@ func (v *validator) filesystem(f *Filesystem) {
 		case pathpkg.Clean(p) == "/":
 			v.problem(path, "read-write path is overly broad: %s", p)
 		case ProcessMemory(p):
-			v.problem(path, "leads to the memory of processes, /proc/PID/mem: make it read_only, or name the files below it: %s", p)
+			v.problem(path,
+				"leads to the memory of processes, /proc/PID/mem: make it read_only, or name the files below it: %s", p)
 		}
 	}
 }

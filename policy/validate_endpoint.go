@@ -35,7 +35,8 @@ func (v *validator) endpoint(path string, e *Endpoint) {
 			names = append(names, known.Name)
 		}
 		last := len(names) - 1
-		v.problem(path+".protocol", "unknown protocol '%s' (expected %s, or %s)", printable.Text(e.Protocol), strings.Join(names[:last], ", "), names[last])
+		v.problem(path+".protocol", "unknown protocol '%s' (expected %s, or %s)",
+			printable.Text(e.Protocol), strings.Join(names[:last], ", "), names[last])
 		return
 	}
 	if p.Rank > 0 {
@@ -166,6 +167,7 @@ func (v *validator) options(path string, e *Endpoint) {
 	}
 	if given && own.transport {
 		last := len(names) - 1
-		v.problem(path, "protocol %s does not support L7-only fields: remove %s and %s", e.Protocol, strings.Join(names[:last], ", "), names[last])
+		v.problem(path, "protocol %s does not support L7-only fields: remove %s and %s",
+			e.Protocol, strings.Join(names[:last], ", "), names[last])
 	}
 }

@@ -51,12 +51,12 @@ func (v *validator) match(path string, e *Endpoint, m *L7Match) {
 // CanAllow reports whether rules of the protocol can have the match, which names literally
 // what was seen.
 func (p *Protocol) CanAllow(m *L7Match) bool {
-	e := Endpoint{Protocol: p.Name}
+	e := p.bare // not to make one for each refusal
 	if p.fit != nil {
-		e.Rules = []L7Allow{{*m}}
-		p.fit(&e)
+		e = &Endpoint{Protocol: p.Name, Rules: []L7Allow{{*m}}}
+		p.fit(e)
 	}
 	v := &validator{}
-	v.match("", &e, m)
+	v.match("", e, m)
 	return len(v.problems) == 0
 }

@@ -30,7 +30,8 @@ var websocket = Protocol{
 		text := strings.EqualFold(m.Method, MethodWebSocketText)
 		switch transport := m.Method != "" || m.Path != "" || m.Query != nil; {
 		case transport && m.IsGraphQL():
-			v.problem(path, "WebSocket GraphQL rules must not combine method/path/query with operation_type/operation_name/fields")
+			v.problem(path,
+				"WebSocket GraphQL rules must not combine method/path/query with operation_type/operation_name/fields")
 			return
 		case m.IsGraphQL():
 			v.operation(path, m)

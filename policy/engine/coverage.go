@@ -105,14 +105,14 @@ func (c *coverage) allow() Verdict {
 // maxMissing bounds how many matches a verdict names as missing.
 const maxMissing = 100
 
-// refuse denies, if the endpoints enforce. Where no rule could allow the
+// refuse denies, unless endpoints cover the request and do not enforce. Where no rule could allow the
 // request, nothing is named as missing.
 func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
 	v := Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocolName(), Path: c.path}
 	if missing = distinct(missing); c.expressible(missing) {
 		v.Missing = missing[:min(len(missing), maxMissing)]
 	}
-	if !c.enforced {
+	if c.covered() && !c.enforced {
 		v.Decision = Audit
 	}
 	return v
@@ -121,7 +121,7 @@ func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
 // expressible reports whether rules can name the matches, each with nothing
 // else: what a workload asks for may be too long, or look like a wildcard.
 func (c *coverage) expressible(matches []policy.L7Match) bool {
-	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !c.protocol.CanAllow(&m) })
+	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return c.protocol == nil || !c.protocol.CanAllow(&m) })
 }
 
 // malformed denies in every mode.

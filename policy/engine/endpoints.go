@@ -70,13 +70,13 @@ func parseDestination(text string) (d destination, err error) {
 	return d, nil
 }
 
-// Contain tells whether a destination is in the set. host is a name or an
+// Contain reports whether a destination is in the set. host is a name or an
 // address.
 func (e *Endpoints) Contain(host string, port uint16) bool {
 	return e.contain(host, func(d *destination) bool { return d.port == 0 || d.port == port })
 }
 
-// ContainHost tells whether every port of a host is in the set.
+// ContainHost reports whether every port of a host is in the set.
 func (e *Endpoints) ContainHost(host string) bool {
 	return e.contain(host, func(d *destination) bool { return d.port == 0 })
 }

@@ -38,7 +38,7 @@ func gatewayAddrs(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// isGateway tells whether a matched endpoint names the host by an alias with the
+// isGateway reports whether a matched endpoint names the host by an alias with the
 // address.
 func (m *Match) isGateway(a netip.Addr) bool {
 	for i := range m.count {
@@ -49,7 +49,7 @@ func (m *Match) isGateway(a netip.Addr) bool {
 	return false
 }
 
-// namesGateway tells whether a matched endpoint of the operator's names a host
+// namesGateway reports whether a matched endpoint of the operator's names a host
 // alias that has link-local addresses.
 func (m *Match) namesGateway() bool {
 	for i := range m.count {

@@ -154,7 +154,7 @@ func (m *Match) request(r *Request) Verdict {
 	c := m.cover(r, r.Method)
 	switch {
 	case !c.covered():
-		return Verdict{Policy: m.Policy, Reason: r.reason(r.Method, "did not match an L7 endpoint path")}
+		return c.refuse(r.reason(r.Method, "did not match an L7 endpoint path"))
 	case c.ambiguous:
 		return c.several(r)
 	case len(r.Upgrades) > 0 && c.inspector != nil && c.inspector.request != nil: // its rules cannot say that

@@ -201,3 +201,15 @@ r:
 		t.Errorf("denied connection: %+v", got)
 	}
 }
+
+// A message on a path that no endpoint covers is refused as such.
+func TestMessageWithoutEndpoint(t *testing.T) {
+	m := connect(t, engine(t, `
+r:
+  endpoints: [{ host: h.example, port: 443, path: /ws, protocol: websocket, enforcement: enforce, access: full }]
+`))
+	v := m.Text(upgrade("/other", ""), []byte("hello"))
+	if v.Decision != Deny || v.Protocol != "" || v.Missing != nil || !strings.Contains(v.Reason, "did not match an L7 endpoint path") {
+		t.Errorf("%+v", v)
+	}
+}

@@ -45,7 +45,7 @@ func (p *Proposal) ParseEdit(data []byte) (Edit, error) {
 		return Edit{}, err
 	}
 	if parsed.Digest() != p.alone(edit).Digest() {
-		return Edit{}, fmt.Errorf("proposal %s: the edit has more in it than %s", p.ID, p.part())
+		return Edit{}, fmt.Errorf("proposal %s: the edit has more in it than %s", p.ID, p.kind().section(p))
 	}
 	edit.tidy()
 	return edit, nil
@@ -112,29 +112,8 @@ func (p *Proposal) checkEdit(edit Edit) error {
 
 // checkShape reports whether an edit can stand for the proposal at all.
 func (p *Proposal) checkShape(edit Edit) error {
-	fail := func(reason string) error { return fmt.Errorf("proposal %s: the edit %s", p.ID, reason) }
-	if p.Kind == KindFilesystem {
-		switch f := edit.Filesystem; {
-		case edit.Rule != nil:
-			return fail("has rules, not only filesystem_policy")
-		case f == nil || len(f.ReadOnly)+len(f.ReadWrite) == 0:
-			return fail("has no paths in filesystem_policy: reject the proposal if it is not wanted")
-		case f.IncludeWorkdir:
-			return fail("has include_workdir, which is not proposed")
-		}
-		return nil
-	}
-	switch r := edit.Rule; {
-	case edit.Filesystem != nil:
-		return fail("has a filesystem_policy, not only a rule")
-	case r == nil:
-		return fail("has no network_policies." + p.RuleName)
-	case len(r.Endpoints) == 0:
-		return fail("has no endpoints: reject the proposal if it is not wanted")
-	case len(r.Binaries) == 0:
-		return fail("has no binaries: a rule without them is for any program")
-	case r.Name != p.RuleName:
-		return fail("has another name: it must stay " + p.RuleName)
+	if err := p.kind().checkEdit(p, edit); err != nil {
+		return fmt.Errorf("proposal %s: the edit %w", p.ID, err)
 	}
 	return nil
 }
@@ -147,12 +126,7 @@ func (e *Edit) tidy() {
 	}
 }
 
-func (p *Proposal) sameAs(edit Edit) bool {
-	if p.Kind == KindFilesystem {
-		return filesDigest(edit.Filesystem) == p.Digest
-	}
-	return sameRule(edit.Rule, p.Rule)
-}
+func (p *Proposal) sameAs(edit Edit) bool { return p.kind().digest(edit) == p.Digest }
 
 // Proposed is the proposal as an edit that changes nothing.
 func (p *Proposal) Proposed() Edit { return Edit{Rule: p.Rule, Filesystem: p.Filesystem} }
@@ -172,14 +146,6 @@ func (p *Proposal) alone(part Edit) *policy.Policy {
 		alone.Network = map[string]*policy.Rule{p.RuleName: part.Rule}
 	}
 	return alone
-}
-
-// part is what a policy calls what the proposal proposes.
-func (p *Proposal) part() string {
-	if p.Kind == KindFilesystem {
-		return "filesystem_policy"
-	}
-	return "network_policies." + p.RuleName
 }
 
 // checkTightened is check for what a reviewer has made of the proposal. A proposal that has grown since

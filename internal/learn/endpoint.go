@@ -98,15 +98,15 @@ func (e *Evidence) addMissing(d Denial) {
 	calls := map[string]policy.L7Match{}
 	for _, m := range d.Missing {
 		if m.Path != "" {
-			if !speakableRequest(m.Method, literalPath(m.Path)) {
-				e.unspeakable = true
+			if !expressibleRequest(m.Method, literalPath(m.Path)) {
+				e.inexpressible = true
 				return
 			}
 			continue
 		}
 		text, ok := callKey(m)
 		if !ok {
-			e.unspeakable = true
+			e.inexpressible = true
 			return
 		}
 		calls[text] = m
@@ -126,8 +126,8 @@ func (e *Evidence) addMissing(d Denial) {
 // spelling has no backslash of its own.
 func literalPath(pattern string) string { return strings.ReplaceAll(pattern, `\`, "") }
 
-// speakableRequest reports whether a rule can name a request.
-func speakableRequest(method, path string) bool {
+// expressibleRequest reports whether a rule can name a request.
+func expressibleRequest(method, path string) bool {
 	var probe paths.Set
 	return isMethod(method) && probe.Add(method, path)
 }
@@ -139,7 +139,7 @@ func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
 		return
 	}
 	if !isMethod(method) || !set.Add(method, path) {
-		e.unspeakable = true
+		e.inexpressible = true
 		return
 	}
 }

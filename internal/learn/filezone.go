@@ -80,12 +80,12 @@ func homeOf(p string) string {
 
 // tree is what the proposals of paths are grouped by. What is granted by name in a guarded
 // directory is a group of its own.
-func (n need) tree() string {
+func (n accessRequest) tree() string {
 	p := n.path
 	if zone := zoneOf(p); zone != "" {
 		return zone
 	}
-	if dir := path.Dir(p); n.write && n.why == "" && guarded(dir) {
+	if dir := path.Dir(p); n.write && n.reason == "" && guarded(dir) {
 		return dir
 	}
 	names := strings.SplitN(p[1:], "/", 3)

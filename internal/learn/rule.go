@@ -3,8 +3,6 @@
 package learn
 
 import (
-	"fmt"
-	"path"
 	"strings"
 
 	"openshell.ai/openshell/policy"
@@ -38,15 +36,7 @@ func BuildRule(e *Evidence) *policy.Rule {
 
 // ruleName is readable, and through the id the proposal's own.
 func (e *Evidence) ruleName() string {
-	if e.target.tree != "" {
-		return "files_" + word(strings.TrimPrefix(e.target.tree, "/"), 64) + "_" + strings.TrimPrefix(e.id, "p-")
-	}
-	parts := []string{word(e.target.host, 64), fmt.Sprint(e.target.port)}
-	if e.target.protocol != "" {
-		parts = append(parts, e.target.protocol)
-	}
-	parts = append(parts, word(path.Base(e.target.binary), 32), strings.TrimPrefix(e.id, "p-"))
-	return strings.Join(parts, "_")
+	return kinds[e.target.kind()].ruleName(e.target) + "_" + strings.TrimPrefix(e.id, "p-")
 }
 
 // idOfRule is the id of the proposal that a rule of that name was made for.

@@ -27,6 +27,14 @@ type target struct {
 	tree string // of files; the rest is empty then
 }
 
+// kind is that of the target's proposals.
+func (t target) kind() string {
+	if t.tree != "" {
+		return KindFilesystem
+	}
+	return KindNetwork
+}
+
 // targetOf is what a rule for the denial would name. It is false where no rule can name
 // it: an unknown program, a name that is none, or one that a pattern would take for a wildcard, or
 // an endpoint that lacks no rule, but has one that denies.
@@ -99,9 +107,9 @@ func shortID(policyName string, t target) string { return "p-" + t.hash(policyNa
 func longID(policyName string, t target) string  { return "p-" + t.hash(policyName)[:32] }
 
 func (t target) hash(policyName string) string {
-	text := fmt.Sprintf("%s\x00%s\x00%s\x00%d\x00%s", policyName, KindNetwork, t.host, t.port, t.binary)
+	text := fmt.Sprintf("%s\x00%s\x00%s\x00%d\x00%s", policyName, t.kind(), t.host, t.port, t.binary)
 	if t.tree != "" {
-		text = fmt.Sprintf("%s\x00%s\x00%s", policyName, KindFilesystem, t.tree)
+		text = fmt.Sprintf("%s\x00%s\x00%s", policyName, t.kind(), t.tree)
 	}
 	if t.protocol != "" {
 		text += "\x00" + t.protocol

@@ -60,7 +60,7 @@ func (r *Reviewer) pending(policyName string, truncated bool) (ids []string, lef
 	for i := range proposals {
 		switch p := &proposals[i]; {
 		case p.Status != learn.StatusPending:
-		case p.Truncated() && !truncated:
+		case p.CutShort() && !truncated:
 			cut = append(cut, p.ID)
 		default:
 			ids = append(ids, p.ID+"@"+p.Digest)

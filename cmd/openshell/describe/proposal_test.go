@@ -22,7 +22,7 @@ func TestHostileProposals(t *testing.T) {
 		Ancestors: []string{evil}, Rationale: evil, SecurityNotes: []string{evil}, DecidedBy: evil, RejectionReason: evil, SupersededBy: evil,
 		Provenance: learn.Provenance{Mode: evil, TTL: evil, Runs: []learn.RunEvidence{{Run: evil, Sandbox: evil, Image: evil}}},
 		Evidence: learn.ProposalEvidence{Reasons: map[string]int{evil: 1}, TLS: evil, ResolvedIPs: []string{evil},
-			Samples: []learn.Sample{{Method: evil, Path: evil}}, Files: []learn.FileUse{{Path: "/" + evil, Why: evil, Samples: []string{evil}}}}}
+			Samples: []learn.Sample{{Method: evil, Path: evil}}, Files: []learn.FileUse{{Path: "/" + evil, Reason: evil, Samples: []string{evil}}}}}
 	var b bytes.Buffer
 	WriteSummary(&b, p, nil)
 	WriteNotes(&b, p, evil)

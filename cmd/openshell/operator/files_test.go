@@ -77,7 +77,7 @@ func TestApproveAllLeavesOutWhatWasCutShort(t *testing.T) {
 	}
 	n.learnFiles("agent", "r1", accesses...)
 	cut := n.only("agent")
-	if !cut.Truncated() {
+	if !cut.CutShort() {
 		t.Fatalf("notes %q", cut.SecurityNotes)
 	}
 	wantContains(t, n.run("proposals", "agent"), "pending, truncated")

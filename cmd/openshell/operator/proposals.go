@@ -154,7 +154,7 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 	for i := range proposals {
 		p := &proposals[i]
 		status := plain(p.Status)
-		if p.Truncated() {
+		if p.CutShort() {
 			status += ", truncated" // --all leaves it out
 		}
 		rows = append(rows, row(p.Policy, p.ID, status,

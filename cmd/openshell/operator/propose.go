@@ -253,7 +253,7 @@ func (p *proposer) write(out, problems io.Writer, asJSON, truncated bool) (compl
 	}
 	learned := &policy.Policy{Version: 1}
 	for i := range proposals {
-		if proposals[i].Truncated() && !truncated {
+		if proposals[i].CutShort() && !truncated {
 			complete = false
 			fmt.Fprintf(problems, "left out, because too much was seen to tell it all: proposal %s: %s: look at it with --json, or use --include-truncated\n",
 				proposals[i].ID, subject(&proposals[i]))

@@ -50,7 +50,7 @@ func (m *model) askApproval(p *learn.Proposal) {
 		m.say("what the approval would change is not known yet: try again")
 	default:
 		text := fmt.Sprintf("approve %s (%s)?", p.ID, tally(d.lines))
-		if p.Truncated() {
+		if p.CutShort() {
 			text = fmt.Sprintf("approve %s (%s), though it does not tell all that was seen?", p.ID, tally(d.lines))
 		}
 		m.ask(text, m.desk.approve([]string{keyOf(p)}))
@@ -64,7 +64,7 @@ func (m *model) askAll() {
 	for _, i := range m.listed {
 		switch p := &m.all[i]; {
 		case p.Status != learn.StatusPending:
-		case p.Truncated():
+		case p.CutShort():
 			cut++
 		default:
 			keys = append(keys, keyOf(p))

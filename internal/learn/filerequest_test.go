@@ -146,7 +146,7 @@ func TestFileSetOrderDoesNotMatter(t *testing.T) {
 	fill := func(list []FileAccess) *fileSet {
 		set := newFileSet("/work")
 		for _, a := range list {
-			n, ok := needOf(a)
+			n, ok := requestFor(a)
 			if !ok {
 				t.Fatal("no need")
 			}
@@ -155,7 +155,7 @@ func TestFileSetOrderDoesNotMatter(t *testing.T) {
 		return set
 	}
 	want := fill(accesses)
-	if !want.truncated() || len(want.uses) > maxFiles {
+	if want.depth == uncut || len(want.uses) > maxFiles {
 		t.Errorf("%d uses, cut at %d", len(want.uses), want.depth)
 	}
 	for range 5 {
@@ -229,7 +229,7 @@ func FuzzNeedOf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path, existing string, op uint16) {
 		a := access(FileOp(op), path)
 		a.Existing = existing
-		n, ok := needOf(a)
+		n, ok := requestFor(a)
 		if !ok {
 			return
 		}

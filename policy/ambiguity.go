@@ -8,6 +8,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // maxAmbiguities is how many pairs of endpoints are reported.
@@ -20,7 +23,7 @@ const maxAmbiguities = 20
 // that differ from a name's.
 type ambiguity struct {
 	v        *validator
-	services map[service]*overlaps
+	services map[Service]*overlaps
 	reported map[[2]string]bool
 	clashes  map[[2]string][]string // by traits
 }
@@ -42,11 +45,11 @@ type site struct {
 	index    int
 	learned  bool
 	endpoint *Endpoint
-	host     hostPattern
+	host     wildcard.HostPattern
 }
 
 func (v *validator) ambiguities(p *Policy) {
-	a := ambiguity{v: v, services: map[service]*overlaps{}, reported: map[[2]string]bool{}, clashes: map[[2]string][]string{}}
+	a := ambiguity{v: v, services: map[Service]*overlaps{}, reported: map[[2]string]bool{}, clashes: map[[2]string][]string{}}
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
 		r := p.Network[key]
 		if r == nil {
@@ -54,33 +57,33 @@ func (v *validator) ambiguities(p *Policy) {
 		}
 		for i := range r.Endpoints {
 			e := &r.Endpoints[i]
-			path := element(child("network_policies", key)+".endpoints", i)
+			path := EndpointField(key, i)
 			if v.silent(path) {
 				continue
 			}
-			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, host: compileHostPattern(canonicalHost(e.Host))}
+			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, host: wildcard.ParseHostPattern(wildcard.CanonicalHost(e.Host))}
 			for _, port := range e.PortList() {
-				a.add(s, service{port, e.Protocol == ProtocolUDP})
+				a.add(s, Service{port, e.Protocol == ProtocolUDP})
 			}
 		}
 	}
-	for _, s := range slices.SortedFunc(maps.Keys(a.services), func(a, b service) int { return cmp.Compare(a.port, b.port) }) {
+	for _, s := range slices.SortedFunc(maps.Keys(a.services), func(a, b Service) int { return cmp.Compare(a.Port, b.Port) }) {
 		a.compareAll(a.services[s], s)
 	}
 }
 
-func (a *ambiguity) add(s site, at service) {
+func (a *ambiguity) add(s site, at Service) {
 	o := a.services[at]
 	if o == nil {
 		o = &overlaps{names: map[string]sites{}, wildcards: map[string]sites{}, hostless: sites{}}
 		a.services[at] = o
 	}
 	group := o.hostless
-	switch host := canonicalHost(s.endpoint.Host); s.endpoint.kind() {
-	case exactHost:
+	switch host := wildcard.CanonicalHost(s.endpoint.Host); s.endpoint.Kind() {
+	case ExactHost:
 		group = groupAt(o.names, host)
-	case wildcardedHost:
-		group = groupAt(o.wildcards, s.host.suffix())
+	case WildcardHost:
+		group = groupAt(o.wildcards, s.host.Suffix())
 	}
 	traits := s.endpoint.traits(s.learned)
 	group[traits] = append(group[traits], s)
@@ -93,7 +96,7 @@ func groupAt(groups map[string]sites, key string) sites {
 	return groups[key]
 }
 
-func (a *ambiguity) compareAll(o *overlaps, at service) {
+func (a *ambiguity) compareAll(o *overlaps, at Service) {
 	a.compareGroups(o.hostless, o.hostless, at)
 	for _, host := range slices.Sorted(maps.Keys(o.names)) {
 		own := o.names[host]
@@ -114,7 +117,7 @@ func (a *ambiguity) compareAll(o *overlaps, at service) {
 
 // compareGroups looks at the hosts only where the traits clash, which keeps it
 // linear for the many endpoints that agree.
-func (a *ambiguity) compareGroups(some, others sites, at service) {
+func (a *ambiguity) compareGroups(some, others sites, at Service) {
 	for _, traits := range slices.Sorted(maps.Keys(some)) {
 		for _, its := range slices.Sorted(maps.Keys(others)) {
 			if traits == its || len(a.clash(traits, its, some, others)) == 0 {
@@ -143,22 +146,22 @@ func (a *ambiguity) clash(traits, its string, some, others sites) []string {
 	return conflicts
 }
 
-func (a *ambiguity) report(first, second *site, at service, conflicts []string) {
+func (a *ambiguity) report(first, second *site, at Service, conflicts []string) {
 	if first.path > second.path {
 		first, second = second, first
 		conflicts = first.endpoint.conflicts(second.endpoint)
 	}
 	pair := [2]string{first.path, second.path}
-	hosts := first.endpoint.kind() == hostless || second.endpoint.kind() == hostless || first.host.overlaps(second.host)
+	hosts := first.endpoint.Kind() == Hostless || second.endpoint.Kind() == Hostless || first.host.Overlaps(second.host)
 	if a.reported[pair] || !hosts {
 		return
 	}
 	a.reported[pair] = true
 	// A name is the way to say otherwise of one of a wildcard's hosts.
-	tolerated := first.learned || second.learned || first.endpoint.kind() != second.endpoint.kind() &&
+	tolerated := first.learned || second.learned || first.endpoint.Kind() != second.endpoint.Kind() &&
 		len(conflicts) == 1 && first.endpoint.ips() != second.endpoint.ips()
 	text := fmt.Sprintf("network policies '%s' endpoint[%d] (%s) and '%s' endpoint[%d] (%s) overlap on port %d with conflicting metadata: %s",
-		printable(first.key), first.index, first.endpoint.selector(), printable(second.key), second.index, second.endpoint.selector(), at.port, strings.Join(conflicts, "; "))
+		printable.Text(first.key), first.index, first.endpoint.selector(), printable.Text(second.key), second.index, second.endpoint.selector(), at.Port, strings.Join(conflicts, "; "))
 	switch {
 	case tolerated:
 		a.v.warn(second.path, "%s; the stricter holds, "+inOpenShell, text)
@@ -169,11 +172,11 @@ func (a *ambiguity) report(first, second *site, at service, conflicts []string) 
 	}
 }
 
-func (e *Endpoint) selector() string { return printable(cmp.Or(e.Host, "<any-host>") + e.Path) }
+func (e *Endpoint) selector() string { return printable.Text(cmp.Or(e.Host, "<any-host>") + e.Path) }
 
 // traits is what an endpoint can conflict in, as one string.
 func (e *Endpoint) traits(learned bool) string {
-	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.hasGraphQLPolicy(), e.maxBody(), e.strictToolNames()})
+	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.HasGraphQLPolicy(), e.MaxBody(), e.StrictToolNames()})
 }
 
 // conflicts lists what two endpoints that can match the same disagree on.
@@ -189,7 +192,7 @@ func (e *Endpoint) conflicts(other *Endpoint) []string {
 	if ips, its := e.ips(), other.ips(); ips != its {
 		found = append(found, fmt.Sprintf("allowed_ips=[%s] vs [%s]", ips, its))
 	}
-	if !e.configures() || !other.configures() || !pathsOverlap(e.Path, other.Path) {
+	if !e.configures() || !other.configures() || !wildcard.PathsOverlap(e.Path, other.Path) {
 		return found
 	}
 	differ("protocol", e.inspection(), other.inspection())
@@ -199,27 +202,15 @@ func (e *Endpoint) conflicts(other *Endpoint) []string {
 		return found
 	}
 	if e.Protocol == ProtocolWebSocket {
-		differ("websocket_graphql_policy", e.hasGraphQLPolicy(), other.hasGraphQLPolicy())
+		differ("websocket_graphql_policy", e.HasGraphQLPolicy(), other.HasGraphQLPolicy())
 	}
-	if bodyDecides(e.Protocol) {
-		differ("max_body_bytes", e.maxBody(), other.maxBody())
+	if BodyDecides(e.Protocol) {
+		differ("max_body_bytes", e.MaxBody(), other.MaxBody())
 	}
 	if e.Protocol == ProtocolMCP {
-		differ("mcp.strict_tool_names", e.strictToolNames(), other.strictToolNames())
+		differ("mcp.strict_tool_names", e.StrictToolNames(), other.StrictToolNames())
 	}
 	return found
-}
-
-// kind is the way the endpoint names its host.
-func (e *Endpoint) kind() hostKind {
-	switch {
-	case e.Host == "":
-		return hostless
-	case strings.Contains(e.Host, "*"):
-		return wildcardedHost
-	default:
-		return exactHost
-	}
 }
 
 // configures reports whether an endpoint says more than that it is allowed.
@@ -238,87 +229,4 @@ func (e *Endpoint) enforcement() string { return cmp.Or(e.Enforcement, Enforceme
 
 func (e *Endpoint) ips() string {
 	return strings.Join(slices.Compact(slices.Sorted(slices.Values(e.AllowedIPs))), ",")
-}
-
-// suffix returns the literal labels at the end.
-func (p hostPattern) suffix() string {
-	first := len(p.labels)
-	for first > 0 && !strings.Contains(p.labels[first-1], "*") {
-		first--
-	}
-	return strings.Join(p.labels[first:], ".")
-}
-
-// overlaps reports whether some name matches both patterns.
-func (p hostPattern) overlaps(other hostPattern) bool {
-	i, j := len(p.labels), len(other.labels)
-	for i > 0 && j > 0 {
-		i, j = i-1, j-1
-		if !patternsOverlap(p.labels[i], other.labels[j]) {
-			return false
-		}
-	}
-	switch {
-	case p.many && other.many, p.many && j > 0, other.many && i > 0:
-		return true
-	default:
-		return i == 0 && j == 0 && !p.many && !other.many
-	}
-}
-
-// pathsOverlap reports whether two endpoints' paths are as specific, and some
-// request's path matches both.
-func pathsOverlap(a, b string) bool {
-	if a == b {
-		return true
-	}
-	p, errP := compileEndpointPath(a)
-	q, errQ := compileEndpointPath(b)
-	if errP != nil || errQ != nil || p.specificity != q.specificity {
-		return false
-	}
-	if p.specificity == 0 {
-		return true
-	}
-	for _, x := range p.alternatives() {
-		for _, y := range q.alternatives() {
-			if patternsOverlap(x, y) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// alternatives are patterns of `*` and `?` that together match the same.
-func (p endpointPath) alternatives() []string {
-	if p.expr == nil && p.subtree != "" {
-		return []string{p.subtree, p.subtree + "/*"}
-	}
-	return []string{p.text}
-}
-
-// patternsOverlap reports whether some text matches both patterns, in which `*`
-// is any text and `?` any character.
-func patternsOverlap(a, b string) bool {
-	// reach[j]: the part of a so far and b[:j] have a text in common.
-	reach := make([]bool, len(b)+1)
-	reach[0] = true
-	for j := 1; j <= len(b) && b[j-1] == '*'; j++ {
-		reach[j] = true
-	}
-	for i := range len(a) {
-		next := make([]bool, len(b)+1)
-		next[0] = reach[0] && a[i] == '*'
-		for j := 1; j <= len(b); j++ {
-			x, y := a[i], b[j-1]
-			if x == '*' || y == '*' {
-				next[j] = reach[j] || next[j-1]
-			} else {
-				next[j] = reach[j-1] && (x == y || x == '?' || y == '?')
-			}
-		}
-		reach = next
-	}
-	return reach[len(b)]
 }

@@ -86,22 +86,3 @@ func TestAmbiguityIsBounded(t *testing.T) {
 		t.Errorf("%d problems", len(err))
 	}
 }
-
-func FuzzPatternsOverlap(f *testing.F) {
-	f.Add("a*b", "*ab", "ab")
-	f.Add("a?c*", "*", "abcd")
-	f.Fuzz(func(t *testing.T, a, b, s string) {
-		if len(a) > 64 || len(b) > 64 || strings.ContainsAny(a+b, "?") {
-			return
-		}
-		if wildcard(a, s) && wildcard(b, s) && !patternsOverlap(a, b) {
-			t.Errorf("%q and %q both match %q", a, b, s)
-		}
-		if patternsOverlap(a, b) != patternsOverlap(b, a) {
-			t.Errorf("%q and %q: not symmetric", a, b)
-		}
-		if !strings.Contains(b, "*") && patternsOverlap(a, b) != wildcard(a, b) {
-			t.Errorf("%q on %q", a, b)
-		}
-	})
-}

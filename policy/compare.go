@@ -6,9 +6,13 @@ import (
 	"cmp"
 	"encoding/json"
 	"maps"
+	"path"
 	"reflect"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // Change is how one part of a policy differs from another policy's.
@@ -31,7 +35,7 @@ type Change struct {
 // rule or several, names and comments, port or ports, an access preset or the
 // rules it stands for. The policies have to be valid.
 func Compare(before, after *Policy) []Change {
-	old, now := parts(before.canonical()), parts(after.canonical())
+	old, now := parts(before.Canonical()), parts(after.Canonical())
 	had, has := permissions(old), permissions(now)
 	var changes []Change
 	for _, section := range slices.Sorted(maps.Keys(union2(old, now))) {
@@ -103,12 +107,12 @@ func parts(p *Policy) map[string]part {
 	add("landlock", &Policy{Landlock: p.Landlock})
 	add("process", &Policy{Process: p.Process})
 	for key, r := range p.Network {
-		section := child("network_policies", key)
+		section := Child("network_policies", key)
 		add(section, &Policy{Network: map[string]*Rule{key: r}})
 		if rule := all[section]; r.Learned {
 			for i := range r.Endpoints {
 				if e := &r.Endpoints[i]; len(e.AllowedIPs) == 0 && e.Host != "" && !strings.Contains(e.Host, "*") {
-					rule.words[printable(e.Host)+": public addresses only ("+learnedComment+")"] = true
+					rule.words[printable.Text(e.Host)+": public addresses only ("+learnedComment+")"] = true
 				}
 			}
 		}
@@ -116,15 +120,15 @@ func parts(p *Policy) map[string]part {
 	return all
 }
 
-// canonical returns a copy that is written like every policy that allows the same
+// Canonical returns a copy that is written like every policy that allows the same
 // by the same rules.
-func (p *Policy) canonical() *Policy {
+func (p *Policy) Canonical() *Policy {
 	c := p.Clone()
 	files := c.FilesystemRules()
 	files.ReadOnly = sortedSet(cleanPaths(files.ReadOnly))
 	files.ReadWrite = sortedSet(cleanPaths(files.ReadWrite))
 	c.Filesystem = &files
-	if !hard(c) {
+	if !c.RequiresLandlock() {
 		c.Landlock = nil
 	}
 	if c.Process != nil && *c.Process == (Process{}) {
@@ -144,13 +148,13 @@ func (p *Policy) canonical() *Policy {
 }
 
 func (e *Endpoint) canonicalize() {
-	e.Host = canonicalHost(e.Host)
+	e.Host = wildcard.CanonicalHost(e.Host)
 	e.Ports, e.Port = sortedSet(e.PortList()), 0
 	if len(e.Ports) == 1 {
 		e.Port, e.Ports = e.Ports[0], nil
 	}
 	for i, s := range e.AllowedIPs {
-		if prefix, err := parsePrefix(s); err == nil {
+		if prefix, err := ParsePrefix(s); err == nil {
 			e.AllowedIPs[i] = prefix.String()
 		}
 	}
@@ -158,7 +162,7 @@ func (e *Endpoint) canonicalize() {
 	if e.Protocol == ProtocolTCP {
 		e.Protocol = ""
 	}
-	if !inspected(e.Protocol) {
+	if !Inspected(e.Protocol) {
 		e.Access, e.Enforcement = "", ""
 		return
 	}
@@ -175,7 +179,7 @@ func (e *Endpoint) canonicalize() {
 // canonicalizeRules writes HTTP's rules in one way, and as a preset where there
 // is one.
 func (e *Endpoint) canonicalizeRules() {
-	allowed := canonicalMatches(slices.Clone(e.allowed()))
+	allowed := canonicalMatches(slices.Clone(e.Allowed()))
 	e.Access = ""
 	for access, preset := range presets {
 		if reflect.DeepEqual(allowed, canonicalMatches(slices.Clone(preset))) {
@@ -236,4 +240,12 @@ func sortedByText[T any](list []T) []T {
 func jsonText(v any) string {
 	text, _ := json.Marshal(v) // of plain data: it cannot fail
 	return string(text)
+}
+
+func cleanPaths(paths []string) []string {
+	clean := make([]string, len(paths))
+	for i, name := range paths {
+		clean[i] = path.Clean(name)
+	}
+	return clean
 }

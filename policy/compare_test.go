@@ -107,32 +107,3 @@ func TestCompare(t *testing.T) {
 		})
 	}
 }
-
-// What no difference is told of decides alike.
-func TestCompareIsSound(t *testing.T) {
-	equal, n := 0, seeds(150)
-	for seed := range n {
-		d := newDice(seed)
-		p := d.policy()
-		settle(p)
-		wider := d.wider(p)
-		settle(wider)
-		for _, other := range []*Policy{p.canonical(), wider} {
-			if Compare(p, other) != nil {
-				continue
-			}
-			equal++
-			one, two := mustCompile(t, p), mustCompile(t, other)
-			for range 50 {
-				r := d.request()
-				x, _ := one.Evaluate(r, false)
-				if y, _ := two.Evaluate(r, false); x.Decision != y.Decision {
-					t.Fatalf("seed %d: %+v %+v: %+v, %+v\n%s\n%s", seed, r, r.HTTP, x, y, text(t, p), text(t, other))
-				}
-			}
-		}
-	}
-	if equal < int(n) {
-		t.Errorf("%d are equal: a policy differs from its canonical form", equal)
-	}
-}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"openshell.ai/openshell/internal/printable"
 )
 
 // aliasValues is how many values aliases may add to a policy. Without them it
@@ -98,7 +100,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 			reason = "merge keys are not supported: repeat the fields"
 		} else if near := nearest(key.Value, fields); near != "" {
 			reason += fmt.Sprintf(": did you mean %q?", near)
-			d.spoiled[child(path, near)] = true
+			d.spoiled[Child(path, near)] = true
 		}
 		d.superfluous(key, at, "%s", reason)
 	})
@@ -120,7 +122,7 @@ func (d *decoder) entries(n *yaml.Node, path string, decode func(key, value *yam
 			d.problem(key, path, "a key must be a plain string")
 			continue
 		}
-		at := child(path, key.Value)
+		at := Child(path, key.Value)
 		if seen[key.Value] {
 			d.superfluous(key, at, "is given twice")
 			continue
@@ -142,7 +144,7 @@ func list[T any](d *decoder, n *yaml.Node, path string, decode func(to *T) field
 	}
 	out := make([]T, len(n.Content))
 	for i, item := range n.Content {
-		decode(&out[i])(item, element(path, i))
+		decode(&out[i])(item, Element(path, i))
 	}
 	return out
 }
@@ -271,7 +273,7 @@ func describe(n *yaml.Node) string {
 	case "!!bool":
 		return "a boolean (quote it to make it a string)"
 	default:
-		return "a value of type " + printable(n.Tag)
+		return "a value of type " + printable.Text(n.Tag)
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // Diff says for people, one line for each, what one policy allows and the
@@ -46,10 +49,10 @@ func statements(p *Policy) map[string]bool {
 		set[workdirStatement] = true
 	}
 	for _, path := range files.ReadOnly {
-		set["read-only "+printable(path)] = true
+		set["read-only "+printable.Text(path)] = true
 	}
 	for _, path := range files.ReadWrite {
-		set["read-write "+printable(path)] = true
+		set["read-write "+printable.Text(path)] = true
 	}
 	if p.Landlock != nil && p.Landlock.Compatibility == CompatibilityHardRequirement {
 		set["landlock hard_requirement"] = true
@@ -75,7 +78,7 @@ func (r *Rule) statements(set map[string]bool) {
 		for _, port := range e.PortList() {
 			for _, b := range binaries {
 				for _, what := range e.statements(port) {
-					set[printable(b.Path)+" "+what] = true
+					set[printable.Text(b.Path)+" "+what] = true
 				}
 			}
 		}
@@ -84,17 +87,17 @@ func (r *Rule) statements(set map[string]bool) {
 
 // statements describes what an endpoint allows on one of its ports.
 func (e *Endpoint) statements(port uint16) []string {
-	host := net.JoinHostPort(cmp.Or(canonicalHost(e.Host), "any host"), strconv.Itoa(int(port)))
+	host := net.JoinHostPort(cmp.Or(wildcard.CanonicalHost(e.Host), "any host"), strconv.Itoa(int(port)))
 	var suffix string
 	if len(e.AllowedIPs) > 0 {
 		suffix = " (addresses " + strings.Join(e.AllowedIPs, ", ") + ")"
 	}
-	if !inspected(e.Protocol) {
+	if !Inspected(e.Protocol) {
 		line := host + " (" + cmp.Or(e.Protocol, ProtocolTCP)
 		if e.TLS != "" {
 			line += ", tls: " + e.TLS
 		}
-		return []string{printable(line + ")" + suffix)}
+		return []string{printable.Text(line + ")" + suffix)}
 	}
 	url := scheme(port) + host
 	if e.Path != "" {
@@ -109,15 +112,15 @@ func (e *Endpoint) statements(port uint16) []string {
 	if e.Protocol != ProtocolREST {
 		suffix = " (" + e.Protocol + ")" + suffix
 	}
-	if special := e.special(); !reflect.ValueOf(special).IsZero() {
+	if special := e.Special(); !reflect.ValueOf(special).IsZero() {
 		suffix += " (options " + jsonText(special) + ")"
 	}
 	var lines []string
-	for _, m := range e.allowed() {
-		lines = append(lines, printable(m.describe(url)+suffix))
+	for _, m := range e.Allowed() {
+		lines = append(lines, printable.Text(m.Describe(url)+suffix))
 	}
 	for i := range e.DenyRules {
-		lines = append(lines, printable("never "+e.DenyRules[i].describe(url)+suffix))
+		lines = append(lines, printable.Text("never "+e.DenyRules[i].Describe(url)+suffix))
 	}
 	return lines
 }
@@ -135,9 +138,9 @@ func scheme(port uint16) string {
 	}
 }
 
-// describe renders what is allowed or denied as "GET URL/path?key=glob", or as
+// Describe renders what is allowed or denied as "GET URL/path?key=glob", or as
 // "URL query Name {fields}" and "URL tools/call tool" where a request carries it.
-func (m *L7Match) describe(url string) string {
+func (m *L7Match) Describe(url string) string {
 	if m.Path == "" {
 		return m.describeCall(url)
 	}

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package policy owns the policy language: OpenShell's YAML schema, its strict
-// parsing and validation, the compiled index that decides connections and
-// requests, the address guard, and merging, comparing and writing policies.
+// parsing and validation, the canonical form, and merging, comparing and writing
+// policies. Package engine decides by a policy, and package prover shows that one
+// allows no more than another.
 //
-// The package is pure: it does no I/O, reads no clock, starts no goroutine and
-// knows nothing of sockets, files or processes. Who connected and what a name
-// resolved to are the caller's facts; permissive mode is the caller's choice
-// (except in Evaluate, which answers for it).
+// The packages are pure: they do no I/O, read no clock, start no goroutine and know
+// nothing of sockets, files or processes.
 package policy

@@ -48,16 +48,10 @@ func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
 }
 
-func mustCompile(t testing.TB, p *Policy) *Engine {
-	t.Helper()
-	e, err := Compile(p, Options{})
+func text(t *testing.T, p *Policy) string {
+	data, err := Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e
-}
-
-func engine(t testing.TB, rules string) *Engine {
-	t.Helper()
-	return mustCompile(t, network(t, rules))
+	return string(data)
 }

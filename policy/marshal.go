@@ -42,6 +42,9 @@ func encodePolicy(p *Policy) ([]byte, error) {
 	return encodeYAML(&root)
 }
 
+// MarshalRules writes entries of network_policies as YAML.
+func MarshalRules(rules map[string]*Rule) ([]byte, error) { return encodeYAML(rules) }
+
 func encodeYAML(v any) ([]byte, error) {
 	data, err := yaml.Dump(v, yaml.WithV4Defaults(), yaml.WithLineWidth(-1))
 	if err != nil {

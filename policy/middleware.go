@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // OpenShell's limits on middlewares.
@@ -27,7 +30,7 @@ func (d *decoder) middlewares(n *yaml.Node, path string) {
 			d.problem(n, path, "too many middlewares: more than %d", maxMiddlewares)
 		}
 		d.middleware(key, value, at, orders)
-		d.problem(key, at, "middlewares are not implemented: traffic would pass without %s, remove it", printable(key.Value))
+		d.problem(key, at, "middlewares are not implemented: traffic would pass without %s, remove it", printable.Text(key.Value))
 	})
 }
 
@@ -65,7 +68,7 @@ func (d *decoder) middleware(key, value *yaml.Node, path string, orders map[int]
 		d.problem(value, path, "endpoint selector is required: add endpoints")
 	}
 	if first, taken := orders[order]; taken {
-		d.problem(value, path, "has order %d like %s: each needs its own", order, printable(first))
+		d.problem(value, path, "has order %d like %s: each needs its own", order, printable.Text(first))
 	}
 	orders[order] = key.Value
 }
@@ -80,10 +83,10 @@ func (d *decoder) selector(n *yaml.Node, path string) {
 		d.problem(n, path, "too many host patterns (%d > %d)", count, maxMiddlewarePatterns)
 	}
 	for i, pattern := range include {
-		d.hostPattern(n, element(path+".include", i), pattern)
+		d.hostPattern(n, Element(path+".include", i), pattern)
 	}
 	for i, pattern := range exclude {
-		d.hostPattern(n, element(path+".exclude", i), pattern)
+		d.hostPattern(n, Element(path+".exclude", i), pattern)
 	}
 }
 
@@ -91,12 +94,12 @@ func (d *decoder) selector(n *yaml.Node, path string) {
 // endpoint's host may be a wildcard of any breadth.
 func (d *decoder) hostPattern(n *yaml.Node, path, pattern string) {
 	var err error
-	for label := range strings.SplitSeq(canonicalHost(pattern), ".") {
+	for label := range strings.SplitSeq(wildcard.CanonicalHost(pattern), ".") {
 		if err == nil {
-			err = checkLabel(label)
+			err = wildcard.CheckLabel(label)
 		}
 	}
 	if err != nil {
-		d.problem(n, path, "host pattern %s is invalid: %v", printable(pattern), err)
+		d.problem(n, path, "host pattern %s is invalid: %v", printable.Text(pattern), err)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"openshell.ai/openshell/internal/printable"
 )
 
 // maxPolicyBytes is OpenShell's limit on a policy file.
@@ -131,9 +133,9 @@ func syntaxProblem(err error) *Problem {
 	}
 	var one *yaml.LoadError
 	if errors.As(err, &one) {
-		return &Problem{max(one.Mark.Line, 1), max(one.Mark.Column, 1), "", "not valid YAML: " + printable(one.Message)}
+		return &Problem{max(one.Mark.Line, 1), max(one.Mark.Column, 1), "", "not valid YAML: " + printable.Text(one.Message)}
 	}
-	return &Problem{1, 1, "", "not valid YAML: " + printable(err.Error())}
+	return &Problem{1, 1, "", "not valid YAML: " + printable.Text(err.Error())}
 }
 
 func (d *decoder) policy(root *yaml.Node) *Policy {

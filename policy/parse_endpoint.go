@@ -2,7 +2,10 @@
 
 package policy
 
-import "go.yaml.in/yaml/v4"
+import (
+	"go.yaml.in/yaml/v4"
+	"openshell.ai/openshell/internal/printable"
+)
 
 func (d *decoder) endpoint(to *Endpoint) field {
 	fields := map[string]field{
@@ -156,7 +159,7 @@ func (d *decoder) params(n *yaml.Node, path, prefix string, to map[string]Matche
 		case isNested(value):
 			d.params(value, at, name+".", to)
 		case taken:
-			d.problem(key, at, "%s is given twice", printable(name))
+			d.problem(key, at, "%s is given twice", printable.Text(name))
 		default:
 			to[name] = d.matcher(value, at)
 		}

@@ -5,8 +5,6 @@ package policy
 import (
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // Problem is one thing wrong with a policy.
@@ -66,23 +64,8 @@ func (e Errors) asError() error {
 	return e
 }
 
-// deceptive reports whether a character could make a policy, a log line or a
-// terminal show something else than what is matched.
-func deceptive(r rune) bool {
-	return unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)
-}
-
-// printable returns s as it may be shown on one line: unchanged where nothing
-// in it could deceive, quoted otherwise.
-func printable(s string) string {
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, deceptive) {
-		return s
-	}
-	return fmt.Sprintf("%+q", s)
-}
-
-// child appends a map key to a field's path.
-func child(path, key string) string {
+// Child appends a map key to a field's path.
+func Child(path, key string) string {
 	simple := key != "" && !strings.ContainsFunc(key, func(r rune) bool {
 		return !(r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
 	})
@@ -102,7 +85,12 @@ func parent(path string) string {
 	return path[:max(strings.LastIndexAny(path, ".["), 0)]
 }
 
-// element appends a list index to a field's path.
-func element(path string, i int) string {
+// Element appends a list index to a field's path.
+func Element(path string, i int) string {
 	return fmt.Sprintf("%s[%d]", path, i)
+}
+
+// EndpointField is the path of a rule's i-th endpoint.
+func EndpointField(key string, i int) string {
+	return Element(Child("network_policies", key)+".endpoints", i)
 }

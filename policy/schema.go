@@ -248,41 +248,41 @@ func (e *Endpoint) PortList() []uint16 {
 	return nil
 }
 
-// isGraphQL reports whether the match is on GraphQL operations.
-func (m *L7Match) isGraphQL() bool {
+// IsGraphQL reports whether the match is on GraphQL operations.
+func (m *L7Match) IsGraphQL() bool {
 	return m.OperationType != "" || m.OperationName != "" || m.Fields != nil
 }
 
-// toolMatcher returns the matcher of MCP tools in either of its forms.
-func (m *L7Match) toolMatcher() Matcher {
+// ToolMatcher returns the matcher of MCP tools in either of its forms.
+func (m *L7Match) ToolMatcher() Matcher {
 	if !m.Tool.IsZero() {
 		return m.Tool
 	}
 	return m.Params["name"]
 }
 
-// hasGraphQLPolicy reports whether a WebSocket endpoint's messages are
+// HasGraphQLPolicy reports whether a WebSocket endpoint's messages are
 // decided as GraphQL operations.
-func (e *Endpoint) hasGraphQLPolicy() bool {
+func (e *Endpoint) HasGraphQLPolicy() bool {
 	return len(e.GraphQLPersistedQueries) > 0 || e.PersistedQueries == PersistedQueriesAllowRegistered ||
-		slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return r.Allow.isGraphQL() }) ||
-		slices.ContainsFunc(e.DenyRules, func(m L7Match) bool { return m.isGraphQL() })
+		slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return r.Allow.IsGraphQL() }) ||
+		slices.ContainsFunc(e.DenyRules, func(m L7Match) bool { return m.IsGraphQL() })
 }
 
-// restrictsTools reports whether rules name MCP tools, so that others are not
+// RestrictsTools reports whether rules name MCP tools, so that others are not
 // allowed.
-func (e *Endpoint) restrictsTools() bool {
-	return slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return !r.Allow.toolMatcher().IsZero() })
+func (e *Endpoint) RestrictsTools() bool {
+	return slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return !r.Allow.ToolMatcher().IsZero() })
 }
 
-func (e *Endpoint) allowsKnownMCPMethods() bool { return e.MCP != nil && e.MCP.AllowAllKnownMCPMethods }
+func (e *Endpoint) AllowsKnownMCPMethods() bool { return e.MCP != nil && e.MCP.AllowAllKnownMCPMethods }
 
-func (e *Endpoint) strictToolNames() bool {
+func (e *Endpoint) StrictToolNames() bool {
 	return e.MCP == nil || e.MCP.StrictToolNames == nil || *e.MCP.StrictToolNames
 }
 
-// maxBody returns how many bytes of a request's body are inspected.
-func (e *Endpoint) maxBody() int {
+// MaxBody returns how many bytes of a request's body are inspected.
+func (e *Endpoint) MaxBody() int {
 	limit := uint32(0)
 	switch {
 	case e.Protocol == ProtocolGraphQL || e.Protocol == ProtocolWebSocket:

@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 const (
@@ -53,7 +56,7 @@ func (p *Policy) Validate() error {
 // Errors.
 func (r *Rule) Validate(key string) error {
 	v := &validator{}
-	v.rule(child("network_policies", key), key, r)
+	v.rule(Child("network_policies", key), key, r)
 	return v.problems.asError()
 }
 
@@ -62,7 +65,7 @@ func (v *validator) plainText(path, s string, limit int) bool {
 	switch {
 	case !utf8.ValidString(s):
 		v.problem(path, "is not valid UTF-8")
-	case strings.ContainsFunc(s, deceptive):
+	case strings.ContainsFunc(s, printable.Deceptive):
 		v.problem(path, "contains a control or invisible character: %+q", s[:min(len(s), 64)])
 	case len(s) > limit:
 		v.problem(path, "has %d bytes, more than %d", len(s), limit)
@@ -89,7 +92,7 @@ func (v *validator) policy(p *Policy) {
 		v.identity("process.run_as_group", p.Process.RunAsGroup)
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
-		path := child("network_policies", key)
+		path := Child("network_policies", key)
 		if p.Network[key] == nil {
 			v.problem(path, "is empty: give it endpoints and binaries")
 			continue
@@ -105,10 +108,10 @@ func (v *validator) filesystem(f *Filesystem) {
 		v.problem(section, "too many filesystem paths (%d > %d)", n, maxFilesystemPaths)
 	}
 	for i, p := range f.ReadOnly {
-		v.filesystemPath(element(section+".read_only", i), p)
+		v.filesystemPath(Element(section+".read_only", i), p)
 	}
 	for i, p := range f.ReadWrite {
-		path := element(section+".read_write", i)
+		path := Element(section+".read_write", i)
 		switch {
 		case !v.filesystemPath(path, p):
 		case pathpkg.Clean(p) == "/":
@@ -139,7 +142,7 @@ func ProcessMemory(p string) bool {
 func (v *validator) filesystemPath(path, p string) bool {
 	switch {
 	case len(p) > maxPathBytes:
-		v.problem(path, "path exceeds maximum length (%d > %d): %s...", len(p), maxPathBytes, printable(p[:64]))
+		v.problem(path, "path exceeds maximum length (%d > %d): %s...", len(p), maxPathBytes, printable.Text(p[:64]))
 	case !v.plainText(path, p, maxPathBytes):
 	case !strings.HasPrefix(p, "/"):
 		v.problem(path, "path must be absolute (start with '/'): %s", p)
@@ -160,7 +163,7 @@ func (v *validator) identity(path, who string) {
 	id, err := strconv.ParseUint(who, 10, 32)
 	if who != "sandbox" && (err != nil || id < 1 || id > 4294967294) {
 		v.problem(path, "%s must be 'sandbox' or a numeric UID/GID in range [1, 4294967294], got '%s'",
-			strings.TrimPrefix(path, "process."), printable(who))
+			strings.TrimPrefix(path, "process."), printable.Text(who))
 		return
 	}
 	v.warn(path, "has no effect: the container's user is the engine's choice")
@@ -181,13 +184,13 @@ func (v *validator) rule(path, key string, r *Rule) {
 		v.problem(path+".binaries", "is an empty list: name binaries, or remove it to mean any")
 	}
 	for i, b := range r.Binaries {
-		v.binary(element(path+".binaries", i)+".path", b.Path)
+		v.binary(Element(path+".binaries", i)+".path", b.Path)
 	}
 	if len(r.Endpoints) == 0 {
 		v.warn(path, "has no endpoints: it allows nothing")
 	}
 	for i := range r.Endpoints {
-		v.endpoint(element(path+".endpoints", i), &r.Endpoints[i])
+		v.endpoint(Element(path+".endpoints", i), &r.Endpoints[i])
 	}
 }
 
@@ -206,7 +209,7 @@ func (v *validator) binary(path, p string) {
 }
 
 func (v *validator) glob(path, pattern string, separator byte) {
-	if _, err := compileGlob(pattern, separator); err != nil {
+	if _, err := wildcard.CompileGlob(pattern, separator); err != nil {
 		v.problem(path, "%v", err)
 	}
 }

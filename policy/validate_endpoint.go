@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/internal/ipaddr"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // What is read of one request that is decided by its body, in bytes.
@@ -20,7 +23,7 @@ func (v *validator) endpoint(path string, e *Endpoint) {
 	v.host(path, e)
 	v.ports(path, e)
 	for i, entry := range e.AllowedIPs {
-		v.allowedIP(element(path+".allowed_ips", i), entry)
+		v.allowedIP(Element(path+".allowed_ips", i), entry)
 	}
 	if !oneOf(e.TLS, TLSSkip) {
 		v.problem(path+".tls", "unsupported tls value %q: use skip, or remove it for automatic handling", e.TLS)
@@ -40,7 +43,7 @@ func (v *validator) endpoint(path string, e *Endpoint) {
 	case ProtocolREST, ProtocolWebSocket, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP:
 		v.inspected(path, e)
 	default:
-		v.problem(path+".protocol", "unknown protocol '%s' (expected tcp, udp, rest, websocket, graphql, sql, json-rpc, or mcp)", printable(e.Protocol))
+		v.problem(path+".protocol", "unknown protocol '%s' (expected tcp, udp, rest, websocket, graphql, sql, json-rpc, or mcp)", printable.Text(e.Protocol))
 	}
 }
 
@@ -52,12 +55,12 @@ func (v *validator) host(path string, e *Endpoint) {
 		}
 		return
 	}
-	if err := checkHost(e.Host); err != nil {
+	if err := wildcard.CheckHost(e.Host); err != nil {
 		v.problem(at, "%v", err)
 		return
 	}
-	host := canonicalHost(e.Host)
-	addr, literal := hostAddr(host)
+	host := wildcard.CanonicalHost(e.Host)
+	addr, literal := wildcard.HostAddr(host)
 	switch {
 	case literal && addr.Zone() != "":
 		v.problem(at, "address %s must not have a zone", e.Host)
@@ -65,7 +68,7 @@ func (v *validator) host(path string, e *Endpoint) {
 		v.problem(at, "protocol tcp endpoint '%s' must use a DNS hostname, not an IP literal; remove protocol", e.Host)
 	case literal && ipaddr.Never(ipaddr.Plain(addr)) != "":
 		v.warn(at, "%s is never reachable: it is always blocked (%s)", e.Host, ipaddr.Never(ipaddr.Plain(addr)))
-	case metadataHost(host):
+	case wildcard.IsMetadataHost(host):
 		v.warn(at, "%s is never reachable: cloud metadata services are always blocked", e.Host)
 	}
 }
@@ -75,7 +78,7 @@ func (v *validator) ports(path string, e *Endpoint) {
 	case e.Port != 0 && len(e.Ports) > 0:
 		v.problem(path+".ports", "port and ports are mutually exclusive; use ports for multiple ports")
 	case len(e.PortList()) == 0:
-		v.problem(path+".port", "endpoint '%s' must declare at least one port", printable(e.Host))
+		v.problem(path+".port", "endpoint '%s' must declare at least one port", printable.Text(e.Host))
 	case slices.Contains(e.Ports, 0):
 		v.problem(path+".ports", "invalid port 0; expected 1..=65535")
 	}
@@ -143,7 +146,7 @@ func (v *validator) inspected(path string, e *Endpoint) {
 	if e.Path != "" && v.plainText(path+".path", e.Path, maxPathBytes) {
 		if !strings.HasPrefix(e.Path, "/") && e.Path != "**" {
 			v.problem(path+".path", "path must start with '/' or be '**'")
-		} else if _, err := compileEndpointPath(e.Path); err != nil {
+		} else if _, err := wildcard.CompileEndpointPath(e.Path); err != nil {
 			v.problem(path+".path", "%v", err)
 		}
 	}
@@ -163,7 +166,7 @@ func (v *validator) allowSet(path string, e *Endpoint) {
 	case e.Rules != nil && len(e.Rules) == 0:
 		v.problem(path+".rules", "rules is an empty list: add rules, or use access")
 	case none && e.Protocol == ProtocolMCP:
-		if !e.allowsKnownMCPMethods() {
+		if !e.AllowsKnownMCPMethods() {
 			v.problem(path+".rules", "protocol mcp requires rules when mcp.allow_all_known_mcp_methods is false")
 		}
 	case none && e.DenyRules != nil:
@@ -190,10 +193,10 @@ func (v *validator) protocolOptions(path string, e *Endpoint) {
 		v.warn(path, "GraphQL-specific endpoint fields are ignored unless protocol is graphql or websocket")
 	}
 	if !oneOf(e.PersistedQueries, PersistedQueriesDeny, PersistedQueriesAllowRegistered) {
-		v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'", printable(e.PersistedQueries))
+		v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'", printable.Text(e.PersistedQueries))
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.GraphQLPersistedQueries)) {
-		at := child(path+".graphql_persisted_queries", key)
+		at := Child(path+".graphql_persisted_queries", key)
 		if v.plainText(at, key, maxNameBytes) && key == "" {
 			v.problem(at, "is keyed by the hash or id of the query, which must not be empty")
 		}

@@ -6,23 +6,27 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
+	"openshell.ai/openshell/policy/httptarget"
 )
 
 // matches checks an endpoint's rules and deny rules.
 func (v *validator) matches(path string, e *Endpoint) {
 	for i := range e.Rules {
-		v.match(element(path+".rules", i)+".allow", e, &e.Rules[i].Allow)
+		v.match(Element(path+".rules", i)+".allow", e, &e.Rules[i].Allow)
 	}
 	for i := range e.DenyRules {
-		v.match(element(path+".deny_rules", i), e, &e.DenyRules[i])
+		v.match(Element(path+".deny_rules", i), e, &e.DenyRules[i])
 	}
 	switch {
-	case e.Protocol == ProtocolMCP && e.restrictsTools():
+	case e.Protocol == ProtocolMCP && e.RestrictsTools():
 		v.toolConflicts(path, e)
-	case e.Protocol == ProtocolWebSocket && e.hasGraphQLPolicy():
+	case e.Protocol == ProtocolWebSocket && e.HasGraphQLPolicy():
 		for i := range e.Rules {
-			if strings.EqualFold(e.Rules[i].Allow.Method, methodWebSocketText) {
-				v.problem(element(path+".rules", i)+".allow", "WebSocket endpoints with GraphQL operation policy must use operation_type/operation_name/fields rules for client messages instead of WEBSOCKET_TEXT")
+			if strings.EqualFold(e.Rules[i].Allow.Method, MethodWebSocketText) {
+				v.problem(Element(path+".rules", i)+".allow", "WebSocket endpoints with GraphQL operation policy must use operation_type/operation_name/fields rules for client messages instead of WEBSOCKET_TEXT")
 			}
 		}
 	}
@@ -38,9 +42,9 @@ func (v *validator) match(path string, e *Endpoint, m *L7Match) {
 	case ProtocolWebSocket:
 		v.onlyFields(path, e, m, "method", "path", "query", "operation_type", "operation_name", "fields")
 		switch transport := m.Method != "" || m.Path != "" || m.Query != nil; {
-		case transport && m.isGraphQL():
+		case transport && m.IsGraphQL():
 			v.problem(path, "WebSocket GraphQL rules must not combine method/path/query with operation_type/operation_name/fields")
-		case m.isGraphQL():
+		case m.IsGraphQL():
 			v.operation(path, m)
 		default:
 			v.request(path, e, m)
@@ -92,13 +96,13 @@ func (v *validator) request(path string, e *Endpoint, m *L7Match) {
 		v.problem(path+".method", "is required: name an HTTP method, or '*' for any")
 	case m.Method == "*":
 	case strings.Trim(m.Method, methodChars) != "":
-		v.problem(path+".method", "%s is not an HTTP method", printable(m.Method))
-	case e.Protocol == ProtocolWebSocket && !strings.EqualFold(m.Method, "GET") && !strings.EqualFold(m.Method, methodWebSocketText):
+		v.problem(path+".method", "%s is not an HTTP method", printable.Text(m.Method))
+	case e.Protocol == ProtocolWebSocket && !strings.EqualFold(m.Method, "GET") && !strings.EqualFold(m.Method, MethodWebSocketText):
 		v.warn(path+".method", "%s never opens a WebSocket: use GET for the upgrade and WEBSOCKET_TEXT for messages", m.Method)
 	}
 	v.requestPath(path+".path", m.Path)
 	for _, key := range slices.Sorted(maps.Keys(m.Query)) {
-		at := child(path+".query", key)
+		at := Child(path+".query", key)
 		v.plainText(at, key, maxNameBytes)
 		v.matcher(at, m.Query[key])
 	}
@@ -110,7 +114,7 @@ func (v *validator) matcher(path string, m Matcher) {
 		v.problem(path, "must be a glob or {any: [globs]}, with at least one")
 	}
 	for _, pattern := range m.Any {
-		if v.plainText(path, pattern, maxGlob) {
+		if v.plainText(path, pattern, wildcard.MaxGlob) {
 			v.glob(path, pattern, '.')
 		}
 	}
@@ -132,10 +136,10 @@ func (v *validator) requestPath(path, pattern string) {
 	case strings.Contains(pattern, "?"):
 		v.glob(path, pattern, '/')
 		v.warn(path, "'?' stands for one character: the query is not part of the path, use query for it")
-	case isGlob(pattern):
+	case wildcard.IsGlob(pattern):
 		v.glob(path, pattern, '/')
 	default:
-		if target, err := ParseTarget("GET", pattern); err != nil {
+		if target, err := httptarget.Parse("GET", pattern); err != nil {
 			v.warn(path, "never matches: %v", err)
 		} else if target.Path() != pattern {
 			v.warn(path, "never matches: paths are compared in one spelling, write %s", target.Path())
@@ -146,17 +150,17 @@ func (v *validator) requestPath(path, pattern string) {
 // operation checks a GraphQL rule.
 func (v *validator) operation(path string, m *L7Match) {
 	v.operationType(path+".operation_type", m.OperationType, "query", "mutation", "subscription", "*")
-	if m.OperationName != "" && v.plainText(path+".operation_name", m.OperationName, maxGlob) {
+	if m.OperationName != "" && v.plainText(path+".operation_name", m.OperationName, wildcard.MaxGlob) {
 		v.glob(path+".operation_name", m.OperationName, '.')
 	}
 	if m.Fields != nil && len(m.Fields) == 0 {
 		v.problem(path+".fields", "list must not be empty; omit fields to match all root fields")
 	}
 	for i, field := range m.Fields {
-		at := element(path+".fields", i)
+		at := Element(path+".fields", i)
 		if field == "" {
 			v.problem(at, "field glob must not be empty")
-		} else if v.plainText(at, field, maxGlob) {
+		} else if v.plainText(at, field, wildcard.MaxGlob) {
 			v.glob(at, field, '.')
 		}
 	}
@@ -168,8 +172,8 @@ func (v *validator) registered(path string, o *GraphQLOperation) {
 	v.operationType(path+".operation_type", o.OperationType, "query", "mutation", "subscription")
 	v.plainText(path+".operation_name", o.OperationName, maxNameBytes)
 	for i, field := range o.Fields {
-		if v.plainText(element(path+".fields", i), field, maxNameBytes) && field == "" {
-			v.problem(element(path+".fields", i), "must not be empty")
+		if v.plainText(Element(path+".fields", i), field, maxNameBytes) && field == "" {
+			v.problem(Element(path+".fields", i), "must not be empty")
 		}
 	}
 }
@@ -179,7 +183,7 @@ func (v *validator) operationType(path, value string, known ...string) {
 	case value == "":
 		v.problem(path, "required for GraphQL L7 rules")
 	case !slices.Contains(known, strings.ToLower(value)):
-		v.problem(path, "expected %s, got '%s'", strings.Join(known, ", "), printable(value))
+		v.problem(path, "expected %s, got '%s'", strings.Join(known, ", "), printable.Text(value))
 	}
 }
 
@@ -189,27 +193,27 @@ func (v *validator) rpcMethod(path, method string) {
 	case method == "":
 		v.problem(path, "required for json-rpc L7 rules")
 	case !v.plainText(path, method, maxNameBytes):
-	case method != "*" && isGlob(method):
+	case method != "*" && wildcard.IsGlob(method):
 		v.problem(path, `generic JSON-RPC method rules do not support glob or wildcard matchers; use "*" to allow all methods or an exact method name`)
 	}
 }
 
 func (v *validator) mcpCall(path string, e *Endpoint, m *L7Match) {
-	selector, at := m.toolMatcher(), path+".tool"
+	selector, at := m.ToolMatcher(), path+".tool"
 	if m.Tool.IsZero() {
 		at = path + ".params.name"
 	}
 	switch {
-	case m.Method == "" && !e.allowsKnownMCPMethods():
+	case m.Method == "" && !e.AllowsKnownMCPMethods():
 		v.problem(path+".method", "required when mcp.allow_all_known_mcp_methods is false")
 	case m.Method == "" && selector.IsZero():
 		v.problem(path, "names neither a method nor a tool")
 	case !v.plainText(path+".method", m.Method, maxNameBytes):
-	case isGlob(m.Method) && !strings.HasPrefix(m.Method, "tools/"):
+	case wildcard.IsGlob(m.Method) && !strings.HasPrefix(m.Method, "tools/"):
 		v.problem(path+".method", "MCP method globs are only valid for the tools/ method family; omit method to use the endpoint method profile")
-	case !selector.IsZero() && m.Method != "" && m.Method != methodToolsCall:
+	case !selector.IsZero() && m.Method != "" && m.Method != MethodToolsCall:
 		v.problem(path+".method", "must be tools/call when an MCP rule uses tool or params.name, got '%s'", m.Method)
-	case isGlob(m.Method):
+	case wildcard.IsGlob(m.Method):
 		v.glob(path+".method", m.Method, '.')
 	}
 	_, named := m.Params["name"]
@@ -218,14 +222,14 @@ func (v *validator) mcpCall(path string, e *Endpoint, m *L7Match) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Params)) {
 		if key != "name" {
-			v.problem(child(path+".params", key), "MCP tool argument matching is not supported yet")
+			v.problem(Child(path+".params", key), "MCP tool argument matching is not supported yet")
 		}
 	}
 	if selector.IsZero() {
 		return
 	}
 	v.matcher(at, selector)
-	if !e.strictToolNames() && slices.ContainsFunc(selector.Any, isGlob) {
+	if !e.StrictToolNames() && slices.ContainsFunc(selector.Any, wildcard.IsGlob) {
 		v.problem(at, "wildcard tool-name matchers require mcp.strict_tool_names to remain enabled")
 	}
 }
@@ -233,17 +237,26 @@ func (v *validator) mcpCall(path string, e *Endpoint, m *L7Match) {
 // toolConflicts refuses rules for all tools beside rules for some.
 func (v *validator) toolConflicts(path string, e *Endpoint) {
 	coversAll := func(m *L7Match) bool {
-		g, err := compileGlob(m.Method, '.')
-		return m.toolMatcher().IsZero() && err == nil && g.match(methodToolsCall)
+		g, err := wildcard.CompileGlob(m.Method, '.')
+		return m.ToolMatcher().IsZero() && err == nil && g.Match(MethodToolsCall)
 	}
 	for i := range e.Rules {
 		if coversAll(&e.Rules[i].Allow) {
-			v.problem(element(path+".rules", i)+".allow", "method matcher allows every tool call and conflicts with MCP tool allow rules; add tool or params.name to narrow tools/call, or remove the tool allow rules")
+			v.problem(Element(path+".rules", i)+".allow", "method matcher allows every tool call and conflicts with MCP tool allow rules; add tool or params.name to narrow tools/call, or remove the tool allow rules")
 		}
 	}
 	for i := range e.DenyRules {
 		if coversAll(&e.DenyRules[i]) {
-			v.problem(element(path+".deny_rules", i), "method matcher denies every tool call and conflicts with MCP tool allow rules; add tool or params.name to deny specific tools, or remove the tool allow rules")
+			v.problem(Element(path+".deny_rules", i), "method matcher denies every tool call and conflicts with MCP tool allow rules; add tool or params.name to deny specific tools, or remove the tool allow rules")
 		}
 	}
+}
+
+// Valid reports whether an endpoint of the protocol can have the match in its rules.
+func (m *L7Match) Valid(protocol string) bool {
+	lenient := false
+	e := Endpoint{Protocol: protocol, MCP: &MCPOptions{StrictToolNames: &lenient}}
+	v := &validator{}
+	v.match("", &e, m)
+	return len(v.problems) == 0
 }

@@ -22,6 +22,7 @@ import (
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
 	"openshell.ai/openshell/test/fakenet"
@@ -78,12 +79,12 @@ func (c *chooser) rules() string {
 }
 
 // engine is nil where the rules are not valid.
-func (c *chooser) engine() *policy.Engine {
+func (c *chooser) engine() *engine.Engine {
 	p, _, err := policy.Parse([]byte(c.rules()))
 	if err != nil {
 		return nil
 	}
-	e, err := policy.Compile(p, policy.Options{})
+	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		return nil
 	}
@@ -103,7 +104,7 @@ func (c *chooser) snapshot() (s decision.Snapshot, ok bool) {
 	s.Permissive = c.n(2) == 1
 	if endpoint := c.one("", "", "a.stream.example", "*.stream.example:80", fakenet.Addrs(stream)[0].String()); endpoint != "" {
 		var err error
-		if s.Never, err = policy.ParseEndpoints([]string{endpoint}); err != nil {
+		if s.Never, err = engine.ParseEndpoints([]string{endpoint}); err != nil {
 			panic(err)
 		}
 	}
@@ -228,8 +229,13 @@ func exchangeOnWire(t testing.TB, client net.Conn, a decision.Action) (passed bo
 		if _, err := client.Write(message); err != nil {
 			t.Fatal(err)
 		}
-		frame, err := ws.ReadFrame(in)
-		return err == nil && frame.Header.OpCode == ws.OpText && string(frame.Payload) == *a.WebSocketText
+		h, err := ws.ReadHeader(in)
+		echo := make([]byte, len(*a.WebSocketText))
+		if err != nil || h.OpCode != ws.OpText || h.Length != int64(len(echo)) {
+			return false
+		}
+		_, err = io.ReadFull(in, echo)
+		return err == nil && string(echo) == *a.WebSocketText
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Fatal(err)

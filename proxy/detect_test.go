@@ -164,7 +164,7 @@ func handling(f *tcpFlow) string {
 }
 
 // nobody is the proxy of flows that go nowhere.
-var nobody = New(Config{Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: engine("", false)} }})
+var nobody = New(Config{Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: compiled("", false)} }})
 
 func TestCheckHello(t *testing.T) {
 	said := func(name string) []byte { return hello(t, &tls.Config{ServerName: name, InsecureSkipVerify: true}) }

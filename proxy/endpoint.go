@@ -10,6 +10,7 @@ import (
 
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy/identity"
 )
 
@@ -30,8 +31,8 @@ func (e *endpoint) resolved(addrs []netip.Addr) *endpoint {
 	return &next
 }
 
-func (e *endpoint) connection() policy.Connection {
-	c := policy.Connection{Binary: e.process.Path, Ancestors: e.process.Ancestors, Aliases: e.process.Aliases,
+func (e *endpoint) connection() engine.Connection {
+	c := engine.Connection{Binary: e.process.Path, Ancestors: e.process.Ancestors, Aliases: e.process.Aliases,
 		Host: e.host, Port: e.port}
 	if e.udp {
 		c.Protocol = policy.ProtocolUDP

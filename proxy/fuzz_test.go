@@ -21,7 +21,8 @@ import (
 
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
+	"openshell.ai/openshell/policy/httptarget"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
 )
@@ -90,9 +91,9 @@ func newStage(t testing.TB, rules string) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := engine(rules, false)
+	e := compiled(rules, false)
 	s.proxy = New(Config{
-		Outer: home, Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: engine} }, Names: names.NewTable(),
+		Outer: home, Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: e} }, Names: names.NewTable(),
 		Resolve:        func(context.Context, string) ([]netip.Addr, error) { return nil, io.EOF },
 		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		Record:         s.record,
@@ -284,7 +285,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	s := newStage(f, fuzzRules)
-	match := engine(fuzzRules, false).Connect(policy.Connection{Binary: tool.Path, Host: "web.example", Port: 80})
+	match := compiled(fuzzRules, false).Connect(engine.Connection{Binary: tool.Path, Host: "web.example", Port: 80})
 	f.Fuzz(func(t *testing.T, text []byte) {
 		saw, recorded := s.speak(t, text, inspected)
 		decided := map[string]int{}
@@ -294,7 +295,7 @@ func FuzzRequests(f *testing.F) {
 			}
 		}
 		for _, saw := range saw {
-			target, err := policy.ParseTarget(saw.method, saw.target)
+			target, err := httptarget.Parse(saw.method, saw.target)
 			if err != nil {
 				t.Errorf("%q made the origin see %v: %v", text, saw, err)
 			}
@@ -302,7 +303,7 @@ func FuzzRequests(f *testing.F) {
 				t.Errorf("%q made the origin see %v, which nobody decided on", text, saw)
 			}
 			for _, path := range target.Readings() {
-				if v := match.Request(policy.Request{Method: saw.method, Path: path, RawQuery: target.Query()}); v.Decision != policy.Allow {
+				if v := match.Request(engine.Request{Method: saw.method, Path: path, RawQuery: target.Query()}); v.Decision != engine.Allow {
 					t.Errorf("%q made the origin see %v: %s", text, saw, v.Reason)
 				}
 			}

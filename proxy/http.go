@@ -9,7 +9,8 @@ import (
 	"sync/atomic"
 
 	"openshell.ai/openshell/internal/decision"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
+	"openshell.ai/openshell/policy/httptarget"
 	"openshell.ai/openshell/proxy/memory"
 )
 
@@ -102,7 +103,7 @@ func (e *exchangeSet) decidedSocket() *socket {
 // exchange is a request that was let through, until its response has ended.
 type exchange struct {
 	flow       *httpFlow
-	request    policy.Request
+	request    engine.Request
 	rec        Record
 	free       func()      // gives the memory of request.Body back; may be nil
 	header     http.Header // of the answer
@@ -178,14 +179,14 @@ func (h *httpFlow) serve(w http.ResponseWriter, r *http.Request) {
 // decideRequest returns the exchange that the request may begin, or why it may not. Where its body decides, it
 // reads that first.
 func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *decision.Connection) (*exchange, *refusal) {
-	target, err := policy.ParseTarget(r.Method, r.RequestURI)
+	target, err := httptarget.Parse(r.Method, r.RequestURI)
 	if err != nil {
 		return nil, refusedTarget(err)
 	}
 	if d := c.Decision(); d.Outcome == decision.Denied {
 		return nil, refusedConnection(d)
 	}
-	x := &exchange{flow: h, request: policy.NewRequest(r.Method, target), upgrade: asksForWebSocket(r)}
+	x := &exchange{flow: h, request: engine.NewRequest(r.Method, target), upgrade: asksForWebSocket(r)}
 	if x.upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
@@ -241,10 +242,10 @@ func (h *httpFlow) refuse(w http.ResponseWriter, r *http.Request, refused *refus
 	rec := Record{Kind: Request, Outcome: decision.Denied, Layer: refused.layer, Policy: refused.policy, Reason: refused.reason,
 		Method: r.Method, Scheme: h.scheme, Status: refused.status, Evidence: refused.evidence,
 		Protocol: refused.protocol, EndpointPath: refused.endpointPath, Missing: refused.missing}
-	target, err := policy.ParseTarget(r.Method, r.RequestURI)
+	target, err := httptarget.Parse(r.Method, r.RequestURI)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
-	} else if matches := target.Matches(r.Method); len(matches) > 1 && rec.Protocol == "" {
+	} else if matches := engine.TargetMatches(target, r.Method); len(matches) > 1 && rec.Protocol == "" {
 		with := *refused // which answers other requests too
 		with.missing, rec.Missing = matches, matches
 		refused = &with

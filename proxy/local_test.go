@@ -13,6 +13,7 @@ import (
 
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy/identity"
 )
 
@@ -145,17 +146,17 @@ func TestNextSteps(t *testing.T) {
 			t.Errorf("%v in %s", err, add.Rule)
 			continue
 		}
-		e, err := policy.Compile(p, policy.Options{})
+		e, err := engine.Compile(p, engine.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		ep := p.Network[add.RuleName].Endpoints[0]
-		m := e.Connect(policy.Connection{Binary: tool.Path, Host: ep.Host, Port: ep.Port})
+		m := e.Connect(engine.Connection{Binary: tool.Path, Host: ep.Host, Port: ep.Port})
 		if !m.Allowed || m.Inspect != (tt.path != "") {
 			t.Errorf("%s allows %+v", add.Rule, m)
 		}
-		if tt.path != "" && (m.Request(policy.Request{Method: "GET", Path: tt.path}).Decision != policy.Allow ||
-			m.Request(policy.Request{Method: "GET", Path: "/other"}).Decision != policy.Deny) {
+		if tt.path != "" && (m.Request(engine.Request{Method: "GET", Path: tt.path}).Decision != engine.Allow ||
+			m.Request(engine.Request{Method: "GET", Path: "/other"}).Decision != engine.Deny) {
 			t.Errorf("%s does not allow just %s", add.Rule, tt.path)
 		}
 	}

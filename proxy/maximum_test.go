@@ -13,7 +13,7 @@ import (
 
 // capped is a view whose maximum policy has the given endpoints.
 func capped(v decision.Snapshot, endpoints string) decision.Snapshot {
-	v.Maximum = engine(endpoints, false)
+	v.Maximum = compiled(endpoints, false)
 	return v
 }
 

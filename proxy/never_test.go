@@ -10,13 +10,13 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/internal/decision"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/test/fakenet"
 )
 
 func shut(t *testing.T, v decision.Snapshot, endpoints ...string) decision.Snapshot {
 	t.Helper()
-	never, err := policy.ParseEndpoints(endpoints)
+	never, err := engine.ParseEndpoints(endpoints)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ import (
 	"openshell.ai/openshell/proxy/names"
 )
 
-// Config is what a sandbox's proxy works with. All fields but Answer, Local, Reticent and Memory are required.
+// Config is what a sandbox's proxy works with. All fields but Answer, Local, OmitNextSteps and Memory are required.
 type Config struct {
 	Inner    *netns.Namespace         // where the workload is
 	Outer    *netns.Namespace         // where upstream connections start
@@ -57,8 +57,8 @@ type Config struct {
 	// Local answers requests for http://policy.local/; nil: that name is like any
 	// other. Caller tells it who asks.
 	Local http.Handler
-	// Reticent: refusals do not say what can be asked of Local.
-	Reticent bool
+	// OmitNextSteps: refusals do not say what can be asked of Local.
+	OmitNextSteps bool
 
 	MaxConnections int           // at once, and requests at once; more are refused
 	IdleTimeout    time.Duration // how long a connection may carry nothing

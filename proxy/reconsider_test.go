@@ -200,7 +200,7 @@ func TestPolicyThatChangesMeanwhile(t *testing.T) {
 func TestReconsiderHoldsAddressesToTheGuard(t *testing.T) {
 	const open, shut = "{host: private.example, port: 80, protocol: rest, access: full, allowed_ips: [10.45.0.0/16, 'fd45::/16']}",
 		"{host: private.example, port: 80, protocol: rest, access: full, allowed_ips: [10.46.0.0/16]}"
-	for _, v := range []decision.Snapshot{enforcing(shut), permissive(shut), {Effective: engine("{host: private.example, port: 80, protocol: rest, access: full}", true)}} {
+	for _, v := range []decision.Snapshot{enforcing(shut), permissive(shut), {Effective: compiled("{host: private.example, port: 80, protocol: rest, access: full}", true)}} {
 		r := newRoom(t, enforcing(open))
 		kept := r.mustDial("private.example:80")
 		r.say(kept, "GET /1 HTTP/1.1\r\nHost: private.example\r\n\r\n").echo(t)

@@ -64,7 +64,7 @@ type Record struct {
 	TLS                   string
 	TLSSkip               bool // the client does not trust the sandbox's CA
 
-	// Protocol and EndpointPath are the deciding endpoint's (policy.Verdict), and
+	// Protocol and EndpointPath are the deciding endpoint's (engine.Verdict), and
 	// Missing what its rules lack.
 	Protocol, EndpointPath string
 	Missing                []policy.L7Match

@@ -28,6 +28,7 @@ import (
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/names"
 	"openshell.ai/openshell/test/fakenet"
@@ -78,15 +79,15 @@ func (r *room) MayResolve(name string) bool {
 }
 
 func enforcing(endpoints string) decision.Snapshot {
-	return decision.Snapshot{Effective: engine(endpoints, false)}
+	return decision.Snapshot{Effective: compiled(endpoints, false)}
 }
 func permissive(endpoints string) decision.Snapshot {
-	return decision.Snapshot{Effective: engine(endpoints, false), Permissive: true}
+	return decision.Snapshot{Effective: compiled(endpoints, false), Permissive: true}
 }
 
-// engine compiles the endpoints of one rule named "p", one a line in YAML's
+// compiled is an engine of the endpoints of one rule named "p", one a line in YAML's
 // flow style. No line is the empty policy.
-func engine(endpoints string, learned bool) *policy.Engine {
+func compiled(endpoints string, learned bool) *engine.Engine {
 	text := "version: 1\n"
 	if endpoints != "" {
 		text += "network_policies:\n  p:\n    binaries: [{path: /usr/bin/tool}]\n    endpoints:\n"
@@ -101,7 +102,7 @@ func engine(endpoints string, learned bool) *policy.Engine {
 	for _, rule := range p.Network {
 		rule.Learned = learned
 	}
-	e, err := policy.Compile(p, policy.Options{})
+	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		panic(err)
 	}

@@ -26,7 +26,7 @@ func TestGuardHoldsInBothModes(t *testing.T) {
 	for _, host := range hosts {
 		endpoints = append(endpoints, "{host: "+host+", port: 80}")
 	}
-	learned := engine(strings.Join(endpoints, "\n"), true)
+	learned := compiled(strings.Join(endpoints, "\n"), true)
 	for _, v := range []decision.Snapshot{{Effective: learned}, {Effective: learned, Permissive: true}, permissive("")} {
 		r := newRoom(t, v)
 		c := r.client(false)
@@ -81,7 +81,7 @@ func TestRealAddressesArePassedThroughTheGuard(t *testing.T) {
 // looked up: the sandbox's DNS server has spent that on the existence check, or
 // the connection goes to the public address. It never goes to the private one.
 func TestRebinding(t *testing.T) {
-	learned := engine("{host: "+fakenet.RebindHost+", port: 80}", true)
+	learned := compiled("{host: "+fakenet.RebindHost+", port: 80}", true)
 	for _, v := range []decision.Snapshot{{Effective: learned}, permissive("")} {
 		r := newRoom(t, v)
 		c := r.client(false)

@@ -38,7 +38,7 @@ type addRule struct {
 // names.LocalHost: look, and where a rule is missing, propose it. method and
 // path are empty where no request was seen.
 func (p *Proxy) nextSteps(to *endpoint, refused *refusal, method, path string) []nextStep {
-	if p.Local == nil || p.Reticent || !refused.evidence {
+	if p.Local == nil || p.OmitNextSteps || !refused.evidence {
 		return nil
 	}
 	const base = "http://" + names.LocalHost + "/v1/"

@@ -5,15 +5,15 @@ package decision
 import (
 	"net/netip"
 
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // Connection is what a snapshot makes of a connection, and of what is said over it. It is immutable.
 type Connection struct {
 	snapshot  Snapshot
 	port      uint16
-	effective policy.Match
-	maximum   policy.Match // without meaning where the snapshot has no maximum
+	effective engine.Match
+	maximum   engine.Match // without meaning where the snapshot has no maximum
 	// permissive is the snapshot's mode, except where that never holds.
 	permissive, never bool
 }
@@ -116,12 +116,12 @@ func (c *Connection) InspectionRequired() bool {
 }
 
 // TextInspectionRequired is InspectionRequired for the text of the WebSocket that a request opened.
-func (c *Connection) TextInspectionRequired(r policy.Request) bool {
+func (c *Connection) TextInspectionRequired(r engine.Request) bool {
 	return !c.permissive && c.effective.Inspection(r).Text || c.capped() && c.maximum.Inspection(r).Text
 }
 
 // Inspection returns how much of a request has to be seen to decide it.
-func (c *Connection) Inspection(r policy.Request) policy.Inspection {
+func (c *Connection) Inspection(r engine.Request) engine.Inspection {
 	i := c.effective.Inspection(r)
 	if c.capped() {
 		maximum := c.maximum.Inspection(r)
@@ -134,8 +134,8 @@ func (c *Connection) Inspection(r policy.Request) policy.Inspection {
 }
 
 // Request decides an HTTP request.
-func (c *Connection) Request(r policy.Request) Decision {
-	maximum := policy.Verdict{Decision: policy.Allow}
+func (c *Connection) Request(r engine.Request) Decision {
+	maximum := engine.Verdict{Decision: engine.Allow}
 	if c.capped() {
 		maximum = c.maximum.Request(r)
 	}
@@ -143,8 +143,8 @@ func (c *Connection) Request(r policy.Request) Decision {
 }
 
 // Message decides a text message on the WebSocket that a request opened.
-func (c *Connection) Message(r policy.Request, text []byte) Decision {
-	maximum := policy.Verdict{Decision: policy.Allow}
+func (c *Connection) Message(r engine.Request, text []byte) Decision {
+	maximum := engine.Verdict{Decision: engine.Allow}
 	if c.capped() {
 		maximum = c.maximum.Text(r, text)
 	}
@@ -154,7 +154,7 @@ func (c *Connection) Message(r policy.Request, text []byte) Decision {
 // combine makes one decision of the policies' verdicts and the mode. Permissive mode lets through what the
 // effective policy denies, at every layer alike, but neither what cannot be read nor what the maximum
 // denies; from these two there is nothing to learn.
-func (c *Connection) combine(effective, maximum policy.Verdict) Decision {
+func (c *Connection) combine(effective, maximum engine.Verdict) Decision {
 	d := Decision{Layer: LayerL7, Policy: effective.Policy, Reason: effective.Reason,
 		Protocol: effective.Protocol, EndpointPath: effective.Path, Missing: effective.Missing,
 		Malformed: effective.Malformed || maximum.Malformed}
@@ -165,11 +165,11 @@ func (c *Connection) combine(effective, maximum policy.Verdict) Decision {
 	case effective.Malformed:
 	case maximum.Malformed:
 		d.Reason, d.Protocol, d.Missing = maximum.Reason, maximum.Protocol, nil
-	case maximum.Decision == policy.Deny:
+	case maximum.Decision == engine.Deny:
 		d.Reason, d.Missing = exceedsMaximum+maximum.Reason, nil
-	case effective.Decision == policy.Allow:
+	case effective.Decision == engine.Allow:
 		d.Outcome = Allowed
-	case effective.Decision == policy.Audit:
+	case effective.Decision == engine.Audit:
 		d.Outcome = Audited
 	default:
 		c.denied(&d)

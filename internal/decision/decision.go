@@ -49,7 +49,7 @@ type Decision struct {
 	Malformed bool
 
 	// Protocol and EndpointPath are those of the endpoint that decides a request or a message, and Missing is
-	// what its rules lack (see policy.Verdict).
+	// what its rules lack (see engine.Verdict).
 	Protocol, EndpointPath string
 	Missing                []policy.L7Match
 }

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
+	"openshell.ai/openshell/policy/httptarget"
 )
 
 // Action is something that a workload may do, to be decided without doing it: a line of openshell policy eval.
@@ -51,7 +53,7 @@ type Answer struct {
 type Evaluation struct {
 	Answer
 	Connection *Connection
-	HTTP       policy.Request // where requests are decided and there is one that can be
+	HTTP       engine.Request // where requests are decided and there is one that can be
 	Request    Decision       // on HTTP
 	Message    Decision       // on the WebSocket's text, where that is decided
 }
@@ -111,20 +113,20 @@ func worse(request, message Decision) Decision {
 	return request
 }
 
-func (a *Action) connection() policy.Connection {
-	return policy.Connection{Binary: a.Binary, Ancestors: a.Ancestors, Host: a.Host, Port: a.Port, Protocol: a.Protocol}
+func (a *Action) connection() engine.Connection {
+	return engine.Connection{Binary: a.Binary, Ancestors: a.Ancestors, Host: a.Host, Port: a.Port, Protocol: a.Protocol}
 }
 
 // request is the action's request. The error is for a method or a target that no request may have.
-func (a *Action) request() (policy.Request, error) {
+func (a *Action) request() (engine.Request, error) {
 	if !httpguts.ValidHeaderFieldName(a.HTTP.Method) { // both are tokens (RFC 9110 section 9.1)
-		return policy.Request{}, fmt.Errorf("request method %.64q is not a token", a.HTTP.Method)
+		return engine.Request{}, fmt.Errorf("request method %.64q is not a token", a.HTTP.Method)
 	}
-	target, err := policy.ParseTarget(a.HTTP.Method, a.HTTP.Target)
+	target, err := httptarget.Parse(a.HTTP.Method, a.HTTP.Target)
 	if err != nil {
-		return policy.Request{}, err
+		return engine.Request{}, err
 	}
-	r := policy.NewRequest(a.HTTP.Method, target)
+	r := engine.NewRequest(a.HTTP.Method, target)
 	r.Upgrade = a.WebSocketText != nil
 	switch {
 	case given(a.GraphQL):

@@ -12,36 +12,39 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 const testdata = "../../policy/testdata"
 
-func compile(t testing.TB, p *policy.Policy) *policy.Engine {
+func compile(t testing.TB, p *policy.Policy) *engine.Engine {
 	t.Helper()
-	e, err := policy.Compile(p, policy.Options{})
+	e, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-// rules compiles network_policies; none: there are none.
-func rules(t testing.TB, network string) *policy.Engine {
+// network makes a policy of entries of network_policies.
+func network(t testing.TB, rules string) *policy.Policy {
 	t.Helper()
-	text := "version: 1\n"
-	if network != "" {
-		text += "network_policies:\n  " + strings.ReplaceAll(strings.TrimSpace(network), "\n", "\n  ") + "\n"
-	}
-	p, _, err := policy.Parse([]byte(text))
+	p, _, err := policy.Parse([]byte("version: 1\nnetwork_policies:\n  " + strings.ReplaceAll(strings.TrimSpace(rules), "\n", "\n  ") + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return compile(t, p)
+	return p
 }
 
-func never(t testing.TB, endpoints ...string) *policy.Endpoints {
+// rules compiles entries of network_policies.
+func rules(t testing.TB, rules string) *engine.Engine {
 	t.Helper()
-	set, err := policy.ParseEndpoints(endpoints)
+	return compile(t, network(t, rules))
+}
+
+func never(t testing.TB, endpoints ...string) *engine.Endpoints {
+	t.Helper()
+	set, err := engine.ParseEndpoints(endpoints)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +58,7 @@ func TestEvaluate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engines := map[string]*policy.Engine{}
+	engines := map[string]*engine.Engine{}
 	for line := range bytes.Lines(data) {
 		var tt struct {
 			Policy     string
@@ -221,7 +224,7 @@ any: {endpoints: [{host: '*.corp.example', port: 80}]}
 		if err != nil || e.Decision != want || want == "deny" && !strings.HasPrefix(e.Reason, neverPermissive) {
 			t.Errorf("%s: %+v, %v", host, e.Answer, err)
 		}
-		if d := s.Connect(policy.Connection{Binary: "/b", Host: host, Port: 80}).Addresses(netip.MustParseAddr("8.8.4.4")); d.Outcome != Allowed {
+		if d := s.Connect(engine.Connection{Binary: "/b", Host: host, Port: 80}).Addresses(netip.MustParseAddr("8.8.4.4")); d.Outcome != Allowed {
 			t.Errorf("%s: another address: %+v", host, d)
 		}
 	}

@@ -2,18 +2,18 @@
 
 package decision
 
-import "openshell.ai/openshell/policy"
+import "openshell.ai/openshell/policy/engine"
 
 // Snapshot is everything that rules a sandbox's network at one moment. It is immutable, and two of them are
 // equal (==) where they decide alike because nothing was replaced.
 type Snapshot struct {
-	Effective *policy.Engine
+	Effective *engine.Engine
 	// Maximum is what not even permissive mode exceeds; nil: there is no maximum.
-	Maximum *policy.Engine
+	Maximum *engine.Engine
 	// Permissive: what the effective policy denies is let through, and logged.
 	Permissive bool
 	// Never are the endpoints for which Permissive does not hold.
-	Never *policy.Endpoints
+	Never *engine.Endpoints
 }
 
 // exceedsMaximum begins the reason of what only the maximum policy denies.
@@ -23,7 +23,7 @@ const exceedsMaximum = "exceeds the node's maximum policy: "
 const neverPermissive = "permissive mode never holds for this endpoint (permissive.never): "
 
 // Connect decides a connection. What it returns decides what is said over it.
-func (s Snapshot) Connect(c policy.Connection) *Connection {
+func (s Snapshot) Connect(c engine.Connection) *Connection {
 	conn := &Connection{snapshot: s, port: c.Port, effective: s.Effective.Connect(c)}
 	if s.Maximum != nil {
 		conn.maximum = s.Maximum.Connect(c)

@@ -10,6 +10,7 @@ import (
 
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/prover"
 )
 
 // Edit is what a reviewer wants allowed instead of what a proposal proposes: a rule or paths, for
@@ -30,7 +31,7 @@ func (p *Proposal) Editable() ([]byte, error) {
 }
 
 // ParseEdit reads what a reviewer has made of Editable's text. The error is a policy.Errors where
-// it is not a policy, and has a *policy.ExcessError in it where it is more than is proposed.
+// it is not a policy, and has a *prover.ExcessError in it where it is more than is proposed.
 func (p *Proposal) ParseEdit(data []byte) (Edit, error) {
 	parsed, _, err := policy.Parse(data)
 	if err != nil {
@@ -104,7 +105,7 @@ func (p *Proposal) checkEdit(edit Edit) error {
 			rules.Network[key] = r
 		}
 	}
-	if err := policy.Within(edited, proposed); err != nil {
+	if err := prover.Within(edited, proposed); err != nil {
 		return fmt.Errorf("proposal %s: the edit must be within what is proposed: %w", p.ID, err)
 	}
 	return nil

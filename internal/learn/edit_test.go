@@ -10,6 +10,7 @@ import (
 
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/prover"
 )
 
 // edited parses what replacing text in a proposal makes of it.
@@ -32,7 +33,7 @@ func TestApproveEdited(t *testing.T) {
 	learnFrom(t, store, permissiveRun("r1"), request1("GET", "/a"), request1("DELETE", "/b"))
 	p := one(t, store)
 	edit, err := edited(t, p, "DELETE", "GET")
-	if err == nil || !errors.As(err, new(*policy.ExcessError)) || edit.Rule != nil {
+	if err == nil || !errors.As(err, new(*prover.ExcessError)) || edit.Rule != nil {
 		t.Errorf("GET /b was not proposed: %v, %+v", err, edit)
 	}
 	edit = Edit{Rule: p.Rule.Clone()}

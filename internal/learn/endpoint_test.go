@@ -11,6 +11,7 @@ import (
 
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // lacking is a denial of a declared endpoint's rules.
@@ -108,11 +109,11 @@ network_policies:
 
 // sent is a request, or a message on the WebSocket that it opened.
 type sent struct {
-	policy.Request
+	engine.Request
 	text string
 }
 
-func (s sent) decide(m policy.Match) policy.Verdict {
+func (s sent) decide(m engine.Match) engine.Verdict {
 	if s.text != "" {
 		return m.Text(s.Request, []byte(s.text))
 	}
@@ -120,20 +121,20 @@ func (s sent) decide(m policy.Match) policy.Verdict {
 }
 
 func post(path, body string) sent {
-	return sent{Request: policy.Request{Method: "POST", Path: path, Body: []byte(body), ContentType: "application/json"}}
+	return sent{Request: engine.Request{Method: "POST", Path: path, Body: []byte(body), ContentType: "application/json"}}
 }
 
 func get(path string) sent {
-	return sent{Request: policy.Request{Method: "GET", Path: path, Upgrade: strings.HasPrefix(path, "/ws")}}
+	return sent{Request: engine.Request{Method: "GET", Path: path, Upgrade: strings.HasPrefix(path, "/ws")}}
 }
 
-func matchOf(t *testing.T, p *policy.Policy) policy.Match {
+func matchOf(t *testing.T, p *policy.Policy) engine.Match {
 	t.Helper()
-	engine, err := policy.Compile(p, policy.Options{})
+	compiled, err := engine.Compile(p, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return engine.Connect(policy.Connection{Binary: "/usr/bin/curl", Host: "api.github.com", Port: 443})
+	return compiled.Connect(engine.Connection{Binary: "/usr/bin/curl", Host: "api.github.com", Port: 443})
 }
 
 // What a permissive run let through is allowed once its proposal is approved, and nothing else, for
@@ -150,8 +151,8 @@ func TestApprovedIsAllowed(t *testing.T) {
 		return s
 	}
 	for name, c := range map[string]struct{ seen, never []sent }{
-		"rest": {[]sent{{Request: policy.Request{Method: "PUT", Path: "/v3/a/*"}}, {Request: policy.Request{Method: "PUT", Path: "/v3/u/7"}}},
-			[]sent{{Request: policy.Request{Method: "PUT", Path: "/v3/a/b"}}, {Request: policy.Request{Method: "DELETE", Path: "/v3/a/*"}}}},
+		"rest": {[]sent{{Request: engine.Request{Method: "PUT", Path: "/v3/a/*"}}, {Request: engine.Request{Method: "PUT", Path: "/v3/u/7"}}},
+			[]sent{{Request: engine.Request{Method: "PUT", Path: "/v3/a/b"}}, {Request: engine.Request{Method: "DELETE", Path: "/v3/a/*"}}}},
 		"elsewhere": {[]sent{get("/status"), post("/upload", "x")}, []sent{get("/statuses"), post("/v3/upload", "x")}},
 		"graphql": {[]sent{post("/graphql", `{"query":"query Q { viewer repository(name: \"x\") { id } }"}`), post("/graphql", `[{"query":"mutation A { star }"},{"query":"{ rateLimit }"}]`)},
 			[]sent{post("/graphql", `{"query":"mutation B { star }"}`), post("/graphql", `{"query":"{ secrets }"}`)}},
@@ -166,7 +167,7 @@ func TestApprovedIsAllowed(t *testing.T) {
 			var denials []Denial
 			for _, s := range c.seen {
 				v := s.decide(before)
-				if v.Decision != policy.Deny || v.Malformed {
+				if v.Decision != engine.Deny || v.Malformed {
 					t.Fatalf("%+v: %+v", s, v)
 				}
 				d := with(request1(s.Method, s.Path), func(d *Denial) {
@@ -188,12 +189,12 @@ func TestApprovedIsAllowed(t *testing.T) {
 			}
 			after := matchOf(t, policy.Merge(base, rules))
 			for _, s := range c.seen {
-				if v := s.decide(after); v.Decision != policy.Allow {
+				if v := s.decide(after); v.Decision != engine.Allow {
 					t.Errorf("seen %+v is not allowed: %+v", s, v)
 				}
 			}
 			for _, s := range c.never {
-				if v := s.decide(after); v.Decision != policy.Deny {
+				if v := s.decide(after); v.Decision != engine.Deny {
 					t.Errorf("never seen, but allowed: %+v: %+v", s, v)
 				}
 			}

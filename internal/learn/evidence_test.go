@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 var start = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
@@ -119,23 +120,23 @@ func TestBuildRule(t *testing.T) {
 // The rule that was learned allows what was seen, and little else.
 func TestRuleAllowsWhatWasSeen(t *testing.T) {
 	p := proposeOne(t, request1("GET", "/repos/o/r"), request1("POST", "/repos/o/r/issues/7"))
-	engine, err := policy.Compile(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{p.RuleName: p.Rule}}, policy.Options{})
+	compiled, err := engine.Compile(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{p.RuleName: p.Rule}}, engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := engine.Connect(policy.Connection{Binary: "/usr/bin/curl", Host: "api.github.com", Port: 443})
+	m := compiled.Connect(engine.Connection{Binary: "/usr/bin/curl", Host: "api.github.com", Port: 443})
 	for _, c := range []struct {
 		method, path string
-		want         policy.Decision
+		want         engine.Decision
 	}{
-		{"GET", "/repos/o/r", policy.Allow}, {"POST", "/repos/o/r/issues/8", policy.Allow},
-		{"DELETE", "/repos/o/r", policy.Deny}, {"GET", "/repos/o/r/issues/7", policy.Deny}, {"POST", "/repos/o/r/issues/7/x", policy.Deny},
+		{"GET", "/repos/o/r", engine.Allow}, {"POST", "/repos/o/r/issues/8", engine.Allow},
+		{"DELETE", "/repos/o/r", engine.Deny}, {"GET", "/repos/o/r/issues/7", engine.Deny}, {"POST", "/repos/o/r/issues/7/x", engine.Deny},
 	} {
-		if v := m.Request(policy.Request{Method: c.method, Path: c.path}); v.Decision != c.want {
+		if v := m.Request(engine.Request{Method: c.method, Path: c.path}); v.Decision != c.want {
 			t.Errorf("%s %s: %v, want %v", c.method, c.path, v.Decision, c.want)
 		}
 	}
-	if m := engine.Connect(policy.Connection{Binary: "/usr/bin/wget", Host: "api.github.com", Port: 443}); m.Allowed {
+	if m := compiled.Connect(engine.Connection{Binary: "/usr/bin/wget", Host: "api.github.com", Port: 443}); m.Allowed {
 		t.Error("another program is allowed")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // services are the ports that make a destination more plausible, as in OpenShell's
@@ -126,6 +127,6 @@ func (e *Evidence) internal() bool {
 	if addr, err := netip.ParseAddr(e.target.host); err == nil {
 		addrs = append(slices.Clone(addrs), addr)
 	}
-	var public policy.Match // without a rule only public addresses may be dialled
+	var public engine.Match // without a rule only public addresses may be dialled
 	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return public.CheckAddress(a, e.target.port) != nil })
 }

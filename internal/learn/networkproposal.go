@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/prover"
 )
 
 // networkKind is for rules of network_policies.
@@ -141,7 +142,7 @@ func (networkKind) covered(p *Proposal, learned *policy.Policy) bool {
 			near.Network[key] = asLearned(r)
 		}
 	}
-	return policy.Within(alone, near) == nil
+	return prover.Within(alone, near) == nil
 }
 
 // asLearned is a rule as it is in the effective policy.

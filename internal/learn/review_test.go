@@ -13,6 +13,7 @@ import (
 
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func learned(t *testing.T, store *state.Store) map[string]*policy.Rule {
@@ -357,7 +358,7 @@ func TestProgramsNeedNotAgree(t *testing.T) {
 		}
 	}
 	merged := policy.Merge(nil, &policy.Policy{Version: 1, Network: rules})
-	if _, err := policy.Compile(merged, policy.Options{}); err != nil {
+	if _, err := engine.Compile(merged, engine.Options{}); err != nil {
 		t.Error(err)
 	}
 }

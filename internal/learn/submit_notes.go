@@ -10,6 +10,7 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // maxNotes bounds what is said about one rule; the rule itself is shown whole.
@@ -57,7 +58,7 @@ func (n *noteList) endpoint(e *policy.Endpoint) {
 		n.add(!publicPrefix(ip), "allowed_ips has '%s', which is not public: internal services may be reached.", ip)
 	}
 	if addr, err := netip.ParseAddr(e.Host); err == nil {
-		var public policy.Match // without a rule only public addresses may be dialled
+		var public engine.Match // without a rule only public addresses may be dialled
 		n.add(public.CheckAddress(addr, 443) != nil, "Destination '%s' is an internal/private address.", e.Host)
 	}
 	for _, port := range e.PortList() {
@@ -96,7 +97,7 @@ func publicPrefix(s string) bool {
 	if prefix.Addr().Is4() && prefix.Bits() < 16 || prefix.Addr().Is6() && prefix.Bits() < 32 {
 		return false
 	}
-	var public policy.Match
+	var public engine.Match
 	first := prefix.Masked().Addr()
 	last := lastOf(prefix)
 	return public.CheckAddress(first, 443) == nil && public.CheckAddress(last, 443) == nil

@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // maxBinary is PATH_MAX, in bytes.
@@ -90,15 +91,15 @@ func dialable(t target) bool {
 		Endpoints: []policy.Endpoint{{Host: t.host, Ports: []uint16{t.port}, Protocol: t.protocol}},
 		Binaries:  []policy.Binary{{Path: t.binary}},
 	}}}
-	engine, err := policy.Compile(probe, policy.Options{})
+	compiled, err := engine.Compile(probe, engine.Options{})
 	if err != nil {
 		return false
 	}
-	match := engine.Connect(policy.Connection{Binary: t.binary, Host: t.host, Port: t.port, Protocol: t.protocol})
+	match := compiled.Connect(engine.Connection{Binary: t.binary, Host: t.host, Port: t.port, Protocol: t.protocol})
 	if addr, err := netip.ParseAddr(t.host); err == nil {
 		return match.CheckAddress(addr, t.port) == nil
 	}
-	return match.Allowed && engine.NameKnown(t.host)
+	return match.Allowed && compiled.NameKnown(t.host)
 }
 
 // A proposal's id is made from what identifies it. The long form is for the case that

@@ -11,7 +11,7 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/rootfs"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy/names"
 )
 
@@ -51,7 +51,7 @@ func (s *Sandbox) addHosts(container string, r Resolver) error {
 // hostAliases are the engine's names for the host in the containers' hosts files.
 func (s *Sandbox) hostAliases() map[string][]netip.Addr {
 	aliases := map[string][]netip.Addr{}
-	for _, name := range policy.HostAliases() {
+	for _, name := range engine.HostAliases() {
 		aliases[name] = s.hosts.Addresses(name)
 	}
 	return aliases

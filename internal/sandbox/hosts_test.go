@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/internal/rootfs"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // Every container of a pod has its hosts file honoured, as far as they agree.
@@ -28,7 +28,7 @@ network_policies:
 	first.DNS = Resolver{Hosts: "10.1.0.1 db shared\n", HostsFile: rootfs.ID{Dev: 1, Ino: 1}}
 	s := start(t, c, first)
 	reachesHost := func() error {
-		m := s.snapshot().Effective.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
+		m := s.snapshot().Effective.Connect(engine.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
 		return m.CheckAddress(netip.MustParseAddr("169.254.1.2"), 8080)
 	}
 	if reachesHost() == nil {

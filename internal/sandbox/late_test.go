@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // plug gives a namespace a card with an address, as an engine does, and returns
@@ -205,7 +205,7 @@ network_policies:
 	r := lateRequest(t, OuterEmpty)
 	s := start(t, c, r)
 	check := func() error {
-		m := s.snapshot().Effective.Connect(policy.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
+		m := s.snapshot().Effective.Connect(engine.Connection{Binary: "/b", Host: "host.containers.internal", Port: 8080})
 		return m.CheckAddress(netip.MustParseAddr("169.254.1.2"), 8080)
 	}
 	if check() == nil {

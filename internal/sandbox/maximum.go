@@ -14,6 +14,7 @@ import (
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/prover"
 )
 
 // loadMaximum reads the node's maximum policy, if there is one. That its file is
@@ -73,7 +74,7 @@ func (p *Policies) CheckWithin(part *policy.Policy) error {
 	if maximum.Process == nil {
 		part.Process = nil
 	}
-	if err := policy.Within(part, maximum); err != nil {
+	if err := prover.Within(part, maximum); err != nil {
 		return fmt.Errorf("policy %q exceeds the node's maximum policy %s: %s", p.Name, p.MaximumFile, oneLine(err))
 	}
 	return nil

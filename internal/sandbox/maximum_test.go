@@ -14,6 +14,7 @@ import (
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func writeMaximum(t *testing.T, dir, text string) string {
@@ -83,8 +84,8 @@ func TestMaximumCapsPermissiveMode(t *testing.T) {
 	c.MaximumPolicy = writeMaximum(t, c.PolicyDir, oneRule)
 	s := start(t, c, permissive(t.TempDir(), "c1", time.Hour, annotations.OnExpiryEnforce))
 	view := s.snapshot()
-	at := func(host string) policy.Connection {
-		return policy.Connection{Binary: "/usr/bin/curl", Host: host, Port: 443}
+	at := func(host string) engine.Connection {
+		return engine.Connection{Binary: "/usr/bin/curl", Host: host, Port: 443}
 	}
 	if !view.Permissive || view.Maximum == nil || !view.Maximum.Connect(at("example.com")).Allowed || view.Maximum.Connect(at("other.example")).Allowed {
 		t.Errorf("got %+v", view)

@@ -122,7 +122,7 @@ func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, find
 		Roots:            s.upstreamCAs,
 		Record:           s.observe,
 		Local:            s.localHandler(),
-		Reticent:         !s.config.PolicyLocal.Enabled,
+		OmitNextSteps:    !s.config.PolicyLocal.Enabled,
 		MaxConnections:   s.config.Limits.Connections,
 		IdleTimeout:      s.config.Limits.IdleTimeout,
 		HeaderBytes:      s.config.Limits.HeaderBytes,

@@ -11,10 +11,12 @@ import (
 
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/safefile"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // Policies is everything that is known under one policy's name.
@@ -63,6 +65,33 @@ func LoadPolicies(c *config.Config, name string) (*Policies, error) {
 	}
 	p.Learned, p.Effective = learned, policy.Merge(p.Base, learned)
 	return p, nil
+}
+
+// Compile makes what decides by the policies. The mode is the caller's to set.
+func (p *Policies) Compile(never *engine.Endpoints, o engine.Options) (s decision.Snapshot, err error) {
+	s.Never = never
+	if s.Effective, err = engine.Compile(p.Effective, o); err != nil {
+		return s, fmt.Errorf("policy %q: %w", p.Name, err)
+	}
+	if p.Maximum != nil {
+		if s.Maximum, err = engine.Compile(p.Maximum, o); err != nil {
+			return s, fmt.Errorf("maximum_policy %s: %w", p.MaximumFile, err)
+		}
+	}
+	return s, nil
+}
+
+// SnapshotOf is what would decide in an enforcing sandbox of this node whose effective policy is p.
+func SnapshotOf(c *config.Config, p *policy.Policy) (decision.Snapshot, error) {
+	policies := &Policies{Name: "given", Effective: p}
+	if err := policies.loadMaximum(c); err != nil {
+		return decision.Snapshot{}, err
+	}
+	never, err := engine.ParseEndpoints(c.Permissive.Never)
+	if err != nil {
+		return decision.Snapshot{}, fmt.Errorf("permissive.never: %w", err)
+	}
+	return policies.Compile(never, engine.Options{})
 }
 
 func (p *Policies) loadBase(c *config.Config) error {

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/internal/rootfs"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy/identity"
 )
 
@@ -79,7 +79,7 @@ network_policies:
 		if name := s.programs.container(mountNamespace); name != "" {
 			aliases[0] = identity.Alias(name, path)
 		}
-		return s.snapshot().Effective.Connect(policy.Connection{Binary: path, Aliases: aliases, Host: "h.example", Port: 443}).Allowed
+		return s.snapshot().Effective.Connect(engine.Connection{Binary: path, Aliases: aliases, Host: "h.example", Port: 443}).Allowed
 	}
 	_, stranger := inMountNamespace(t)
 	check := func(when string) {

@@ -10,21 +10,22 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
 type rules struct {
 	policies *Policies
-	engine   *policy.Engine
-	maximum  *policy.Engine // nil: there is no maximum
+	snapshot decision.Snapshot // but for the mode
 	files    *confine.Ruleset
 }
 
 // snapshot is what every decision is made by. The mode is read anew each time, so
 // that no change of the policy can bring an ended permissive mode back.
 func (s *Sandbox) snapshot() decision.Snapshot {
-	r := s.rules.Load()
-	return decision.Snapshot{Effective: r.engine, Maximum: r.maximum, Permissive: s.mode.permissive(), Never: s.never}
+	snapshot := s.rules.Load().snapshot
+	snapshot.Permissive = s.mode.permissive()
+	return snapshot
 }
 
 // setRules compiles policies that do not exceed the maximum and makes them rule
@@ -34,14 +35,9 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
-	options := policy.Options{BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases()}
-	if r.engine, err = policy.Compile(p.Effective, options); err != nil {
-		return fmt.Errorf("policy %q: %w", p.Name, err)
-	}
-	if p.Maximum != nil {
-		if r.maximum, err = policy.Compile(p.Maximum, options); err != nil {
-			return fmt.Errorf("maximum_policy %s: %w", p.MaximumFile, err)
-		}
+	options := engine.Options{BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases()}
+	if r.snapshot, err = p.Compile(s.never, options); err != nil {
+		return err
 	}
 	s.rules.Store(r)
 	return nil

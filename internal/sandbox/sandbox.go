@@ -31,6 +31,7 @@ import (
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/ingress"
 )
@@ -170,7 +171,7 @@ type Sandbox struct {
 	trust        trust // of the first container
 	programs     programs
 	mode         mode
-	never        *policy.Endpoints // for which permissive mode does not hold
+	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
 	applying     sync.Mutex // held while the policy or the mode changes
 	seen         []fileMark // of the policy's files, when they were last read; applying guards it
@@ -251,7 +252,7 @@ func (s *Sandbox) readSettings() (err error) {
 	if s.upstreamCAs, err = s.trustedUpstream(); err != nil {
 		return err
 	}
-	if s.never, err = policy.ParseEndpoints(s.config.Permissive.Never); err != nil {
+	if s.never, err = engine.ParseEndpoints(s.config.Permissive.Never); err != nil {
 		return fmt.Errorf("permissive.never: %w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/state"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func logOf(t *testing.T, s *Sandbox) string {
@@ -29,7 +29,7 @@ func logOf(t *testing.T, s *Sandbox) string {
 func ruleFor(host string) string { return strings.ReplaceAll(oneRule, "example.com", host) }
 
 func (s *Sandbox) allows(host string) bool {
-	return s.snapshot().Effective.Connect(policy.Connection{Binary: "/usr/bin/curl", Host: host, Port: 443}).Allowed
+	return s.snapshot().Effective.Connect(engine.Connection{Binary: "/usr/bin/curl", Host: host, Port: 443}).Allowed
 }
 
 // reaches fails unless a change of the files is in force in less than the time

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
+	"openshell.ai/openshell/policy/httptarget"
 )
 
 func sample(t testing.TB) []*API {
@@ -80,15 +82,15 @@ func TestMatcherIsThePolicys(t *testing.T) {
 			endpoint.Rules = append(endpoint.Rules, policy.L7Allow{Allow: policy.L7Match{Method: r.Method, Path: r.Path}})
 		}
 		rule := &policy.Rule{Name: "r", Endpoints: []policy.Endpoint{endpoint}, Binaries: []policy.Binary{{Path: "/b"}}}
-		engine, err := policy.Compile(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{"r": rule}}, policy.Options{})
+		compiled, err := engine.Compile(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{"r": rule}}, engine.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", api.Name, err)
 		}
-		connection := engine.Connect(policy.Connection{Binary: "/b", Host: "h.example", Port: 443})
+		connection := compiled.Connect(engine.Connection{Binary: "/b", Host: "h.example", Port: 443})
 		for range 200 {
 			i := rng.IntN(len(api.Operations))
 			r := Request{api.Operations[i].Method, v.instance(&api.Operations[i])}
-			want := connection.Request(policy.Request{Method: r.Method, Path: r.Path}).Decision == policy.Allow
+			want := connection.Request(engine.Request{Method: r.Method, Path: r.Path}).Decision == engine.Allow
 			if got := m.allows(r); got != want {
 				t.Fatalf("%s: %v is allowed: %v, by the policy %v", api.Name, r, got, want)
 			}
@@ -128,7 +130,7 @@ func TestValues(t *testing.T) {
 	o := Operation{Method: "GET", Path: "/a/{branch}.json/{+rest}"}
 	for range 50 {
 		target := v.instance(&o)
-		if parsed, err := policy.ParseTarget("GET", target); err != nil || parsed.Path() != target || strings.Contains(target, "{") {
+		if parsed, err := httptarget.Parse("GET", target); err != nil || parsed.Path() != target || strings.Contains(target, "{") {
 			t.Errorf("%q: %q, %v", target, parsed.Path(), err)
 		}
 	}

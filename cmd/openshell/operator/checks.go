@@ -27,7 +27,7 @@ import (
 	"openshell.ai/openshell/internal/safefile"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/netns"
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func checkRoot(euid int) finding {
@@ -231,7 +231,7 @@ func checkPolicies(c *config.Config) finding {
 // checkCeilings looks at what bounds policies and permissive mode.
 func checkCeilings(c *config.Config) finding {
 	const name = "maximum"
-	if _, err := policy.ParseEndpoints(c.Permissive.Never); err != nil {
+	if _, err := engine.ParseEndpoints(c.Permissive.Never); err != nil {
 		return fail("permissive.never", oneLine(err), "correct it in the configuration: host or host:port")
 	}
 	if c.MaximumPolicy == "" {

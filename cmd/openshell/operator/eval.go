@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openshell.ai/openshell/internal/decision"
+	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/policy"
 )
 
@@ -28,8 +30,9 @@ func policyEvalCommand() *cobra.Command {
 		Use:   "eval --policy FILE [--permissive]",
 		Short: "Say what a policy would decide, without running anything",
 		Long: "Read requests from standard input, one JSON object a line, and write a decision for each, in\n" +
-			"order. The decisions are those of a sandbox's proxy. The exit code is 2 if the policy is invalid\n" +
-			"and 1 if a line was malformed; its answer is {\"error\": ...}.",
+			"order. The decisions are those of the proxy of a sandbox on this node, which maximum_policy and\n" +
+			"permissive.never of the configuration bind too. The exit code is 2 if the policy is invalid and 1\n" +
+			"if a line was malformed; its answer is {\"error\": ...}.",
 		Example: `  echo '{"binary":"/usr/bin/curl","host":"api.github.com","port":443,"http":{"method":"GET","target":"/repos/a/b"}}' |
     openshell policy eval --policy agent.yaml`,
 		Args: args(0, 0),
@@ -37,12 +40,17 @@ func policyEvalCommand() *cobra.Command {
 			if file == "" {
 				return errors.New("name the policy: " + usage(cmd))
 			}
-			engine, err := compileFile(file)
+			// Not from standard input, where the requests come from.
+			p, err := parseFile(file)
 			if err != nil {
 				writeProblems(cmd.ErrOrStderr(), file, err)
 				return &exitError{exitInvalid}
 			}
-			return evaluate(engine, permissive, cmd.InOrStdin(), cmd.OutOrStdout())
+			snapshot, err := snapshotOf(cmd, p, permissive)
+			if err != nil {
+				return err
+			}
+			return evaluate(snapshot, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&file, "policy", "", "the policy `FILE` (required)")
@@ -50,28 +58,39 @@ func policyEvalCommand() *cobra.Command {
 	return cmd
 }
 
-// compileFile makes a policy file ready to decide. It is not read from standard input, where
-// the requests come from.
-func compileFile(file string) (*policy.Engine, error) {
+// parseFile reads a policy file.
+func parseFile(file string) (*policy.Policy, error) {
 	data, err := readPolicy(strings.NewReader(""), file)
 	if err != nil {
 		return nil, err
 	}
 	p, _, err := policy.Parse(data)
+	return p, err
+}
+
+// snapshotOf is what decides in a sandbox of this node whose effective policy is p.
+func snapshotOf(cmd *cobra.Command, p *policy.Policy, permissive bool) (decision.Snapshot, error) {
+	c, _, err := load(cmd)
 	if err != nil {
-		return nil, err
+		return decision.Snapshot{}, err
 	}
-	return policy.Compile(p, policy.Options{})
+	s, err := sandbox.SnapshotOf(c, p)
+	s.Permissive = permissive
+	return s, err
 }
 
 // evaluate answers each request line with a decision.
-func evaluate(engine *policy.Engine, permissive bool, in io.Reader, out io.Writer) error {
+func evaluate(s decision.Snapshot, in io.Reader, out io.Writer) error {
 	return answerLines(in, out, func(w io.Writer, line []byte) error {
-		decision, err := answer(engine, permissive, line)
+		a, err := parseAction(line)
 		if err != nil {
 			return err
 		}
-		return writeAnswer(w, decision)
+		e, err := s.Evaluate(a)
+		if err != nil {
+			return err
+		}
+		return writeAnswer(w, e.Answer)
 	}, func(w io.Writer, malformed error) error { return jsonLine(w, errorAnswer{plain(malformed.Error())}) })
 }
 
@@ -131,18 +150,10 @@ func answerLines(in io.Reader, out io.Writer, answer func(io.Writer, []byte) err
 	return nil
 }
 
-func answer(engine *policy.Engine, permissive bool, line []byte) (policy.EvalDecision, error) {
-	r, err := parseRequest(line)
-	if err != nil {
-		return policy.EvalDecision{}, err
-	}
-	return engine.Evaluate(r, permissive)
-}
-
-// parseRequest reads a request line.
-func parseRequest(line []byte) (r policy.EvalRequest, err error) {
-	err = parseStrictly(line, &r)
-	return r, err
+// parseAction reads a request line.
+func parseAction(line []byte) (a decision.Action, err error) {
+	err = parseStrictly(line, &a)
+	return a, err
 }
 
 // parseStrictly reads a line's JSON object. A field that is misspelt, such as resolved_ips, must

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
 )
 
@@ -41,18 +42,18 @@ func policyExplainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			engine, err := policy.Compile(p, policy.Options{})
+			s, err := snapshotOf(cmd, p, f.permissive)
 			if err != nil {
 				return err
 			}
 			if f.url == "" {
-				return f.explainLines(engine, cmd.InOrStdin(), cmd.OutOrStdout())
+				return f.explainLines(s, p, cmd.InOrStdin(), cmd.OutOrStdout())
 			}
-			r, err := f.request()
+			a, err := f.action()
 			if err != nil {
 				return err
 			}
-			x, err := engine.Explain(r, f.permissive)
+			x, err := s.Explain(p, a)
 			if err != nil {
 				return err
 			}
@@ -81,9 +82,9 @@ func (f *explainFlags) policy(cmd *cobra.Command, given []string) (*policy.Polic
 	return policyFrom(cmd, given[0], asName)
 }
 
-// request is the action that the flags describe.
-func (f *explainFlags) request() (policy.EvalRequest, error) {
-	r := policy.EvalRequest{Binary: f.binary, Ancestors: f.ancestors, ResolvedIPs: f.resolved}
+// action is what the flags describe.
+func (f *explainFlags) action() (decision.Action, error) {
+	r := decision.Action{Binary: f.binary, Ancestors: f.ancestors, ResolvedIPs: f.resolved}
 	if f.binary == "" {
 		return r, errors.New("--binary: the program is missing")
 	}
@@ -125,15 +126,19 @@ func (f *explainFlags) request() (policy.EvalRequest, error) {
 			target = "/" + target
 		}
 		target, _, _ = strings.Cut(target, "#")
-		r.HTTP = &policy.EvalHTTP{Method: f.method, Target: cmp.Or(target, "/")}
+		r.HTTP = &decision.RequestLine{Method: f.method, Target: cmp.Or(target, "/")}
 	}
 	return r, nil
 }
 
 // explainLines explains each request line.
-func (f *explainFlags) explainLines(engine *policy.Engine, in io.Reader, out io.Writer) error {
+func (f *explainFlags) explainLines(s decision.Snapshot, p *policy.Policy, in io.Reader, out io.Writer) error {
 	return answerLines(in, out, func(w io.Writer, line []byte) error {
-		x, err := explainLine(engine, f.permissive, line)
+		a, err := parseAction(line)
+		if err != nil {
+			return err
+		}
+		x, err := s.Explain(p, a)
 		if err != nil {
 			return err
 		}
@@ -142,14 +147,6 @@ func (f *explainFlags) explainLines(engine *policy.Engine, in io.Reader, out io.
 		}
 		return nil
 	}, f.writeError)
-}
-
-func explainLine(engine *policy.Engine, permissive bool, line []byte) (policy.Explanation, error) {
-	r, err := parseRequest(line)
-	if err != nil {
-		return policy.Explanation{}, err
-	}
-	return engine.Explain(r, permissive)
 }
 
 func (f *explainFlags) writeError(w io.Writer, malformed error) error {
@@ -170,7 +167,7 @@ func jsonLine(w io.Writer, v any) error {
 var layers = map[string]string{"l4": "connection", "ssrf": "addresses", "l7": "request"}
 
 // write writes an explanation for people, or as a line of JSON.
-func (f *explainFlags) write(w io.Writer, x policy.Explanation) error {
+func (f *explainFlags) write(w io.Writer, x decision.Explanation) error {
 	if f.asJSON {
 		return jsonLine(w, x)
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/internal/decision"
 )
 
 func TestPolicyExplain(t *testing.T) {
@@ -33,7 +33,7 @@ func TestPolicyExplain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wantContains(t, n.run(append([]string{"policy", "explain"}, c.args...)...), c.want...)
 			out := n.run(append([]string{"policy", "explain", "--json"}, c.args...)...)
-			var x policy.Explanation
+			var x decision.Explanation
 			if err := json.Unmarshal([]byte(out), &x); err != nil || strings.Count(out, "\n") != 1 || !strings.HasPrefix(c.want[0], x.Decision.Decision+":") || len(x.Steps) == 0 {
 				t.Errorf("%v, %s", err, out)
 			}

@@ -118,3 +118,28 @@ func TestCheckSandboxes(t *testing.T) {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
 }
+
+// policy eval and policy explain answer as the sandbox does, which the node's configuration binds too.
+func TestEvalAndExplainHeedTheNode(t *testing.T) {
+	n := newNode(t)
+	n.write(n.policyFile("agent"), "version: 1\nnetwork_policies:\n  all: {endpoints: [{host: api.github.com, port: 443}, {host: other.example.com, port: 443}]}\n")
+	n.write(n.config, n.read(n.config)+"maximum_policy: "+n.maximum(githubOnly)+"\npermissive: {never: ['*.corp.example', pypi.org]}\n")
+	ask := func(host string, args ...string) string {
+		line := `{"binary":"/usr/bin/pip","host":"` + host + `","port":443,"http":{"method":"POST","target":"/"}}`
+		stdout, stderr, code := n.runWith(line, append([]string{"policy", "eval", "--policy", n.policyFile("agent")}, args...)...)
+		if code != 0 || stderr != "" {
+			t.Errorf("exit %d, %s", code, stderr)
+		}
+		return stdout
+	}
+	wantContains(t, ask("other.example.com"), `"deny","layer":"l4"`, "exceeds the node's maximum policy: endpoint other.example.com:443")
+	wantContains(t, ask("api.github.com", "--permissive"), `"deny","layer":"l7"`, "exceeds the node's maximum policy: POST / not permitted")
+	wantContains(t, ask("pypi.org", "--permissive"), `"deny","layer":"l4"`, "permissive.never")
+	out := n.run("policy", "explain", "agent", "--binary", "/usr/bin/curl", "--url", "https://other.example.com/")
+	wantContains(t, out, "deny: /usr/bin/curl GET https://other.example.com:443/", "connection  deny   exceeds the node's maximum policy", "(all)")
+	wantLacks(t, out, "to allow it, add")
+	out = n.run("policy", "explain", "agent", "--permissive", "--binary", "/usr/bin/pip", "--url", "tcp://pypi.org:443")
+	wantContains(t, out, "deny: ", "permissive.never", "to allow it, add to network_policies:\n  pypi_org_443:")
+	n.maximum("nonsense: 1\n")
+	wantContains(t, n.fails("policy", "explain", "agent", "--binary", "/a", "--url", "tcp://pypi.org:443"), "maximum_policy")
+}

@@ -124,14 +124,14 @@ func TestPolicyEvalRefusesInvalidPolicy(t *testing.T) {
 func TestPolicyEvalAnswersAtOnce(t *testing.T) {
 	n := newNode(t)
 	n.write(n.policyFile("p"), evalPolicy)
-	engine, err := compileFile(n.policyFile("p"))
+	p, err := parseFile(n.policyFile("p"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- evaluate(engine, false, inR, outW) }()
+	go func() { done <- evaluate(enforcing(t, p), inR, outW) }()
 	answers := bufio.NewReader(outR)
 	time.AfterFunc(10*time.Second, func() { outW.CloseWithError(io.ErrNoProgress) })
 	half := len(toOther) / 2
@@ -155,7 +155,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(`{"binary":"/a","host":"a","port":1,"graphql":[{}],"websocket_text":"x"}`))
 	f.Add([]byte("{}{}"))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		r, err := parseRequest(line)
+		r, err := parseAction(line)
 		if err == nil && len(line) == 0 {
 			t.Fatalf("nothing becomes %+v", r)
 		}

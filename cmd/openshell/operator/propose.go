@@ -18,8 +18,10 @@ import (
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func policyProposeCommand() *cobra.Command {
@@ -76,8 +78,8 @@ func policyProposeCommand() *cobra.Command {
 // proposer holds what was done against a base policy, and gathers what it denies.
 type proposer struct {
 	base   *policy.Policy
-	digest string // the base's
-	engine *policy.Engine
+	digest string            // the base's
+	rules  decision.Snapshot // the base, permissively
 	files  learn.FileRules
 	found  *learn.Gatherer
 }
@@ -97,7 +99,8 @@ func newProposer(file, name string) (*proposer, error) {
 	rules := confine.RulesetFor(p.base)
 	p.files = learn.FileRules{ReadOnly: rules.ReadOnly, ReadWrite: rules.ReadWrite}
 	var err error
-	p.engine, err = policy.Compile(p.base, policy.Options{})
+	p.rules.Permissive = true
+	p.rules.Effective, err = engine.Compile(p.base, engine.Options{})
 	return p, err
 }
 
@@ -124,7 +127,7 @@ func (p *proposer) readAll(in io.Reader, problems io.Writer) (malformed bool, er
 
 // logged is a line: a request, or an access to a file, of a run.
 type logged struct {
-	policy.EvalRequest
+	decision.Action
 	Run  string     `json:"run"`
 	Time time.Time  `json:"time"`
 	File *fileField `json:"file"`
@@ -158,21 +161,21 @@ func (p *proposer) take(line []byte) error {
 	if r.File != nil {
 		return p.takeFile(run, &r)
 	}
-	v, err := p.engine.EvaluateFully(r.EvalRequest, true)
+	v, err := p.rules.Evaluate(r.Action)
 	if err != nil {
 		return err
 	}
 	switch v.Decision {
-	case policy.Allow.String():
+	case decision.Allowed.String():
 		return nil
-	case policy.Deny.String(): // in permissive mode: what no rule could allow
+	case decision.Denied.String(): // in permissive mode: what no rule could allow
 		p.found.Note(noteOf(&r, v))
 		return nil
 	}
 	d := learn.Denial{
 		Time: r.Time, Permissive: true, Layer: v.Layer, Host: r.Host, Port: r.Port, Protocol: r.Protocol,
 		Binary: r.Binary, Ancestors: r.Ancestors, Reason: v.Reason,
-		Method: v.Request.Method, Path: v.Request.Path,
+		Method: v.HTTP.Method, Path: v.HTTP.Path,
 	}
 	for _, text := range r.ResolvedIPs {
 		ip, err := netip.ParseAddr(text)
@@ -184,31 +187,31 @@ func (p *proposer) take(line []byte) error {
 	switch {
 	case r.HTTP == nil:
 		p.found.Observe(run, d)
-	case !v.Connected:
-		d.Kind, d.Missing = learn.KindHTTP, v.Verdict.Missing
+	case !v.Connection.Ruled():
+		d.Kind, d.Missing = learn.KindHTTP, v.Request.Missing
 		p.found.Observe(run, d)
 	default:
-		p.observe(run, d, learn.KindHTTP, &v.Verdict)
-		p.observe(run, d, learn.KindMessage, &v.Message)
+		p.observe(run, d, learn.KindHTTP, v.Request)
+		p.observe(run, d, learn.KindMessage, v.Message)
 	}
 	return nil
 }
 
 // noteOf says why there can be no proposal for a request.
-func noteOf(r *logged, v policy.Evaluation) learn.Note {
+func noteOf(r *logged, v decision.Evaluation) learn.Note {
 	n := learn.Note{Kind: learn.NoteMalformed, Host: r.Host, Port: r.Port, Binary: r.Binary, Reason: v.Reason}
-	if v.Layer == "ssrf" {
+	if v.Layer == decision.LayerSSRF {
 		n.Kind = learn.NoteAddress
 	}
 	return n
 }
 
 // observe takes in what a request or a message lacks.
-func (p *proposer) observe(run learn.Run, d learn.Denial, kind learn.Kind, v *policy.Verdict) {
-	if v.Decision != policy.Deny || v.Reason == "" {
+func (p *proposer) observe(run learn.Run, d learn.Denial, kind learn.Kind, what decision.Decision) {
+	if !what.Learnable {
 		return // allowed, audited or not decided
 	}
-	d.Kind, d.L7, d.EndpointPath, d.Missing, d.Reason = kind, v.Protocol, v.Path, v.Missing, v.Reason
+	d.Kind, d.L7, d.EndpointPath, d.Missing, d.Reason = kind, what.Protocol, what.EndpointPath, what.Missing, what.Reason
 	p.found.Observe(run, d)
 }
 
@@ -318,7 +321,7 @@ func parseEvent(line []byte) (logged, bool, error) {
 		r.ResolvedIPs = []string{e.Destination.IP}
 	}
 	if e.Request != nil {
-		r.HTTP = &policy.EvalHTTP{Method: e.Request.Method, Target: unmask(e.Request.URL.Path)}
+		r.HTTP = &decision.RequestLine{Method: e.Request.Method, Target: unmask(e.Request.URL.Path)}
 	}
 	return r, true, nil
 }

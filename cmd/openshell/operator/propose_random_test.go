@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"openshell.ai/openshell/internal/audit"
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/httptarget"
 )
 
 // logDice makes logs of a small world, in which much happens more than once.
@@ -55,7 +57,7 @@ func (d logDice) line() string {
 		return fmt.Sprintf(`{"binary":%q,"file":{"path":%q,"access":%q}}`, d.one("/usr/bin/make", "/bin/sh"),
 			d.one("/data/", "/srv/x/", "/home/u/.cache/", "/var/lib/app/", "/opt/tool/")+d.one("a", "b/c", "d/e/f.txt", "*.log", "tmp.Ab12Cd", "{x}"), d.one("read", "write", "execute"))
 	}
-	r := policy.EvalRequest{
+	r := decision.Action{
 		Binary: d.one("/usr/bin/curl", "/usr/bin/git", "/usr/bin/node", "/opt/x y/bin/tool", "/usr/local/bin/python3.11"),
 		Host: d.one("api.example.com", "API.Example.COM.", "git.example.com", "1.pool.example.com", "2.pool.example.com", "3.pool.example.com", "single",
 			"45.64.45.1", "2606:4700::1111", "[2606:4700::1111]", "::ffff:45.64.45.1", "xn--bcher-kva.example", "a_b.example.net"),
@@ -73,21 +75,21 @@ func (d logDice) line() string {
 	case 1:
 		r.Protocol = "tcp"
 	case 2:
-		r.HTTP = &policy.EvalHTTP{Method: "POST", Target: "/graphql"}
+		r.HTTP = &decision.RequestLine{Method: "POST", Target: "/graphql"}
 		r.GraphQL = json.RawMessage(fmt.Sprintf(`{"query":"%s %s{%s}"}`, d.one("query", "mutation"), d.one("", "N", "M"), d.one("a", "b", "a b", "x:c")))
 	case 3:
 		call := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q}`, d.one("a", "b", "ping", "tools/list"))
 		if d.chance(50) {
 			call = fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q}}`, d.one("t", "u", "a b"))
 		}
-		r.HTTP = &policy.EvalHTTP{Method: "POST", Target: d.one("/rpc", "/mcp")}
+		r.HTTP = &decision.RequestLine{Method: "POST", Target: d.one("/rpc", "/mcp")}
 		r.JSONRPC = json.RawMessage(d.one(call, "["+call+"]"))
 	case 4:
 		text := d.one("hello", `{"type":"subscribe","id":"1","payload":{"query":"subscription{s}"}}`)
-		r.HTTP = &policy.EvalHTTP{Method: "GET", Target: d.one("/ws", "/gws")}
+		r.HTTP = &decision.RequestLine{Method: "GET", Target: d.one("/ws", "/gws")}
 		r.WebSocketText = &text
 	default:
-		r.HTTP = &policy.EvalHTTP{Method: d.one("GET", "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "get", "PROPFIND"), Target: d.target()}
+		r.HTTP = &decision.RequestLine{Method: d.one("GET", "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "get", "PROPFIND"), Target: d.target()}
 	}
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -152,8 +154,8 @@ func propose(t *testing.T, base string, lines []string, asJSON bool) string {
 
 // nobodyCanAllow reports whether a line is about what no learned rule may allow, in a reader's words:
 // a private address, and what a rule of the base denies or cannot tell apart.
-func nobodyCanAllow(d policy.Evaluation) bool {
-	return d.Layer == "ssrf" || d.Verdict.Malformed || d.Message.Malformed || d.Decision == "deny"
+func nobodyCanAllow(d decision.Evaluation) bool {
+	return d.Layer == "ssrf" || d.Request.Malformed || d.Message.Malformed || d.Decision == "deny"
 }
 
 func checkProposals(t *testing.T, seed uint64) (proposed int) {
@@ -172,17 +174,15 @@ func checkProposals(t *testing.T, seed uint64) (proposed int) {
 	if err != nil {
 		t.Fatalf("seed %d: %v\n%s", seed, err, out)
 	}
-	engine, err := policy.Compile(p, policy.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	approved := enforcing(t, p)
 	basis := &proposer{}
 	if base == "" {
 		basis, err = newProposer("", "agent")
 	} else {
 		var parsed *policy.Policy
 		if parsed, _, err = policy.Parse([]byte(base)); err == nil {
-			basis.engine, err = policy.Compile(parsed, policy.Options{})
+			basis.rules = enforcing(t, parsed)
+			basis.rules.Permissive = true
 		}
 	}
 	if err != nil {
@@ -196,16 +196,16 @@ func checkProposals(t *testing.T, seed uint64) (proposed int) {
 		if r.File != nil {
 			continue
 		}
-		before, err := basis.engine.EvaluateFully(r.EvalRequest, true)
+		before, err := basis.rules.Evaluate(r.Action)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, err := engine.EvaluateFully(r.EvalRequest, false)
+		after, err := approved.Evaluate(r.Action)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !nobodyCanAllow(before) && after.Decision == "deny" {
-			t.Errorf("seed %d: %s\nis %+v in permissive mode\nand %+v once all is approved\nbase: %s\nproposed:\n%s", seed, line, before.EvalDecision, after.EvalDecision, base, out)
+			t.Errorf("seed %d: %s\nis %+v in permissive mode\nand %+v once all is approved\nbase: %s\nproposed:\n%s", seed, line, before.Answer, after.Answer, base, out)
 		}
 		if before.Decision == "audit" {
 			proposed++
@@ -233,17 +233,15 @@ func checkProposals(t *testing.T, seed uint64) (proposed int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if engine, err = policy.Compile(q, policy.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	approved = enforcing(t, q)
 	for _, line := range lines {
 		var r logged
 		if err := parseStrictly([]byte(line), &r); err != nil || r.File != nil {
 			continue
 		}
-		before, _ := basis.engine.EvaluateFully(r.EvalRequest, true)
-		if after, _ := engine.Evaluate(r.EvalRequest, false); !nobodyCanAllow(before) && after.Decision == "deny" {
-			t.Errorf("seed %d: %s\nis %+v after two approvals\nbase: %s", seed, line, after, base)
+		before, _ := basis.rules.Evaluate(r.Action)
+		if after, _ := approved.Evaluate(r.Action); !nobodyCanAllow(before) && after.Decision == "deny" {
+			t.Errorf("seed %d: %s\nis %+v after two approvals\nbase: %s", seed, line, after.Answer, base)
 		}
 	}
 	return proposed
@@ -282,7 +280,7 @@ func eventOf(t *testing.T, r *logged) (string, bool) {
 		e.Protocol = r.Protocol
 	}
 	if r.HTTP != nil {
-		target, err := policy.ParseTarget(r.HTTP.Method, r.HTTP.Target)
+		target, err := httptarget.Parse(r.HTTP.Method, r.HTTP.Target)
 		if err != nil {
 			return "", false
 		}
@@ -319,13 +317,10 @@ func TestProposalsOfEventsAreComplete(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		engine, err := policy.Compile(p, policy.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		approved := enforcing(t, p)
 		for i, r := range requests {
-			if got, err := engine.Evaluate(r.EvalRequest, false); err != nil || got.Decision != "allow" {
-				t.Fatalf("seed %d: %+v, %v\nof %s\nproposed:\n%s", seed, got, err, lines[i], out)
+			if got, err := approved.Evaluate(r.Action); err != nil || got.Decision != "allow" {
+				t.Fatalf("seed %d: %+v, %v\nof %s\nproposed:\n%s", seed, got.Answer, err, lines[i], out)
 			}
 		}
 	}

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
 )
 
 func TestPropose(t *testing.T) {
@@ -43,10 +45,7 @@ network_policies:
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, stdout)
 	}
-	engine, err := policy.Compile(p, policy.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	approved := enforcing(t, p)
 	for line, want := range map[string]string{
 		`{"binary":"/usr/bin/curl","host":"api.example.com","port":443,"http":{"method":"POST","target":"/graphql"},"graphql":{"query":"mutation{star}"}}`:         "allow",
 		`{"binary":"/usr/bin/curl","host":"api.example.com","port":443,"http":{"method":"POST","target":"/graphql"},"graphql":{"query":"mutation{unstar}"}}`:       "deny",
@@ -55,12 +54,12 @@ network_policies:
 		`{"binary":"/usr/bin/node","host":"npm.example.com","port":443,"http":{"method":"GET","target":"/left-pad/bb5929a15ab5cb2a1bd4f6e4a3bd1e3d5c0f4a4bfc6c"}}`: "allow",
 		`{"binary":"/usr/bin/evil","host":"metadata.example.com","port":80}`:                                                                                       "deny",
 	} {
-		r, err := parseRequest([]byte(line))
+		a, err := parseAction([]byte(line))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v, err := engine.Evaluate(r, false); err != nil || v.Decision != want {
-			t.Errorf("%s: %+v, %v, want %s", line, v, err, want)
+		if v, err := approved.Evaluate(a); err != nil || v.Decision != want {
+			t.Errorf("%s: %+v, %v, want %s", line, v.Answer, err, want)
 		}
 	}
 	if f := p.FilesystemRules(); strings.Join(f.ReadWrite, " ") != "/data" && strings.Join(f.ReadWrite, " ") != "/data/out" {
@@ -169,4 +168,14 @@ func TestProposeLeavesOutWhatIsCutShort(t *testing.T) {
 	if _, stderr, code = n.runWith(log.String(), "policy", "propose", "--json"); code != 1 || !strings.Contains(stderr, "not proposed: 4 lines") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
+}
+
+// enforcing is what decides by a policy where the node adds nothing.
+func enforcing(t *testing.T, p *policy.Policy) decision.Snapshot {
+	t.Helper()
+	engine, err := engine.Compile(p, engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decision.Snapshot{Effective: engine}
 }

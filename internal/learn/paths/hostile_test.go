@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/policy"
+	"openshell.ai/openshell/policy/engine"
+	"openshell.ai/openshell/policy/httptarget"
 )
 
 func templatesOf(method string, paths ...string) []string {
@@ -111,18 +113,18 @@ func TestWritesAreGeneralisedLater(t *testing.T) {
 	}
 }
 
-func engineFor(t testing.TB, templates []Template) policy.Match {
+func engineFor(t testing.TB, templates []Template) engine.Match {
 	t.Helper()
 	endpoint := policy.Endpoint{Host: "h.example", Ports: []uint16{443}, Protocol: policy.ProtocolREST, Enforcement: policy.EnforcementEnforce, AllowEncodedSlash: true}
 	for _, x := range templates {
 		endpoint.Rules = append(endpoint.Rules, policy.L7Allow{Allow: policy.L7Match{Method: x.Method, Path: x.Path}})
 	}
 	rule := &policy.Rule{Name: "r", Endpoints: []policy.Endpoint{endpoint}, Binaries: []policy.Binary{{Path: "/b"}}}
-	engine, err := policy.Compile(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{"r": rule}}, policy.Options{})
+	compiled, err := engine.Compile(&policy.Policy{Version: 1, Network: map[string]*policy.Rule{"r": rule}}, engine.Options{})
 	if err != nil {
 		t.Fatalf("%v: %v", templates, err)
 	}
-	return engine.Connect(policy.Connection{Binary: "/b", Host: "h.example", Port: 443})
+	return compiled.Connect(engine.Connection{Binary: "/b", Host: "h.example", Port: 443})
 }
 
 // hostilePaths are floods of distinct paths, each of another kind.
@@ -207,7 +209,7 @@ func FuzzTemplatesCoverWhatWasSeen(f *testing.F) {
 		var s, reverse Set
 		var taken []string
 		for _, target := range []string{a, b, c, a + "x", b + "-9", c + "/z"} {
-			parsed, err := policy.ParseTarget("GET", target)
+			parsed, err := httptarget.Parse("GET", target)
 			if err != nil {
 				continue
 			}
@@ -239,7 +241,7 @@ func FuzzTemplatesCoverWhatWasSeen(f *testing.F) {
 		}
 		m := engineFor(t, templates)
 		for _, path := range taken {
-			if v := m.Request(policy.Request{Method: method, Path: path}); v.Decision != policy.Allow {
+			if v := m.Request(engine.Request{Method: method, Path: path}); v.Decision != engine.Allow {
 				t.Fatalf("%q is not allowed by %v: %s", path, templates, v.Reason)
 			}
 		}

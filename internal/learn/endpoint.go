@@ -203,39 +203,24 @@ func (e *Evidence) callsOf(key endpointKey) []policy.L7Allow {
 	return rules
 }
 
-// endpoints are those of the rule that are decided per request, in a fixed order.
-func (e *Evidence) endpoints() []policy.Endpoint {
-	var list []policy.Endpoint
+// content is what the rule has to allow, in a fixed order.
+func (e *Evidence) content() []policy.Content {
+	var list []policy.Content
 	for _, seen := range e.stored() {
-		var rules []policy.L7Allow
+		c := policy.Content{Protocol: seen.Protocol, Path: seen.Path}
 		if seen.Requests != nil {
 			for _, t := range seen.Requests.Templates() {
-				rules = append(rules, policy.L7Allow{Allow: policy.L7Match{Method: t.Method, Path: t.Path}})
+				c.Allow = append(c.Allow, policy.L7Match{Method: t.Method, Path: t.Path})
 			}
 		}
-		if rules = append(rules, seen.Calls...); len(rules) == 0 {
-			continue
+		for _, call := range seen.Calls {
+			c.Allow = append(c.Allow, call.Allow)
 		}
-		endpoint := policy.Endpoint{
-			Host: e.target.host, Ports: []uint16{e.target.port}, Path: seen.Path,
-			Protocol: seen.Protocol, Enforcement: policy.EnforcementEnforce, Rules: rules,
+		if len(c.Allow) > 0 {
+			list = append(list, c)
 		}
-		if seen.Protocol == policy.ProtocolMCP && slices.ContainsFunc(seen.Calls, oddTool) {
-			strict := false
-			endpoint.MCP = &policy.MCPOptions{StrictToolNames: &strict}
-		}
-		list = append(list, endpoint)
 	}
 	return list
-}
-
-// oddTool reports whether a tool's name is one that only an endpoint without strict_tool_names allows.
-func oddTool(r policy.L7Allow) bool {
-	return slices.ContainsFunc(r.Allow.Tool.Any, func(name string) bool {
-		return len(name) > 128 || !all(name, func(c byte) bool {
-			return isLower(c) || isUpper(c) || isDigit(c) || c == '_' || c == '.' || c == '-'
-		})
-	})
 }
 
 // declared reports whether something was missing from an endpoint that the policy declares. There

@@ -28,7 +28,7 @@ func (e *Evidence) addFile(run Run, n accessRequest, a FileAccess) {
 func (filesystemKind) target(p *Proposal) target { return target{tree: p.Evidence.Tree} }
 
 func (filesystemKind) ruleName(t target) string {
-	return "files_" + word(strings.TrimPrefix(t.tree, "/"), 64)
+	return "files_" + policy.KeyWord(strings.TrimPrefix(t.tree, "/"), 64)
 }
 
 func (filesystemKind) restore(p *Proposal, e *Evidence) {

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path"
 	"slices"
 	"strconv"
-	"strings"
 
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/prover"
@@ -32,13 +30,7 @@ func (networkKind) target(p *Proposal) target {
 	return t
 }
 
-func (networkKind) ruleName(t target) string {
-	parts := []string{word(t.host, 64), fmt.Sprint(t.port)}
-	if t.protocol != "" {
-		parts = append(parts, t.protocol)
-	}
-	return strings.Join(append(parts, word(path.Base(t.binary), 32)), "_")
-}
+func (networkKind) ruleName(t target) string { return t.addition().Key() }
 
 func (networkKind) restore(p *Proposal, e *Evidence) {
 	e.restore(p.Evidence.Endpoints)

@@ -16,22 +16,20 @@ import (
 // looked into because the client rejects the sandbox's CA, makes a rule for the
 // whole connection, as do connections that nothing was seen of.
 func BuildRule(e *Evidence) *policy.Rule {
-	endpoints := e.endpoints()
-	if e.opaque() || len(endpoints) == 0 {
-		if !e.opaque() && !e.connects {
-			return nil
-		}
-		whole := policy.Endpoint{Host: e.target.host, Ports: []uint16{e.target.port}, Protocol: e.target.protocol}
-		if e.tlsSkip {
-			whole.TLS = policy.TLSSkip
-		}
-		endpoints = []policy.Endpoint{whole}
+	addition := e.target.addition()
+	if e.opaque() {
+		addition.Uninspected = e.tlsSkip
+	} else if addition.Content = e.content(); len(addition.Content) == 0 && !e.connects {
+		return nil
 	}
-	return &policy.Rule{
-		Name:      e.ruleName(),
-		Endpoints: endpoints,
-		Binaries:  []policy.Binary{{Path: e.target.binary}},
-	}
+	rule := addition.Rule()
+	rule.Name = e.ruleName()
+	return rule
+}
+
+// addition is what a policy lacks for connections to a target.
+func (t target) addition() *policy.Addition {
+	return &policy.Addition{Binary: t.binary, Host: t.host, Port: t.port, UDP: t.protocol == policy.ProtocolUDP}
 }
 
 // ruleName is readable, and through the id the proposal's own.
@@ -41,14 +39,3 @@ func (e *Evidence) ruleName() string {
 
 // idOfRule is the id of the proposal that a rule of that name was made for.
 func idOfRule(name string) string { return "p-" + name[strings.LastIndexByte(name, '_')+1:] }
-
-// word keeps a name's letters and digits.
-func word(s string, limit int) string {
-	w := strings.Map(func(r rune) rune {
-		if r < 0x80 && (isLower(byte(r)) || isUpper(byte(r)) || isDigit(byte(r))) {
-			return r
-		}
-		return '_'
-	}, s)
-	return w[:min(len(w), limit)]
-}

@@ -153,7 +153,7 @@ func (s *Submission) proposal(op Operation) (Proposal, error) {
 	}
 	sum := sha256.Sum256([]byte(s.Policy + "\x00" + ModeAgent + "\x00" + policy.RuleDigest(rule)))
 	id := "p-" + hex.EncodeToString(sum[:])[:agentIDLength-len("p-")]
-	rule.Name = word(op.RuleName, 64) + "_" + strings.TrimPrefix(id, "p-")
+	rule.Name = policy.KeyWord(op.RuleName, 64) + "_" + strings.TrimPrefix(id, "p-")
 
 	now := time.Now().UTC().Truncate(time.Second)
 	p := Proposal{

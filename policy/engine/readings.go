@@ -3,7 +3,9 @@
 package engine
 
 import (
+	"cmp"
 	"iter"
+	"slices"
 	"strings"
 
 	"openshell.ai/openshell/internal/wildcard"
@@ -123,5 +125,6 @@ func TargetMatches(t httptarget.Target, method string) []policy.L7Match {
 	for _, path := range t.Readings() {
 		all = append(all, policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(path)})
 	}
+	slices.SortFunc(all, func(a, b policy.L7Match) int { return cmp.Compare(a.Path, b.Path) }) // as what is learned
 	return all
 }

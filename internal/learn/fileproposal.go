@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -25,7 +26,9 @@ func (e *Evidence) addFile(run Run, n accessRequest, a FileAccess) {
 	e.addReason(audit.Escape(strings.ReplaceAll(a.Reason, a.Path, e.target.tree), maxShownReason), 1)
 }
 
-func (filesystemKind) target(p *Proposal) target { return target{tree: p.Evidence.Tree} }
+func (filesystemKind) target(p *Proposal) target {
+	return target{tree: p.Evidence.Tree, sensitive: p.Flags.Sensitive}
+}
 
 func (filesystemKind) ruleName(t target) string {
 	return "files_" + policy.KeyWord(strings.TrimPrefix(t.tree, "/"), 64)
@@ -57,6 +60,7 @@ func (filesystemKind) build(p *Proposal, e *Evidence) error {
 		return err
 	}
 	p.Filesystem, p.Digest = files, filesDigest(files)
+	p.Flags.Sensitive = e.target.sensitive
 	p.Flags.Widened, p.Flags.Truncated = e.files.depth != uncut, e.files.lost || e.truncated
 	p.SecurityNotes, p.Confidence = e.fileNotes(grants, p.Flags), e.confidence()
 	p.Rationale = fmt.Sprintf("Allow access to %d paths in %s.", len(grants), audit.Escape(e.target.tree, maxShownPath))
@@ -144,7 +148,7 @@ func (filesystemKind) covered(p *Proposal, learned *policy.Policy) bool {
 	}
 	rules := FileRules{ReadOnly: learned.Filesystem.ReadOnly, ReadWrite: learned.Filesystem.ReadWrite}
 	allowed := func(paths []string, op FileOp) bool {
-		return !slices.ContainsFunc(paths, func(path string) bool { return !rules.Allows(FileAccess{Path: path, Op: op}) })
+		return !slices.ContainsFunc(paths, func(p string) bool { return !rules.Allows(FileAccess{Path: p, Op: op}) })
 	}
 	return allowed(p.Filesystem.ReadOnly, OpRead) && allowed(p.Filesystem.ReadWrite, OpWrite)
 }
@@ -179,11 +183,12 @@ func (e *Evidence) fileNotes(grants []FileGrant, f Flags) []string {
 			"Write access in '%s': programs, or what configures them, may be replaced there.", tree)
 		n.add(g.Write && zoneOf(g.Path) != "" && secretOf(g.Path) == "", "What is written in '%s' changes the kernel, or the whole system.", tree)
 		n.add(strings.HasPrefix(g.Path, "/proc/self/"), "'%s' names another process each time: this grants that of the container's first process only.", g.Path)
-		n.add(home == "" && depth(g.Path) == 1 && g.Reason != "" && g.Reason != ReasonSystem, "'%s' is granted whole.", g.Path)
+		n.add(f.Sensitive, "'%s' is granted whole, for nothing less lets a file be made, removed or renamed in it: %s.", g.Path, riskOf(g.Path))
+		n.add(!f.Sensitive && home == "" && depth(g.Path) <= 2 && g.Reason != "" && g.Reason != ReasonSystem, "'%s' is granted whole.", g.Path)
 	}
 	for _, use := range e.files.uses {
 		n.add(use.Op&opsEntry != 0 && use.Reason == "", "What was made or removed in '%s' is granted by name, which works only where the image, or a volume, has it: "+
-			"write access to the directory is not proposed.", tree)
+			"write access to the directory is not proposed.", path.Dir(use.Path))
 	}
 	return n.notes
 }

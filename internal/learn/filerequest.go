@@ -26,6 +26,8 @@ type accessRequest struct {
 	path   string
 	write  bool
 	reason Reason
+	// sensitive is for a guarded directory, which nothing less than itself would do for. It is a proposal of its own.
+	sensitive bool
 }
 
 // Reason is why a grant is wider than an access.
@@ -81,7 +83,11 @@ func requestFor(a FileAccess) (accessRequest, bool) {
 	if a.Op&opsEntry != 0 {
 		return n.entry(a.Existing).named()
 	}
-	if dir := a.madeBelow(); dir != "" && zoneOf(p) == "" {
+	switch dir := a.madeBelow(); {
+	case dir == "":
+	case guarded(dir):
+		return accessRequest{path: dir, write: n.write, reason: ReasonMade, sensitive: true}.named()
+	case zoneOf(p) == "":
 		// Named by itself it would have nothing to name in the next run, and to make it took this anyway.
 		return accessRequest{path: dir, write: n.write, reason: ReasonMade}.folded().named()
 	}
@@ -104,11 +110,11 @@ func requestFor(a FileAccess) (accessRequest, bool) {
 	return n.folded(), true
 }
 
-// madeIn is the nearest directory above what the workload made itself that was there before it. It is
-// empty for what was there, and where the directory must not be granted for what is in it.
+// madeBelow is the nearest directory above what the workload made itself that was there before it. It is
+// empty for what was there.
 func (a *FileAccess) madeBelow() string {
 	dir, p := path.Clean(a.Existing), path.Clean(a.Path)
-	if !strings.HasPrefix(dir, "/") || dir == p || !within(dir, p) || guarded(dir) {
+	if !strings.HasPrefix(dir, "/") || dir == p || dir == "/" || !within(dir, p) {
 		return ""
 	}
 	return dir
@@ -138,8 +144,13 @@ func (n accessRequest) entry(existing string) accessRequest {
 	if existing = path.Clean(existing); strings.HasPrefix(existing, "/") && existing != dir && within(existing, dir) {
 		dir, reason = existing, ReasonMade
 	}
+	if dir == "/" {
+		return n // exactly, for what that is worth: all there is is never granted
+	}
 	if guarded(dir) {
-		return n // exactly, for what that is worth
+		// What is made by a name of its own, or put in another's place by way of a name that nobody has again,
+		// takes the directory.
+		return accessRequest{path: dir, write: true, reason: reason, sensitive: true}
 	}
 	return accessRequest{path: dir, write: true, reason: reason}.folded()
 }

@@ -10,6 +10,7 @@ type Flags struct {
 	Widened       bool `json:"widened,omitempty"`       // a bound made the rule allow more than was seen
 	Inexpressible bool `json:"inexpressible,omitempty"` // what no rule can name was left out
 	Replaced      bool `json:"replaced,omitempty"`      // the program's content changed between denials
+	Sensitive     bool `json:"sensitive,omitempty"`     // a directory is granted of which no part should be granted lightly
 }
 
 // noteFlags are the notes that were flags before there were any, word for word as they were then.
@@ -38,5 +39,25 @@ func (p *Proposal) adoptNotes() {
 }
 
 // CutShort reports whether the proposal does not tell all that was seen, or allows more because there was
-// too much of it: nobody should approve it without a look.
+// too much of it.
 func (p *Proposal) CutShort() bool { return p.Flags.Truncated || p.Flags.Widened }
+
+// Include is what may be approved without a look, besides proposals about which there is nothing to be said.
+type Include struct{ Truncated, Sensitive bool }
+
+// The reasons of Include.LeavesOut.
+const (
+	LeftTruncated = "too much was seen to tell it all"
+	LeftSensitive = "what it grants whole is sensitive"
+)
+
+// LeavesOut says why a proposal may not be approved without a look. It is empty for one that may.
+func (i Include) LeavesOut(p *Proposal) string {
+	switch {
+	case p.CutShort() && !i.Truncated:
+		return LeftTruncated
+	case p.Flags.Sensitive && !i.Sensitive:
+		return LeftSensitive
+	}
+	return ""
+}

@@ -148,7 +148,7 @@ func (l *Learner) ObserveFile(a FileAccess) {
 		l.signal()
 		return
 	}
-	l.take(target{tree: n.tree()}, func(e *Evidence) { e.addFile(l.run, n, a) })
+	l.take(n.target(), func(e *Evidence) { e.addFile(l.run, n, a) })
 }
 
 // Lost notes that something was not seen that might have been evidence, so that

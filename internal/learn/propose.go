@@ -46,7 +46,7 @@ func (g *Gatherer) ObserveFile(run Run, a FileAccess) bool {
 		g.notes.add(note)
 		return false
 	}
-	return g.take(target{tree: n.tree()}, note, func(e *Evidence) { e.addFile(run, n, a) })
+	return g.take(n.target(), note, func(e *Evidence) { e.addFile(run, n, a) })
 }
 
 func (g *Gatherer) take(t target, note Note, add func(*Evidence)) bool {

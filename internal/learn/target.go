@@ -25,7 +25,8 @@ type target struct {
 	protocol string // udp, or empty: tcp
 	binary   string
 
-	tree string // of files; the rest is empty then
+	tree      string // of files; the rest is empty then
+	sensitive bool   // the tree itself is granted, though it is one of those that hold what decides over a system
 }
 
 // kind is that of the target's proposals.
@@ -115,6 +116,9 @@ func (t target) hash(policyName string) string {
 	if t.protocol != "" {
 		text += "\x00" + t.protocol
 	}
+	if t.sensitive {
+		text += "\x00sensitive"
+	}
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
@@ -128,5 +132,15 @@ func (t target) String() string {
 
 func (t target) compare(o target) int {
 	return cmp.Or(cmp.Compare(t.host, o.host), cmp.Compare(t.port, o.port),
-		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree, o.tree))
+		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree, o.tree), compareBool(t.sensitive, o.sensitive))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }

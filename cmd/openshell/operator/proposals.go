@@ -157,6 +157,9 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 		if p.CutShort() {
 			status += ", truncated" // --all leaves it out
 		}
+		if p.Flags.Sensitive {
+			status += ", sensitive" // and this
+		}
 		rows = append(rows, row(p.Policy, p.ID, status,
 			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p), maxEndpointColumn), describe.What(p),
 			strconv.Itoa(p.Evidence.Hits), describe.Confidence(p), plain(p.Provenance.Mode), describe.SeenIn(p, runs[p.Policy])))

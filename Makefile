@@ -19,6 +19,8 @@ export HOME := $(or $(HOME),/root)
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 VERSION ?= $(or $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null),devel)
 
+STAMP := -X openshell.ai/openshell/internal/version.stamp=$(VERSION)
+
 # Variables that would make clients trust other certificates than they do on a
 # machine without them.
 TRUST := CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE GIT_SSL_CAINFO NODE_EXTRA_CA_CERTS \
@@ -40,11 +42,11 @@ check-go:
 	@test -n "$(GO)" || { echo "make: no Go 1.21 or later found: install it from https://go.dev/dl/" >&2; exit 1; }
 
 .PHONY: build
-build: check-go ## build bin/openshell, openshell-init and the containerd shim, all static
+build: check-go ## build bin/openshell, its helpers and the containerd shim, all static
 	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/ -ldflags \
-		"-linkmode external -extldflags -static -s -w -X openshell.ai/openshell/cmd/openshell/app.version=$(VERSION) -X openshell.ai/openshell/shim.buildVersion=$(VERSION)" \
+		"-linkmode external -extldflags -static -s -w $(STAMP)" \
 		./cmd/openshell ./cmd/containerd-shim-openshell-v1
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/openshell-init ./cmd/openshell-init
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w $(STAMP)" -o bin/ ./cmd/openshell-init ./cmd/openshell-keeper
 
 .PHONY: demo
 demo: root deps build ## learn, review, approve and enforce, on an internet of its own (as root)
@@ -74,6 +76,10 @@ test-engines: root deps build ## run only the tests under docker, podman and CNI
 .PHONY: test-containerd-client
 test-containerd-client: root deps ## run containerd's own client tests with runc and with openshell (as root)
 	@$(CLEAN) hack/containerd-client-tests
+
+.PHONY: cases
+cases: root deps build ## run the tests of docs/cases.md and write their verdicts there (as root; CASE=TABLE/NAME: only that row)
+	@OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./test/cases/cmd/cases $(if $(CASE),-row "$(CASE)",-page docs/cases.md)
 
 .PHONY: test-million
 test-million: check-go ## feed the learner a million hosts, programs, paths and files (minutes)
@@ -118,6 +124,7 @@ fuzz: check-go ## run each fuzz target for FUZZTIME (60s)
 install: build ## install below PREFIX (/usr/local)
 	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/openshell bin/containerd-shim-openshell-v1
 	@install -D -m 755 bin/openshell-init $(DESTDIR)$(PREFIX)/libexec/openshell/openshell-init
+	@install -D -m 755 bin/openshell-keeper $(DESTDIR)$(PREFIX)/libexec/openshell/openshell-keeper
 
 .PHONY: clean
 clean: ## remove what was built

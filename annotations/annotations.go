@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"openshell.ai/openshell/internal/validname"
 )
 
 // Prefix is what every annotation meant for openshell starts with.
@@ -95,7 +97,7 @@ func (r *Request) set(key, value string) (err error) {
 	switch key {
 	case KeyPolicy:
 		r.Policy = value
-		err = ValidName(value)
+		err = validname.Check(value)
 	case KeyPermissive:
 		r.Permissive = value == "true"
 		if value != "true" && value != "false" {
@@ -131,7 +133,7 @@ func parseCredentials(value string) ([]string, error) {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {
 		name = strings.TrimSpace(name)
-		if err := ValidName(name); err != nil {
+		if err := validname.Check(name); err != nil {
 			return nil, fmt.Errorf("credential %s: %w", quote(name), err)
 		}
 		if slices.Contains(names, name) {
@@ -140,33 +142,6 @@ func parseCredentials(value string) ([]string, error) {
 		names = append(names, name)
 	}
 	return names, nil
-}
-
-// maxName keeps a name with any suffix openshell gives it well below NAME_MAX.
-const maxName = 128
-
-// ValidName reports whether s may name a policy or a credential:
-// [A-Za-z0-9][A-Za-z0-9_.-]{0,127}. Such a name is a single path component that
-// is neither hidden nor a step upwards, and prints as it is.
-func ValidName(s string) error {
-	switch {
-	case s == "":
-		return errors.New("a name must not be empty")
-	case len(s) > maxName:
-		return fmt.Errorf("a name has at most %d characters, this has %d", maxName, len(s))
-	case !isAlphanumeric(s[0]):
-		return errors.New("a name must start with a letter or digit (A-Z a-z 0-9)")
-	}
-	for i := range len(s) {
-		if c := s[i]; !isAlphanumeric(c) && c != '_' && c != '.' && c != '-' {
-			return errors.New("a name has only letters, digits, '_', '.' and '-'")
-		}
-	}
-	return nil
-}
-
-func isAlphanumeric(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
 // maxQuoted bounds how much of a hostile value an error message repeats.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.ai/openshell/internal/validname"
 )
 
 func TestParse(t *testing.T) {
@@ -90,32 +92,6 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-func TestValidName(t *testing.T) {
-	for _, name := range []string{"a", "0", "A.b-c_d", "a..b", strings.Repeat("x", 128)} {
-		if err := ValidName(name); err != nil {
-			t.Errorf("%q: %v", name, err)
-		}
-	}
-	for _, name := range []string{"", ".", "..", "-a", "_a", ".a", "a/b", "a b", "a\n", "a\x00", "ä", "a:b", strings.Repeat("x", 129)} {
-		if ValidName(name) == nil {
-			t.Errorf("%q is accepted", name)
-		}
-	}
-}
-
-func TestEditDistance(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"kitten", "sitting", 3}, {"ttl", "tll", 1},
-	} {
-		if got := editDistance(tt.a, tt.b); got != tt.want {
-			t.Errorf("editDistance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
-		}
-	}
-}
-
 // FuzzParse: an image may carry any annotation, and its author sees the error.
 func FuzzParse(f *testing.F) {
 	f.Add(KeyPolicy, "agent", "true", "1h")
@@ -131,7 +107,7 @@ func FuzzParse(f *testing.F) {
 		if !req.Permissive || req.TTL <= 0 {
 			t.Errorf("a TTL was accepted without permissive mode: %+v", req)
 		}
-		if req.Policy != "" && ValidName(req.Policy) != nil {
+		if req.Policy != "" && validname.Check(req.Policy) != nil {
 			t.Errorf("policy %q was accepted", req.Policy)
 		}
 	})

@@ -4,7 +4,10 @@ package annotations
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // unknownKey is the error for a key that openshell does not know. It is an error
@@ -19,38 +22,6 @@ func unknownKey(key string) error {
 // closest returns the known key that a typing error would most likely turn into
 // key, or "" when none is near. Case and the choice of '_' or '-' do not count.
 func closest(key string) string {
-	if len(key) > maxQuoted {
-		return "" // bounds the work below; no typing error is that long
-	}
-	key = strings.ReplaceAll(strings.ToLower(key), "_", "-")
-	best, distance := "", len(key)
-	for _, k := range keys {
-		if d := editDistance(key, k); d < distance {
-			best, distance = k, d
-		}
-	}
-	if distance > max(2, (len(best)-len(Prefix))/3) {
-		return ""
-	}
-	return best
-}
-
-// editDistance is the Levenshtein distance of a and b in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return usertext.Closest(strings.ReplaceAll(strings.ToLower(key), "_", "-"), slices.Values(keys),
+		func(known string) int { return max(2, (len(known)-len(Prefix))/3) })
 }

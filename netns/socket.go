@@ -111,15 +111,7 @@ func (n *Namespace) dialWith(ctx context.Context, network string, addr netip.Add
 	if err := connect(ctx, f, addr); err != nil {
 		return nil, err
 	}
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		// net.Dialer's default; FileConn leaves the kernel's (Nagle on).
-		_ = tcp.SetNoDelay(true)
-	}
-	return conn, nil
+	return net.FileConn(f)
 }
 
 func (n *Namespace) socket(network string, addr netip.Addr) (*os.File, error) {

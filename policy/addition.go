@@ -6,8 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -45,10 +43,7 @@ func (a *Addition) Rule() *Rule {
 		for _, m := range c.Allow {
 			e.Rules = append(e.Rules, L7Allow{Allow: m})
 		}
-		if e.Protocol == ProtocolMCP && slices.ContainsFunc(c.Allow, oddTool) {
-			strict := false
-			e.MCP = &MCPOptions{StrictToolNames: &strict}
-		}
+		e.Fit()
 		r.Endpoints = append(r.Endpoints, e)
 	}
 	if len(r.Endpoints) > 0 {
@@ -82,12 +77,4 @@ func KeyWord(s string, limit int) string {
 		return '_'
 	}, s)
 	return word[:min(len(word), limit)]
-}
-
-// strictToolName is what strict_tool_names lets through.
-var strictToolName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
-
-// oddTool reports whether a match names a tool that only an endpoint without strict_tool_names allows.
-func oddTool(m L7Match) bool {
-	return slices.ContainsFunc(m.Tool.Any, func(name string) bool { return !strictToolName.MatchString(name) })
 }

@@ -176,7 +176,7 @@ func (e *Endpoint) selector() string { return printable.Text(cmp.Or(e.Host, "<an
 
 // traits is what an endpoint can conflict in, as one string.
 func (e *Endpoint) traits(learned bool) string {
-	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, e.HasGraphQLPolicy(), e.MaxBody(), e.StrictToolNames()})
+	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, fmt.Sprint(e.ownTraits())})
 }
 
 // conflicts lists what two endpoints that can match the same disagree on.
@@ -201,16 +201,19 @@ func (e *Endpoint) conflicts(other *Endpoint) []string {
 	if e.Protocol != other.Protocol {
 		return found
 	}
-	if e.Protocol == ProtocolWebSocket {
-		differ("websocket_graphql_policy", e.HasGraphQLPolicy(), other.HasGraphQLPolicy())
-	}
-	if BodyDecides(e.Protocol) {
-		differ("max_body_bytes", e.MaxBody(), other.MaxBody())
-	}
-	if e.Protocol == ProtocolMCP {
-		differ("mcp.strict_tool_names", e.StrictToolNames(), other.StrictToolNames())
+	its := other.ownTraits()
+	for i, own := range e.ownTraits() {
+		differ(own.name, own.value, its[i].value)
 	}
 	return found
+}
+
+// ownTraits are those of the endpoint's protocol.
+func (e *Endpoint) ownTraits() []trait {
+	if traits := e.protocol().traits; traits != nil {
+		return traits(e)
+	}
+	return nil
 }
 
 // configures reports whether an endpoint says more than that it is allowed.

@@ -7,11 +7,9 @@ import (
 	"encoding/json"
 	"maps"
 	"path"
-	"reflect"
 	"slices"
 	"strings"
 
-	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/internal/wildcard"
 )
 
@@ -106,18 +104,40 @@ func parts(p *Policy) map[string]part {
 	add("filesystem_policy", &Policy{Filesystem: p.Filesystem})
 	add("landlock", &Policy{Landlock: p.Landlock})
 	add("process", &Policy{Process: p.Process})
+	trusted := map[string]bool{} // what a rule that was not learned reaches
+	for _, r := range p.Network {
+		for _, what := range publicOnly(r) {
+			trusted[what] = trusted[what] || !r.Learned
+		}
+	}
 	for key, r := range p.Network {
 		section := Child("network_policies", key)
 		add(section, &Policy{Network: map[string]*Rule{key: r}})
-		if rule := all[section]; r.Learned {
-			for i := range r.Endpoints {
-				if e := &r.Endpoints[i]; len(e.AllowedIPs) == 0 && e.Host != "" && !strings.Contains(e.Host, "*") {
-					rule.words[printable.Text(e.Host)+": public addresses only ("+learnedComment+")"] = true
-				}
+		for _, what := range publicOnly(r) {
+			if r.Learned && !trusted[what] {
+				all[section].words[what+": public addresses only ("+learnedComment+")"] = true
 			}
 		}
 	}
 	return all
+}
+
+// publicOnly is what a rule reaches at public addresses only if it was learned.
+func publicOnly(r *Rule) []string {
+	bare := &Rule{Binaries: r.Binaries}
+	for _, e := range r.Endpoints {
+		if e.Kind() != ExactHost || len(e.AllowedIPs) > 0 {
+			continue
+		}
+		connection := Endpoint{Host: e.Host, Port: e.Port, Ports: e.Ports}
+		if e.Protocol == ProtocolUDP {
+			connection.Protocol = ProtocolUDP
+		}
+		bare.Endpoints = append(bare.Endpoints, connection)
+	}
+	words := map[string]bool{}
+	bare.statements(words)
+	return slices.Sorted(maps.Keys(words))
 }
 
 // Canonical returns a copy that is written like every policy that allows the same
@@ -159,8 +179,8 @@ func (e *Endpoint) canonicalize() {
 		}
 	}
 	e.AllowedIPs = sortedSet(e.AllowedIPs)
-	if e.Protocol == ProtocolTCP {
-		e.Protocol = ""
+	if canonicalize := e.protocol().canonicalize; canonicalize != nil {
+		canonicalize(e)
 	}
 	if !Inspected(e.Protocol) {
 		e.Access, e.Enforcement = "", ""
@@ -170,52 +190,7 @@ func (e *Endpoint) canonicalize() {
 	if e.Path == "/**" || e.Path == "**" {
 		e.Path = ""
 	}
-	if e.Protocol == ProtocolREST {
-		e.canonicalizeRules()
-	}
 	e.Rules, e.DenyRules = sortedByText(e.Rules), sortedByText(e.DenyRules)
-}
-
-// canonicalizeRules writes HTTP's rules in one way, and as a preset where there
-// is one.
-func (e *Endpoint) canonicalizeRules() {
-	allowed := canonicalMatches(slices.Clone(e.Allowed()))
-	e.Access = ""
-	for access, preset := range presets {
-		if reflect.DeepEqual(allowed, canonicalMatches(slices.Clone(preset))) {
-			e.Access = access
-		}
-	}
-	e.Rules = nil
-	for _, m := range allowed {
-		if e.Access == "" {
-			e.Rules = append(e.Rules, L7Allow{m})
-		}
-	}
-	e.DenyRules = canonicalMatches(e.DenyRules)
-}
-
-func canonicalMatches(matches []L7Match) []L7Match {
-	for i := range matches {
-		m := &matches[i]
-		m.Method = strings.ToUpper(m.Method)
-		if m.Path == "/**" {
-			m.Path = "**"
-		}
-		for key, matcher := range m.Query {
-			m.Query[key] = Matcher{sortedSet(matcher.Any)}
-		}
-	}
-	matches = sortedByText(matches)
-	gets := map[string]bool{}
-	for _, m := range matches {
-		if m.Method == "GET" {
-			m.Method = "HEAD"
-			gets[jsonText(m)] = true
-		}
-	}
-	// GET covers HEAD.
-	return slices.DeleteFunc(matches, func(m L7Match) bool { return gets[jsonText(m)] })
 }
 
 func sortedSet[T cmp.Ordered](list []T) []T {

@@ -107,3 +107,24 @@ func TestCompare(t *testing.T) {
 		})
 	}
 }
+
+// Another rule's host of the same name hides no change of what is trusted.
+func TestCompareTrust(t *testing.T) {
+	rule := func(learned, key, binary string) string {
+		return learned + key + ":\n  endpoints: [{host: 10.0.0.1, port: 443}]\n  binaries: [{path: " + binary + "}]\n"
+	}
+	const mark = "# openshell.ai/learned\n"
+	for _, tt := range []struct {
+		before, after string
+		changed       bool
+	}{
+		{rule(mark, "a", "/a") + rule(mark, "b", "/b"), rule("", "a", "/a") + rule(mark, "b", "/b"), true},
+		{rule(mark, "a", "/a") + rule(mark, "b", "/a"), rule("", "a", "/a") + rule(mark, "b", "/a"), true},
+		{rule("", "a", "/a") + rule("", "b", "/a"), rule("", "a", "/a") + rule(mark, "b", "/a"), false},
+	} {
+		before, after := network(t, tt.before), network(t, tt.after)
+		if changes := Compare(before, after); (len(changes) > 0) != tt.changed {
+			t.Errorf("%s%s%+v", tt.before, tt.after, changes)
+		}
+	}
+}

@@ -109,7 +109,7 @@ func (e *Endpoint) statements(port uint16) []string {
 	if e.Enforcement != EnforcementEnforce {
 		suffix += " (audit: the rest is only logged)"
 	}
-	if e.Protocol != ProtocolREST {
+	if e.protocol().Content {
 		suffix = " (" + e.Protocol + ")" + suffix
 	}
 	if special := e.Special(); !reflect.ValueOf(special).IsZero() {
@@ -157,16 +157,15 @@ func (m *L7Match) Describe(url string) string {
 
 func (m *L7Match) describeCall(url string) string {
 	words := []string{url}
-	for _, word := range []string{m.Method, m.Command, m.OperationType, m.OperationName, strings.Join(m.Tool.Any, "|")} {
-		if word != "" {
-			words = append(words, word)
+	for _, p := range protocols {
+		for _, f := range p.fields {
+			if f.words == nil {
+				continue
+			}
+			if word := f.words(m); word != "" {
+				words = append(words, word)
+			}
 		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(m.Params)) {
-		words = append(words, key+"="+strings.Join(m.Params[key].Any, "|"))
-	}
-	if m.Fields != nil {
-		words = append(words, "{"+strings.Join(m.Fields, " ")+"}")
 	}
 	return strings.TrimSpace(strings.Join(words, " "))
 }

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 )
 
@@ -72,87 +73,42 @@ func repeated(base map[string]*Rule, key string, r *Rule) bool {
 }
 
 // Clone returns a deep copy.
-func (p *Policy) Clone() *Policy {
-	c := *p
-	if p.Filesystem != nil {
-		files := *p.Filesystem
-		files.ReadOnly = slices.Clone(files.ReadOnly)
-		files.ReadWrite = slices.Clone(files.ReadWrite)
-		c.Filesystem = &files
-	}
-	if p.Landlock != nil {
-		landlock := *p.Landlock
-		c.Landlock = &landlock
-	}
-	if p.Process != nil {
-		process := *p.Process
-		c.Process = &process
-	}
-	c.Network = maps.Clone(p.Network)
-	for key, r := range c.Network {
-		if r != nil {
-			c.Network[key] = r.Clone()
-		}
-	}
-	return &c
-}
+func (p *Policy) Clone() *Policy { return deepCopy(reflect.ValueOf(p)).Interface().(*Policy) }
 
 // Clone returns a deep copy.
-func (r *Rule) Clone() *Rule {
-	c := *r
-	c.Binaries = slices.Clone(r.Binaries)
-	c.Endpoints = slices.Clone(r.Endpoints)
-	for i := range c.Endpoints {
-		c.Endpoints[i] = c.Endpoints[i].clone()
-	}
-	return &c
-}
+func (r *Rule) Clone() *Rule { return deepCopy(reflect.ValueOf(r)).Interface().(*Rule) }
 
-func (e Endpoint) clone() Endpoint {
-	e.Ports = slices.Clone(e.Ports)
-	e.AllowedIPs = slices.Clone(e.AllowedIPs)
-	e.Rules = slices.Clone(e.Rules)
-	for i := range e.Rules {
-		e.Rules[i].Allow = e.Rules[i].Allow.clone()
-	}
-	e.DenyRules = slices.Clone(e.DenyRules)
-	for i := range e.DenyRules {
-		e.DenyRules[i] = e.DenyRules[i].clone()
-	}
-	e.GraphQLPersistedQueries = maps.Clone(e.GraphQLPersistedQueries)
-	for key, operation := range e.GraphQLPersistedQueries {
-		operation.Fields = slices.Clone(operation.Fields)
-		e.GraphQLPersistedQueries[key] = operation
-	}
-	if e.JSONRPC != nil {
-		options := *e.JSONRPC
-		e.JSONRPC = &options
-	}
-	if e.MCP != nil {
-		options := *e.MCP
-		if options.StrictToolNames != nil {
-			strict := *options.StrictToolNames
-			options.StrictToolNames = &strict
+// deepCopy copies plain data: structures of exported fields, pointers, lists, maps and scalars.
+func deepCopy(v reflect.Value) reflect.Value {
+	c := reflect.New(v.Type()).Elem()
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			c.Field(i).Set(deepCopy(v.Field(i)))
 		}
-		e.MCP = &options
+		return c
+	case reflect.Pointer:
+		if !v.IsNil() {
+			c.Set(reflect.New(v.Type().Elem()))
+			c.Elem().Set(deepCopy(v.Elem()))
+		}
+		return c
+	case reflect.Slice:
+		if !v.IsNil() {
+			c.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+			for i := range v.Len() {
+				c.Index(i).Set(deepCopy(v.Index(i)))
+			}
+		}
+		return c
+	case reflect.Map:
+		if !v.IsNil() {
+			c.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
+			for key, value := range v.Seq2() {
+				c.SetMapIndex(key, deepCopy(value))
+			}
+		}
+		return c
 	}
-	return e
-}
-
-func (m L7Match) clone() L7Match {
-	m.Query = cloneMatchers(m.Query)
-	m.Fields = slices.Clone(m.Fields)
-	m.Tool = m.Tool.clone()
-	m.Params = cloneMatchers(m.Params)
-	return m
-}
-
-func (m Matcher) clone() Matcher { return Matcher{Any: slices.Clone(m.Any)} }
-
-func cloneMatchers(matchers map[string]Matcher) map[string]Matcher {
-	c := maps.Clone(matchers)
-	for key, m := range c {
-		c[key] = m.clone()
-	}
-	return c
+	return v
 }

@@ -5,7 +5,6 @@ package policy
 import (
 	"encoding/json"
 	"errors"
-	"slices"
 )
 
 // Values of the enumerated fields of the policy language.
@@ -248,56 +247,6 @@ func (e *Endpoint) PortList() []uint16 {
 	return nil
 }
 
-// IsGraphQL reports whether the match is on GraphQL operations.
-func (m *L7Match) IsGraphQL() bool {
-	return m.OperationType != "" || m.OperationName != "" || m.Fields != nil
-}
-
-// ToolMatcher returns the matcher of MCP tools in either of its forms.
-func (m *L7Match) ToolMatcher() Matcher {
-	if !m.Tool.IsZero() {
-		return m.Tool
-	}
-	return m.Params["name"]
-}
-
-// HasGraphQLPolicy reports whether a WebSocket endpoint's messages are
-// decided as GraphQL operations.
-func (e *Endpoint) HasGraphQLPolicy() bool {
-	return len(e.GraphQLPersistedQueries) > 0 || e.PersistedQueries == PersistedQueriesAllowRegistered ||
-		slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return r.Allow.IsGraphQL() }) ||
-		slices.ContainsFunc(e.DenyRules, func(m L7Match) bool { return m.IsGraphQL() })
-}
-
-// RestrictsTools reports whether rules name MCP tools, so that others are not
-// allowed.
-func (e *Endpoint) RestrictsTools() bool {
-	return slices.ContainsFunc(e.Rules, func(r L7Allow) bool { return !r.Allow.ToolMatcher().IsZero() })
-}
-
-func (e *Endpoint) AllowsKnownMCPMethods() bool { return e.MCP != nil && e.MCP.AllowAllKnownMCPMethods }
-
-func (e *Endpoint) StrictToolNames() bool {
-	return e.MCP == nil || e.MCP.StrictToolNames == nil || *e.MCP.StrictToolNames
-}
-
-// MaxBody returns how many bytes of a request's body are inspected.
-func (e *Endpoint) MaxBody() int {
-	limit := uint32(0)
-	switch {
-	case e.Protocol == ProtocolGraphQL || e.Protocol == ProtocolWebSocket:
-		limit = e.GraphQLMaxBodyBytes
-	case e.Protocol == ProtocolJSONRPC && e.JSONRPC != nil:
-		limit = e.JSONRPC.MaxBodyBytes
-	case e.Protocol == ProtocolMCP && e.MCP != nil:
-		limit = e.MCP.MaxBodyBytes
-	}
-	if limit == 0 {
-		return defaultInspectedBytes
-	}
-	return int(limit)
-}
-
 // FilesystemRules returns the filesystem section, or what an absent one means:
 // the working directory and nothing else.
 func (p *Policy) FilesystemRules() Filesystem {
@@ -305,4 +254,9 @@ func (p *Policy) FilesystemRules() Filesystem {
 		return Filesystem{IncludeWorkdir: true}
 	}
 	return *p.Filesystem
+}
+
+// RequiresLandlock reports whether files must not stay unconfined.
+func (p *Policy) RequiresLandlock() bool {
+	return p.Landlock != nil && p.Landlock.Compatibility == CompatibilityHardRequirement
 }

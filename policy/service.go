@@ -2,7 +2,10 @@
 
 package policy
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Service is a port of one transport protocol.
 type Service struct {
@@ -18,6 +21,18 @@ const (
 	WildcardHost
 	Hostless
 )
+
+// Kind is the way the endpoint names its host.
+func (e *Endpoint) Kind() HostKind {
+	switch {
+	case e.Host == "":
+		return Hostless
+	case strings.Contains(e.Host, "*"):
+		return WildcardHost
+	default:
+		return ExactHost
+	}
+}
 
 // controlPlanePorts (etcd, Docker, Kubernetes) are closed wherever a policy
 // opens more than public addresses, so that trust in a network is not trust in

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -11,12 +10,6 @@ import (
 
 	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/internal/wildcard"
-)
-
-// What is read of one request that is decided by its body, in bytes.
-const (
-	defaultInspectedBytes = 64 << 10
-	maxInspectedBytes     = 64 << 20
 )
 
 func (v *validator) endpoint(path string, e *Endpoint) {
@@ -34,24 +27,32 @@ func (v *validator) endpoint(path string, e *Endpoint) {
 	if !oneOf(e.Access, AccessReadOnly, AccessReadWrite, AccessFull) {
 		v.problem(path+".access", "must be read-only, read-write or full, not %q", e.Access)
 	}
-	v.protocolOptions(path, e)
-	switch e.Protocol {
-	case "", ProtocolTCP, ProtocolUDP:
-		v.transport(path, e)
-	case ProtocolSQL:
-		v.sql(path, e)
-	case ProtocolREST, ProtocolWebSocket, ProtocolGraphQL, ProtocolJSONRPC, ProtocolMCP:
+	v.options(path, e)
+	p := ProtocolOf(e.Protocol)
+	if p == nil {
+		var names []string
+		for _, known := range protocols {
+			names = append(names, known.Name)
+		}
+		last := len(names) - 1
+		v.problem(path+".protocol", "unknown protocol '%s' (expected %s, or %s)", printable.Text(e.Protocol), strings.Join(names[:last], ", "), names[last])
+		return
+	}
+	if p.Rank > 0 {
 		v.inspected(path, e)
-	default:
-		v.problem(path+".protocol", "unknown protocol '%s' (expected tcp, udp, rest, websocket, graphql, sql, json-rpc, or mcp)", printable.Text(e.Protocol))
+	}
+	if p.check != nil {
+		p.check(v, path, e)
 	}
 }
+
+const noHost = "endpoint host must not be empty unless allowed_ips constrains a non-TCP proxy endpoint"
 
 func (v *validator) host(path string, e *Endpoint) {
 	at := path + ".host"
 	if e.Host == "" {
-		if len(e.AllowedIPs) == 0 || e.Protocol == ProtocolTCP {
-			v.problem(at, "endpoint host must not be empty unless allowed_ips constrains a non-TCP proxy endpoint")
+		if len(e.AllowedIPs) == 0 {
+			v.problem(at, noHost)
 		}
 		return
 	}
@@ -64,8 +65,6 @@ func (v *validator) host(path string, e *Endpoint) {
 	switch {
 	case literal && addr.Zone() != "":
 		v.problem(at, "address %s must not have a zone", e.Host)
-	case literal && e.Protocol == ProtocolTCP:
-		v.problem(at, "protocol tcp endpoint '%s' must use a DNS hostname, not an IP literal; remove protocol", e.Host)
 	case literal && ipaddr.Never(ipaddr.Plain(addr)) != "":
 		v.warn(at, "%s is never reachable: it is always blocked (%s)", e.Host, ipaddr.Never(ipaddr.Plain(addr)))
 	case wildcard.IsMetadataHost(host):
@@ -94,51 +93,11 @@ func (v *validator) allowedIP(path, entry string) {
 	}
 }
 
-// transport checks an endpoint that is decided per connection. What could only
-// be decided per request is refused: ignoring it would allow more than is said.
-func (v *validator) transport(path string, e *Endpoint) {
-	switch {
-	case e.Protocol != "" && (e.Access != "" || e.Rules != nil || e.DenyRules != nil):
-		v.problem(path, "protocol %s does not support access, rules, or deny_rules; remove those L7 fields", e.Protocol)
-	case e.DenyRules != nil:
-		v.problem(path+".deny_rules", "deny_rules require protocol (L7 inspection must be enabled)")
-	case e.Rules != nil:
-		v.problem(path+".rules", "rules require protocol: rest (L7 inspection must be enabled)")
-	case e.Access == AccessReadOnly || e.Access == AccessReadWrite:
-		v.problem(path+".access", "access %s requires protocol: rest (L7 inspection must be enabled)", e.Access)
-	case e.Path != "":
-		v.problem(path+".path", "path requires protocol: rest (L7 inspection must be enabled)")
-	case e.AllowEncodedSlash:
-		v.problem(path+".allow_encoded_slash", "allow_encoded_slash requires protocol: rest")
-	case e.Protocol == ProtocolUDP && e.TLS != "":
-		v.problem(path+".tls", "tls does not apply to protocol udp: remove it")
-	case e.Access != "", e.Enforcement != "":
-		v.warn(path, "access and enforcement have no effect without protocol: rest; every connection is allowed")
-	}
-}
-
-// sql checks an endpoint for databases. OpenShell does not parse SQL either:
-// the connection is allowed as a whole.
-func (v *validator) sql(path string, e *Endpoint) {
-	v.allowSet(path, e)
-	if e.Enforcement == EnforcementEnforce {
-		v.problem(path+".enforcement", "SQL enforcement requires full SQL parsing (not available). Use enforcement: audit.")
-	}
-	if e.Path != "" {
-		v.problem(path+".path", "path does not apply to protocol sql: remove it")
-	}
-	v.warn(path, "protocol sql is not inspected: every connection is allowed, whatever the commands")
-	v.matches(path, e)
-}
-
 // inspected checks an endpoint that is decided per request.
 func (v *validator) inspected(path string, e *Endpoint) {
 	v.allowSet(path, e)
 	if e.TLS == TLSSkip {
 		v.problem(path+".tls", "tls: skip cannot be combined with protocol: %s; requests within spliced TLS cannot be decided", e.Protocol)
-	}
-	if e.Protocol == ProtocolMCP && e.Host == "" {
-		v.problem(path+".host", "protocol mcp requires host; protocol alone is not a wildcard endpoint")
 	}
 	if e.Enforcement == "" && e.Access != AccessFull {
 		v.warn(path, "enforcement is audit by default: what the rules deny is only logged; say enforcement: enforce")
@@ -155,64 +114,58 @@ func (v *validator) inspected(path string, e *Endpoint) {
 
 // allowSet checks that an endpoint says what it allows, and in one way.
 func (v *validator) allowSet(path string, e *Endpoint) {
-	none := e.Rules == nil && e.Access == ""
+	p := e.protocol()
 	switch {
-	case e.Access != "" && e.Protocol == ProtocolMCP:
-		v.problem(path+".access", "protocol mcp does not support access presets; use rules/deny_rules or set mcp.allow_all_known_mcp_methods: true for an allow-all MCP policy")
-	case e.Access != "" && e.Protocol == ProtocolJSONRPC:
-		v.problem(path+".access", `protocol json-rpc does not support access presets; use explicit rules with allow.method such as "*"`)
+	case e.Access != "" && p.noPresets != "":
+		v.problem(path+".access", "%s", p.noPresets)
 	case e.Rules != nil && e.Access != "":
 		v.problem(path+".access", "rules and access are mutually exclusive")
 	case e.Rules != nil && len(e.Rules) == 0:
 		v.problem(path+".rules", "rules is an empty list: add rules, or use access")
-	case none && e.Protocol == ProtocolMCP:
-		if !e.AllowsKnownMCPMethods() {
-			v.problem(path+".rules", "protocol mcp requires rules when mcp.allow_all_known_mcp_methods is false")
+	case e.Rules == nil && e.Access == "":
+		missing := p.noRules
+		if missing == nil {
+			missing = denyWithoutBase
 		}
-	case none && e.DenyRules != nil:
-		v.problem(path+".deny_rules", "deny_rules require rules or access to define the base allow set")
-	case none && e.Protocol == ProtocolJSONRPC:
-		v.problem(path+".rules", "protocol json-rpc requires explicit rules with allow.method")
-	case none:
-		v.problem(path+".rules", "protocol requires rules or access to define allowed traffic")
+		if field, reason := missing(e); reason != "" {
+			v.problem(path+"."+field, "%s", reason)
+		}
 	}
 	if e.DenyRules != nil && len(e.DenyRules) == 0 {
 		v.problem(path+".deny_rules", "deny_rules is an empty list: remove it")
 	}
 }
 
-// protocolOptions checks the fields of single protocols. One of another
-// protocol that could only narrow or bound is warned of.
-func (v *validator) protocolOptions(path string, e *Endpoint) {
-	graphql := e.PersistedQueries != "" || e.GraphQLPersistedQueries != nil || e.GraphQLMaxBodyBytes != 0
-	l4 := e.Protocol == ProtocolTCP || e.Protocol == ProtocolUDP
-	switch {
-	case l4 && (graphql || e.JSONRPC != nil || e.MCP != nil):
-		v.problem(path, "protocol %s does not support L7-only fields: remove persisted_queries, graphql_persisted_queries, graphql_max_body_bytes, json_rpc and mcp", e.Protocol)
-	case graphql && e.Protocol != ProtocolGraphQL && e.Protocol != ProtocolWebSocket:
-		v.warn(path, "GraphQL-specific endpoint fields are ignored unless protocol is graphql or websocket")
+// denyWithoutBase says what is missing from an endpoint without rules and access.
+func denyWithoutBase(e *Endpoint) (field, reason string) {
+	if e.DenyRules != nil {
+		return "deny_rules", "deny_rules require rules or access to define the base allow set"
 	}
-	if !oneOf(e.PersistedQueries, PersistedQueriesDeny, PersistedQueriesAllowRegistered) {
-		v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'", printable.Text(e.PersistedQueries))
-	}
-	for _, key := range slices.Sorted(maps.Keys(e.GraphQLPersistedQueries)) {
-		at := Child(path+".graphql_persisted_queries", key)
-		if v.plainText(at, key, maxNameBytes) && key == "" {
-			v.problem(at, "is keyed by the hash or id of the query, which must not be empty")
+	return "rules", "protocol requires rules or access to define allowed traffic"
+}
+
+// options checks the fields of single protocols. One of another protocol that could only
+// narrow or bound is warned of.
+func (v *validator) options(path string, e *Endpoint) {
+	own := e.protocol()
+	var names []string // of all
+	given := false
+	for _, p := range protocols {
+		some := false
+		for _, o := range p.options {
+			names = append(names, o.name)
+			some = some || o.given(e)
 		}
-		operation := e.GraphQLPersistedQueries[key]
-		v.registered(at, &operation)
+		if p.checkOptions != nil {
+			p.checkOptions(v, path, e)
+		}
+		if some && p != own && !own.transport {
+			p.unused(v, path, e)
+		}
+		given = given || some
 	}
-	if e.JSONRPC != nil && e.Protocol != ProtocolJSONRPC && !l4 {
-		v.warn(path+".json_rpc", "is ignored unless protocol is json-rpc")
-	}
-	switch {
-	case e.MCP == nil || e.Protocol == ProtocolMCP || l4:
-	case e.MCP.StrictToolNames != nil:
-		v.problem(path+".mcp.strict_tool_names", "mcp.strict_tool_names is only valid for protocol mcp")
-	case e.MCP.AllowAllKnownMCPMethods:
-		v.problem(path+".mcp.allow_all_known_mcp_methods", "mcp.allow_all_known_mcp_methods is only valid for protocol mcp")
-	default:
-		v.warn(path+".mcp", "is ignored unless protocol is mcp")
+	if given && own.transport {
+		last := len(names) - 1
+		v.problem(path, "protocol %s does not support L7-only fields: remove %s and %s", e.Protocol, strings.Join(names[:last], ", "), names[last])
 	}
 }

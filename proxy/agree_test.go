@@ -159,7 +159,7 @@ func newWireProxy(t testing.TB) *wireProxy {
 	}
 	w := &wireProxy{records: make(chan Record, 64)}
 	w.Proxy = New(Config{
-		Outer: outer, Snapshot: func() decision.Snapshot { return *w.snapshot.Load() }, Names: names.NewTable(),
+		Outer: outer, Snapshot: func() decision.Snapshot { return *w.snapshot.Load() }, Names: names.NewTable(nil),
 		Resolve:        func(context.Context, string) ([]netip.Addr, error) { return *w.resolved.Load(), nil },
 		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		Record:         func(r Record) { w.records <- r },

@@ -198,14 +198,10 @@ func (h *httpFlow) refusedRequest(d decision.Decision, method, path string) *ref
 
 // malformedError names what could not be read.
 func malformedError(protocol string) string {
-	switch protocol {
-	case policy.ProtocolGraphQL:
-		return "invalid_graphql_request"
-	case policy.ProtocolJSONRPC, policy.ProtocolMCP:
-		return "invalid_jsonrpc_request"
-	default:
-		return "invalid_request_body"
+	if p := policy.ProtocolOf(protocol); p != nil && p.Malformed != "" {
+		return p.Malformed
 	}
+	return "invalid_request_body"
 }
 
 // protocolName is a protocol for refusals. Where no endpoint covers a request,

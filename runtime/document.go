@@ -8,13 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // document is a JSON file that is edited in place: what is not touched keeps
@@ -146,53 +142,3 @@ func specialize(value, into any) error {
 }
 
 func (d document) bytes() ([]byte, error) { return json.Marshal(d.root) }
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", f.Name(), limit)
-	}
-	return data, err
-}
-
-// replaceFile puts new content in a file's place, with the mode and owner of
-// the old one, so that no reader sees half of it.
-func replaceFile(path string, data []byte) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".openshell-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // gone already where all went well
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(info.Mode().Perm())
-	}
-	if err == nil {
-		err = chownLike(tmp, path)
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
-}
-
-func chownLike(f *os.File, path string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return err
-	}
-	return f.Chown(int(st.Uid), int(st.Gid))
-}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/sandbox"
 )
 
@@ -20,7 +22,7 @@ func (r *Runtime) exec(inv Invocation) (int, error) {
 		}
 		return r.replace(inv.withPrefix(givesDropped, launcher, "--"))
 	}
-	data, err := readBounded(inv.Process, maxSpec)
+	data, err := fileio.ReadFile(inv.Process, maxSpec)
 	if err != nil {
 		return 1, fmt.Errorf("read process: %w", err)
 	}

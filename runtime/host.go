@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/internal/config"
 )
 
@@ -47,7 +49,7 @@ type part struct {
 func (p place) contains(other place) bool {
 	target := other.parts[0]
 	return slices.ContainsFunc(p.parts, func(own part) bool {
-		return own.device == target.device && within(target.path, own.path)
+		return own.device == target.device && abspath.Within(target.path, own.path)
 	})
 }
 
@@ -123,13 +125,13 @@ func partsAt(mounts []*mountinfo.Info, id int, path string) ([]part, error) {
 	var parts []part
 	for _, m := range mounts {
 		switch {
-		case m.ID == id, id == 0 && within(path, m.Mountpoint) && (own == nil || len(m.Mountpoint) >= len(own.Mountpoint)):
+		case m.ID == id, id == 0 && abspath.Within(path, m.Mountpoint) && (own == nil || len(m.Mountpoint) >= len(own.Mountpoint)):
 			own = m
-		case within(m.Mountpoint, path):
+		case abspath.Within(m.Mountpoint, path):
 			parts = append(parts, partOf(m))
 		}
 	}
-	if own == nil || !within(path, own.Mountpoint) {
+	if own == nil || !abspath.Within(path, own.Mountpoint) {
 		return nil, fmt.Errorf("%s is on no mount of this process", path)
 	}
 	first := partOf(own)

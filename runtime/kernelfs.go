@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.ai/openshell/internal/abspath"
 )
 
 // What the kernel shows of itself in proc and sysfs, for the whole machine. The
@@ -75,7 +77,7 @@ func (p place) kernelKind() kernelKind {
 	switch own := p.parts[0]; {
 	case own.fstype == "sysfs" && own.path == "/":
 		return sysView
-	case isKernelType(own) || within(p.path, "/sys"):
+	case isKernelType(own) || abspath.Within(p.path, "/sys"):
 		return settingsView
 	}
 	return notKernel

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
 )
@@ -67,7 +69,7 @@ var socketNames = []string{
 func hostGuard(c *config.Config, root string) []guarded {
 	all := []guarded{
 		{path: c.StateDir, what: "which holds openshell's state", tree: true}, {path: c.RunDir, what: "which holds openshell's state", tree: true},
-		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: c.CredentialsDir, what: "which holds openshell's credentials", tree: true},
+		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: config.CredentialsDir, what: "which holds openshell's credentials", tree: true},
 		{path: c.MaximumPolicy, what: "openshell's maximum policy", tree: true}, {path: c.File(), what: "openshell's configuration", tree: true},
 		{path: root, what: "which holds the low-level runtime's state", tree: true},
 	}
@@ -103,7 +105,7 @@ func checkMounts(spec *specs.Spec, files tree, rootfs place, h host) ([]kernelVi
 			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, m.Destination, err)
 		}
 		point := files.mounts[i]
-		if within("/"+m.Destination, confine.Dir) || within(point.at, confine.Dir) {
+		if abspath.Within("/"+m.Destination, confine.Dir) || abspath.Within(point.at, confine.Dir) {
 			return fail(fmt.Errorf("%s belongs to the sandbox", confine.Dir))
 		}
 		if slices.Contains(m.Options, "remount") {

@@ -13,10 +13,14 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/fileio"
+	"openshell.ai/openshell/internal/libexec"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/validname"
 )
 
 // Prepare opens the sandbox of a container that is about to be created and
@@ -30,16 +34,25 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, sta
 
 // prepare is Prepare for any command that makes a container. attended says that
 // openshell-init stays.
-func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) error {
+func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) (err error) {
 	if err := checkID(id); err != nil {
 		return err
 	}
+	container := sandbox.Container{ID: id, Root: root, Bundle: bundle}
+	if err := container.ClaimBundle(ctx, c.RunDir, os.Getpid()); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			container.ReleaseBundle(c.RunDir)
+		}
+	}()
 	file := filepath.Join(bundle, "config.json")
 	doc, spec, err := loadSpec(file)
 	if err != nil {
 		return err
 	}
-	init, err := findLauncher()
+	init, err := libexec.Find(confine.InitName)
 	if err != nil {
 		return err
 	}
@@ -55,7 +68,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err := files.checkProgram(spec.Process); err != nil {
 		return err
 	}
-	request, err := newRequest(c, spec, files, root, bundle, id, command)
+	request, err := newRequest(c, spec, files, container, command)
 	if err != nil {
 		return err
 	}
@@ -99,7 +112,7 @@ func writeSpec(file string, doc document, spec *specs.Spec, p preparation) error
 	if err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
 	}
-	if err := replaceFile(file, data); err != nil {
+	if err := fileio.Update(file, data); err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
 	}
 	return nil
@@ -107,7 +120,7 @@ func writeSpec(file string, doc document, spec *specs.Spec, p preparation) error
 
 // loadSpec reads a config.json, without the edits of an earlier preparation.
 func loadSpec(file string) (document, *specs.Spec, error) {
-	data, err := readBounded(file, maxSpec)
+	data, err := fileio.ReadFile(file, maxSpec)
 	if err != nil {
 		return document{}, nil, fmt.Errorf("read bundle: %w", err)
 	}
@@ -142,7 +155,7 @@ func checkID(id string) error {
 	return nil
 }
 
-func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id, command string) (sandbox.Request, error) {
+func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbox.Container, command string) (sandbox.Request, error) {
 	asked, err := annotations.Parse(spec.Annotations)
 	if err != nil {
 		return sandbox.Request{}, err
@@ -151,15 +164,16 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, root, bundle, id
 	if err != nil {
 		return sandbox.Request{}, err
 	}
+	container.Image, container.Rootfs = imageOf(spec.Annotations), files.location
 	r := sandbox.Request{
-		ID: sandbox.IDFor(root, id), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
+		ID: sandbox.IDFor(container.Root, container.ID), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
 		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
 		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Creator: os.Getpid(),
-		Container: sandbox.Container{ID: id, Root: root, Bundle: bundle, Image: imageOf(spec.Annotations), Rootfs: files.location},
+		Container: container,
 	}
 	if r.Policy == "" {
-		r.Policy = policyNameFor(id)
+		r.Policy = policyNameFor(container.ID)
 	}
 	return r, nil
 }
@@ -179,7 +193,7 @@ func policyNameFor(id string) string {
 	if len(name) > 128 {
 		name = name[:128]
 	}
-	if annotations.ValidName(name) != nil {
+	if validname.Check(name) != nil {
 		return "container"
 	}
 	return name
@@ -196,29 +210,4 @@ func imageOf(a map[string]string) string {
 		}
 	}
 	return ""
-}
-
-// LauncherPlaces returns where openshell-init may be: beside this program, or in
-// a directory for programs that only programs call.
-func LauncherPlaces() []string {
-	places := []string{filepath.Join("/usr/libexec/openshell", confine.InitName)}
-	self, err := os.Executable()
-	if err != nil {
-		return places
-	}
-	dir := filepath.Dir(self)
-	return append([]string{
-		filepath.Join(dir, confine.InitName),
-		filepath.Join(dir, "..", "libexec", "openshell", confine.InitName),
-	}, places...)
-}
-
-func findLauncher() (string, error) {
-	places := LauncherPlaces()
-	for _, p := range places {
-		if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
-			return filepath.Clean(p), nil
-		}
-	}
-	return "", fmt.Errorf("%s is in none of its places: install it as one of %s", confine.InitName, strings.Join(places, ", "))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
 	"openshell.ai/openshell/internal/config"
 )
 
@@ -40,7 +41,7 @@ func mountOf(id int, device, root, point, fstype string) *mountinfo.Info {
 // whose process 1 is in the host's PID namespace.
 var testHost = host{
 	guarded: hostGuard(&config.Config{StateDir: "/var/lib/openshell", RunDir: "/run/openshell", PolicyDir: "/etc/openshell/policies",
-		CredentialsDir: "/etc/openshell/credentials", MaximumPolicy: "/srv/max.yaml"}, "/run/low/runc"),
+		MaximumPolicy: "/srv/max.yaml"}, "/run/low/runc"),
 	place: func(p string) (place, error) {
 		p = filepath.Clean(absolute("/bundle", p))
 		if strings.Contains(p, "missing") {

@@ -6,14 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"strings"
 	"time"
+
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // Report tells of a failure where callers look: on standard error, and in the
 // file of --log as runc writes it (logrus, text or JSON).
 func Report(inv Invocation, err error) {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := usertext.OneLine(err)
 	fmt.Fprintln(os.Stderr, "openshell: "+text)
 	if inv.Log == "" {
 		return

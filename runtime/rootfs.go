@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/sandbox"
 )
@@ -86,7 +88,8 @@ var errUnknown = errors.New("cannot be known before the container's mounts are m
 // container, from mount to mount. What is missing is named as if it were there.
 func (t tree) resolve(p string) (string, error) {
 	if p == path.Clean("/"+p) && !t.mounted(p) { // most have no links: one look tells
-		if file, err := t.root.Lstat(p); err == nil && !file.IsLink() || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		file, err := t.root.Lstat(p)
+		if missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR); missing || err == nil && !file.IsLink() {
 			return p, nil
 		}
 	}
@@ -102,7 +105,7 @@ func (t tree) resolve(p string) (string, error) {
 // locate returns where a path that has no symbolic links is, and its path there.
 func (t tree) locate(p string) (volume, string, error) {
 	for _, m := range slices.Backward(t.mounts) { // a later mount hides an earlier one
-		if !within(p, m.at) {
+		if !abspath.Within(p, m.at) {
 			continue
 		}
 		if m.root == nil {
@@ -137,7 +140,7 @@ func (t tree) stat(p string) (rootfs.File, error) {
 func (t tree) engineFile(p string) (mountPoint, bool) {
 	for i, m := range slices.Backward(t.mounts) {
 		if m.named == p {
-			hidden := slices.ContainsFunc(t.mounts[i+1:], func(later mountPoint) bool { return within(m.at, later.at) })
+			hidden := slices.ContainsFunc(t.mounts[i+1:], func(later mountPoint) bool { return abspath.Within(m.at, later.at) })
 			return m, !hidden
 		}
 	}
@@ -150,7 +153,8 @@ func (t tree) engineFile(p string) (mountPoint, bool) {
 func (t tree) checkRequired(paths []string) error {
 	for _, p := range paths {
 		if _, err := t.stat(p); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("filesystem_policy: %s does not exist in the container, and landlock.compatibility is hard_requirement", p)
+			return fmt.Errorf("filesystem_policy: %s does not exist in the container, "+
+				"and landlock.compatibility is hard_requirement", p)
 		}
 	}
 	return nil
@@ -225,7 +229,7 @@ func (t tree) mountPoints(destinations ...string) (paths []string, err error) {
 
 // mounted reports whether a path without links is in one of the mounts.
 func (t tree) mounted(p string) bool {
-	return slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return within(p, m.at) })
+	return slices.ContainsFunc(t.mounts, func(m mountPoint) bool { return abspath.Within(p, m.at) })
 }
 
 // mountable returns where the sandbox's CA can be mounted, and the stores that can

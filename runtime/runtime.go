@@ -185,7 +185,8 @@ func (r *Runtime) delete(ctx context.Context, inv Invocation) (int, error) {
 		takeDown = sandbox.ForceClose
 	}
 	err = takeDown(ctx, r.config, root, inv.ID)
-	if unwritten := (*sandbox.UnwrittenError)(nil); errors.As(err, &unwritten) {
+	unwritten, leftover := (*sandbox.UnwrittenError)(nil), (*sandbox.LeftoverError)(nil)
+	if errors.As(err, &unwritten) || errors.As(err, &leftover) {
 		fmt.Fprintln(os.Stderr, "openshell: warning: "+err.Error()) // the container is gone all the same
 		return status, nil
 	}

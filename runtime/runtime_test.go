@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/sandbox"
 )
@@ -389,7 +390,7 @@ func TestLogLine(t *testing.T) {
 
 func TestReplaceFileLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	if err := replaceFile(filepath.Join(dir, "none"), nil); err == nil {
+	if err := fileio.Update(filepath.Join(dir, "none"), nil); err == nil {
 		t.Error("a file that does not exist was replaced")
 	}
 	file := filepath.Join(dir, "f")
@@ -403,7 +404,7 @@ func TestReplaceFileLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := replaceFile(file, []byte("new")); err != nil {
+	if err := fileio.Update(file, []byte("new")); err != nil {
 		t.Fatal(err)
 	}
 	data, _ := os.ReadFile(file)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/sandbox"
@@ -344,10 +345,4 @@ func dropFrom(c *specs.LinuxCapabilities) {
 func isDropped(capability string) bool {
 	name := strings.ToUpper(strings.TrimSpace(capability))
 	return slices.Contains(droppedCapabilities, "CAP_"+strings.TrimPrefix(name, "CAP_"))
-}
-
-// within tells whether a clean absolute path is a directory or below it.
-func within(path, dir string) bool {
-	path = filepath.Clean(path)
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

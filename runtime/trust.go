@@ -26,7 +26,8 @@ type trustVariable struct {
 
 var trustVariables = []trustVariable{
 	{name: "SSL_CERT_FILE"},                    // OpenSSL, Go, Ruby, PHP, Python's ssl, rustls-native-certs (uv), .NET
-	{name: "REQUESTS_CA_BUNDLE"},               // Python's requests, pip, conda, the Azure CLI
+	{name: "REQUESTS_CA_BUNDLE"},               // Python's requests, conda, the Azure CLI
+	{name: "PIP_CERT"},                         // pip
 	{name: "CURL_CA_BUNDLE"},                   // curl, R
 	{name: "GIT_SSL_CAINFO"},                   // git
 	{name: "CARGO_HTTP_CAINFO"},                // cargo
@@ -76,9 +77,12 @@ func (t tree) trustStores(p *specs.Process) (stores []sandbox.TrustStore) {
 	add := func(kind truststore.Kind, paths ...string) {
 		for _, p := range paths {
 			at, rel, target, ok := t.store(p)
-			if ok && len(stores) < maxStores && !slices.ContainsFunc(stores, func(s sandbox.TrustStore) bool { return s.Target == target }) {
-				stores = append(stores, sandbox.TrustStore{Kind: kind, Target: target, Source: rootfs.Path{Location: at.location, Path: rel}})
+			known := slices.ContainsFunc(stores, func(s sandbox.TrustStore) bool { return s.Target == target })
+			if !ok || known || len(stores) >= maxStores {
+				continue
 			}
+			source := rootfs.Path{Location: at.location, Path: rel}
+			stores = append(stores, sandbox.TrustStore{Kind: kind, Target: target, Source: source})
 		}
 	}
 	add(truststore.PEM, sandbox.SystemBundles...)
@@ -87,7 +91,8 @@ func (t tree) trustStores(p *specs.Process) (stores []sandbox.TrustStore) {
 			add(truststore.PEM, value)
 		}
 	}
-	add(truststore.PEM, t.globs(t.prefixes(p, pythonPrefixes, "python3", "VIRTUAL_ENV", "CONDA_PREFIX"), pythonStores)...)
+	pythons := t.prefixes(p, pythonPrefixes, "python3", "VIRTUAL_ENV", "CONDA_PREFIX")
+	add(truststore.PEM, t.globs(pythons, pythonStores)...)
 	add(truststore.Java, javaStores...)
 	add(truststore.Java, t.globs(t.prefixes(p, jdkPrefixes, "java", "JAVA_HOME", "JRE_HOME"), jdkStores)...)
 	return append(stores, t.browsers(p)...)
@@ -108,9 +113,10 @@ func (t tree) store(p string) (at volume, rel, target string, ok bool) {
 
 var (
 	// javaStores are where distributions keep one for all JDKs.
-	javaStores = []string{"/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"}
-	// jdkStores are a JDK's, below what it is installed in. The second one of two is
-	// taken only where the first is missing.
+	javaStores = []string{
+		"/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts",
+	}
+	// jdkStores are a JDK's, below what it is installed in.
 	jdkStores = []string{
 		"lib/security/jssecacerts", "lib/security/cacerts", "jre/lib/security/jssecacerts", "jre/lib/security/cacerts",
 	}
@@ -121,7 +127,9 @@ var (
 		"lib/python3/dist-packages/certifi/cacert.pem", "ssl/cacert.pem",
 	}
 	// What they are installed in, where no variable says so.
-	jdkPrefixes    = []string{"/usr/lib/jvm/*", "/usr/java/*", "/opt/*", "/opt/*/*", "/usr/local/*", "~/.sdkman/candidates/java/*"}
+	jdkPrefixes = []string{
+		"/usr/lib/jvm/*", "/usr/java/*", "/opt/*", "/opt/*/*", "/usr/local/*", "~/.sdkman/candidates/java/*",
+	}
 	pythonPrefixes = []string{"/usr", "/usr/local", "/opt/*", "/venv", "/app/.venv", "/app/venv"}
 )
 
@@ -175,15 +183,21 @@ type browser struct {
 }
 
 var browsers = []browser{
-	{truststore.Chromium, []string{"/usr/lib/chromium", "/usr/lib64/chromium-browser", "/usr/bin/chromium", "/usr/bin/chromium-browser",
-		"/usr/lib/chromium-browser", playwright}, "/etc/chromium/policies/managed"},
+	{truststore.Chromium, []string{
+		"/usr/lib/chromium", "/usr/lib64/chromium-browser", "/usr/lib/chromium-browser", "/usr/bin/chromium",
+		"/usr/bin/chromium-browser", playwright,
+	}, "/etc/chromium/policies/managed"},
 	{truststore.Chromium, []string{"/etc/chromium-browser"}, "/etc/chromium-browser/policies/managed"},
-	{truststore.Chromium, []string{"/opt/google/chrome", "/opt/google/chrome-beta", "/opt/google/chrome-unstable"}, "/etc/opt/chrome/policies/managed"},
-	{truststore.Chromium, []string{playwright, "/opt/google/chrome-for-testing"}, "/etc/opt/chrome_for_testing/policies/managed"},
+	{truststore.Chromium, []string{
+		"/opt/google/chrome", "/opt/google/chrome-beta", "/opt/google/chrome-unstable",
+	}, "/etc/opt/chrome/policies/managed"},
+	{truststore.Chromium, []string{playwright}, "/etc/opt/chrome_for_testing/policies/managed"},
 	{truststore.Chromium, []string{"/opt/microsoft/msedge"}, "/etc/opt/edge/policies/managed"},
 	{truststore.Chromium, []string{"/opt/brave.com/brave"}, "/etc/brave/policies/managed"},
-	{truststore.Firefox, []string{"/usr/lib/firefox-esr", "/usr/lib/firefox", "/usr/lib64/firefox", "/opt/firefox", "/usr/local/firefox",
-		"/usr/bin/firefox", "/usr/bin/firefox-esr", playwright}, "/etc/firefox/policies"},
+	{truststore.Firefox, []string{
+		"/usr/lib/firefox-esr", "/usr/lib/firefox", "/usr/lib64/firefox", "/opt/firefox", "/usr/local/firefox",
+		"/usr/bin/firefox", "/usr/bin/firefox-esr", playwright,
+	}, "/etc/firefox/policies"},
 }
 
 // playwright stands for the directories in which Playwright and Puppeteer keep

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // maxBootstrap bounds what is read of a daemon's parameters, in bytes.
@@ -29,7 +31,7 @@ func startLegacy(m shim.Shim) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	input, err := io.ReadAll(io.LimitReader(os.Stdin, maxBootstrap))
+	input, err := fileio.ReadAll(os.Stdin, maxBootstrap)
 	if err != nil {
 		return true, fmt.Errorf("read standard input: %w", err)
 	}

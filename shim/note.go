@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // note is what a bundle says of the node's configuration that it was prepared
@@ -24,7 +24,7 @@ func writeNote(bundle string, n note) error {
 	if err != nil {
 		return err
 	}
-	return state.ReplaceFile(filepath.Join(bundle, noteFile), data, 0o600)
+	return fileio.Replace(filepath.Join(bundle, noteFile), data, 0o600)
 }
 
 func readNote(bundle string) (note, error) {

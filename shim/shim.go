@@ -20,25 +20,23 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
-	"github.com/containerd/containerd/v2/version"
+	ctrdversion "github.com/containerd/containerd/v2/version"
 	"github.com/containerd/log"
+
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/sandbox"
-	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/version"
 )
 
 // Name is the runtime's name, by which clients ask for it.
 const Name = "io.containerd.openshell.v1"
 
-// buildVersion is set by the linker.
-var buildVersion = "devel"
-
 // Main runs the shim: it is all of the program.
 func Main() {
 	// What containerd's library says of itself is this program's: for -v and the
 	// daemon's list of runtimes.
-	version.Version, version.Revision = buildVersion, ""
-	sandbox.Version = buildVersion
+	ctrdversion.Version, ctrdversion.Revision = version.String(), ""
 	sandbox.CaptureLog() // standard error is containerd's log
 	m := runtimeManager{manager.NewShimManager(Name)}
 	if started, err := startLegacy(m); started || err != nil {
@@ -72,7 +70,7 @@ func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapPara
 	if err != nil {
 		return nil, err
 	}
-	return result, state.ReplaceFile(addressFile, []byte(result.GetAddress()), 0o600)
+	return result, fileio.Replace(addressFile, []byte(result.GetAddress()), 0o600)
 }
 
 // addressFile is where a bundle, the working directory of the start command, has

@@ -16,7 +16,6 @@ type Class uint32
 
 // The event classes in use.
 const (
-	ClassProcess   Class = 1007 // Process Activity, PROC
 	ClassFinding   Class = 2004 // Detection Finding, FINDING
 	ClassNetwork   Class = 4001 // Network Activity, NET
 	ClassHTTP      Class = 4002 // HTTP Activity, HTTP
@@ -28,13 +27,11 @@ const (
 // Action is OCSF's action_id: what became of the activity.
 type Action uint8
 
-// The actions; the zero value is unknown.
+// The actions in use; the zero value is unknown.
 const (
-	ActionUnknown  Action = 0
 	ActionAllowed  Action = 1
 	ActionDenied   Action = 2
 	ActionObserved Action = 3
-	ActionModified Action = 4
 )
 
 // Disposition is OCSF's disposition_id: how the action came about. A permissive
@@ -43,30 +40,21 @@ type Disposition uint8
 
 // The dispositions in use; the zero value is unknown.
 const (
-	DispositionUnknown  Disposition = 0
-	DispositionAllowed  Disposition = 1
-	DispositionBlocked  Disposition = 2
-	DispositionDetected Disposition = 15
-	DispositionNoAction Disposition = 16
-	DispositionLogged   Disposition = 17
-	DispositionAlert    Disposition = 19
-	DispositionRejected Disposition = 25
-	DispositionError    Disposition = 27
+	DispositionAllowed Disposition = 1
+	DispositionBlocked Disposition = 2
+	DispositionLogged  Disposition = 17
 )
 
 // Severity is OCSF's severity_id. The zero value lets Record choose: medium for
 // what was denied or logged, informational for the rest.
 type Severity uint8
 
-// The severities.
+// The severities in use.
 const (
-	SeverityDefault       Severity = 0
 	SeverityInformational Severity = 1
 	SeverityLow           Severity = 2
 	SeverityMedium        Severity = 3
 	SeverityHigh          Severity = 4
-	SeverityCritical      Severity = 5
-	SeverityFatal         Severity = 6
 )
 
 // Event is one thing that happened. Names, type and category follow from the class.

@@ -14,8 +14,6 @@ type class struct {
 }
 
 var classes = map[Class]class{
-	ClassProcess: {"PROC", "Process Activity", 1, "System Activity",
-		map[string]int{"LAUNCH": 1, "TERMINATE": 2, "OPEN": 3, "INJECT": 4, "SET USER ID": 5}},
 	ClassFinding: {"FINDING", "Detection Finding", 2, "Findings",
 		map[string]int{"CREATE": 1, "UPDATE": 2, "CLOSE": 3}},
 	ClassNetwork: {"NET", "Network Activity", 4, "Network Activity",
@@ -55,26 +53,22 @@ func (e *Event) activity() (int, string) {
 }
 
 var actionNames = map[Action]string{
-	ActionUnknown: "Unknown", ActionAllowed: "Allowed", ActionDenied: "Denied",
-	ActionObserved: "Observed", ActionModified: "Modified",
+	ActionAllowed: "Allowed", ActionDenied: "Denied", ActionObserved: "Observed",
 }
 
 var dispositionNames = map[Disposition]string{
-	DispositionUnknown: "Unknown", DispositionAllowed: "Allowed", DispositionBlocked: "Blocked",
-	DispositionDetected: "Detected", DispositionNoAction: "No Action", DispositionLogged: "Logged",
-	DispositionAlert: "Alert", DispositionRejected: "Rejected", DispositionError: "Error",
+	DispositionAllowed: "Allowed", DispositionBlocked: "Blocked", DispositionLogged: "Logged",
 }
 
 var severityNames = map[Severity][2]string{
 	SeverityInformational: {"Informational", "INFO"}, SeverityLow: {"Low", "LOW"},
 	SeverityMedium: {"Medium", "MED"}, SeverityHigh: {"High", "HIGH"},
-	SeverityCritical: {"Critical", "CRIT"}, SeverityFatal: {"Fatal", "FATAL"},
 }
 
 // severity is the event's own, or what fits what became of it.
 func (e *Event) severity() Severity {
 	switch {
-	case e.Severity >= SeverityInformational && e.Severity <= SeverityFatal:
+	case e.Severity >= SeverityInformational && e.Severity <= SeverityHigh:
 		return e.Severity
 	case e.Action == ActionDenied || e.Disposition == DispositionLogged:
 		return SeverityMedium

@@ -10,9 +10,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"runtime/debug"
 	"strings"
-	"sync"
+
+	"openshell.ai/openshell/internal/version"
 )
 
 // ocsfVersion is the schema that the events follow, https://schema.ocsf.io/1.8.0/.
@@ -49,7 +49,6 @@ type (
 		DispositionID Disposition      `json:"disposition_id"`
 		Disposition   string           `json:"disposition"`
 		Actor         *ocsfActor       `json:"actor,omitempty"`
-		Process       *ocsfProcess     `json:"process,omitempty"`
 		DstEndpoint   *ocsfEndpoint    `json:"dst_endpoint,omitempty"`
 		Connection    *ocsfConnection  `json:"connection_info,omitempty"`
 		Query         *ocsfQuery       `json:"query,omitempty"`
@@ -70,7 +69,7 @@ type (
 	ocsfProduct struct {
 		Name       string `json:"name"`
 		VendorName string `json:"vendor_name"`
-		Version    string `json:"version,omitempty"`
+		Version    string `json:"version"`
 	}
 	ocsfActor struct {
 		Process *ocsfProcess `json:"process"`
@@ -145,13 +144,7 @@ type (
 )
 
 // product is what the events name as their source.
-var product = sync.OnceValue(func() ocsfProduct {
-	p := ocsfProduct{Name: "openshell", VendorName: "openshell.ai"}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		p.Version = info.Main.Version
-	}
-	return p
-})
+var product = ocsfProduct{Name: "openshell", VendorName: "openshell.ai", Version: version.String()}
 
 // MarshalOCSF is the event as one OCSF 1.8 JSON object, without a line end. What came from
 // the workload is escaped and bounded as in Shorthand.
@@ -170,7 +163,7 @@ func MarshalOCSF(e Event) ([]byte, error) {
 		Time:         millis(e.Time),
 		Message:      Escape(e.Message, maxMessage),
 		Metadata: ocsfMetadata{
-			Version: ocsfVersion, Product: product(), Profiles: []string{"security_control", "container"},
+			Version: ocsfVersion, Product: product, Profiles: []string{"security_control", "container"},
 		},
 		ActionID: e.Action, Action: cmp.Or(actionNames[e.Action], "Unknown"),
 		DispositionID: e.Disposition, Disposition: cmp.Or(dispositionNames[e.Disposition], "Unknown"),
@@ -212,9 +205,6 @@ func (e *Event) addProcess(o *ocsfEvent) {
 		process.Ancestry = append(process.Ancestry, ocsfParent{Path: Escape(a, maxFilePath)})
 	}
 	o.Actor = &ocsfActor{Process: process}
-	if e.Class == ClassProcess {
-		o.Process = process
-	}
 }
 
 func (e *Event) addDestination(o *ocsfEvent) {
@@ -256,9 +246,8 @@ func (e *Event) addSubject(o *ocsfEvent) {
 			Title: cmp.Or(o.Message, o.StatusDetail, strings.ToLower(o.ActivityName)),
 		}
 	case ClassLifecycle:
-		p := product()
-		o.App = &p
-	case ClassConfig, ClassProcess:
+		o.App = &product
+	case ClassConfig:
 		o.Device = &ocsfDevice{UID: Escape(e.Sandbox, maxName), TypeID: 99, Type: "Sandbox"}
 	}
 }

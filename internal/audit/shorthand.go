@@ -33,7 +33,7 @@ func Shorthand(e Event) string {
 	b.WriteString(" OCSF " + e.Class.info().short + ":")
 	b.WriteString(escapeToken(strings.ToUpper(e.Activity), maxWord))
 	b.WriteString(" [" + severityNames[e.severity()][1] + "]")
-	if e.Action != ActionUnknown {
+	if e.Action != 0 {
 		b.WriteString(" " + strings.ToUpper(actionNames[e.Action]))
 	}
 	if e.Process != nil || e.addressed() {

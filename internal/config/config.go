@@ -17,6 +17,9 @@ import (
 	"openshell.ai/openshell/annotations"
 )
 
+// CredentialsDir is where a node's credentials are; nothing of openshell reads them yet.
+const CredentialsDir = "/etc/openshell/credentials"
+
 // Config is the node's configuration. Load fills in the defaults, so every field
 // of a loaded Config holds the effective value.
 type Config struct {
@@ -55,8 +58,6 @@ type Config struct {
 	Audit Audit `yaml:"audit"`
 	// Metrics says where metrics are served.
 	Metrics Metrics `yaml:"metrics"`
-	// CredentialsDir keeps the node's credentials; always the default, see Load.
-	CredentialsDir string `yaml:"credentials_dir,omitempty"`
 
 	file string
 }
@@ -159,23 +160,20 @@ func Default() *Config {
 			OnExpiry:   annotations.OnExpiryEnforce,
 			Never:      []string{},
 		},
-		PolicyLocal:    PolicyLocal{Enabled: true},
-		TLS:            TLS{ExtraRoots: []string{}},
-		DNS:            DNS{Upstream: []string{}},
-		Limits:         Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},
-		Supervisor:     Supervisor{Memory: 256 << 20},
-		Identity:       Identity{Required: true},
-		Seccomp:        Seccomp{DefaultProfile: true},
-		Audit:          Audit{OCSF: true, KeepDays: 7},
-		CredentialsDir: "/etc/openshell/credentials",
+		PolicyLocal: PolicyLocal{Enabled: true},
+		TLS:         TLS{ExtraRoots: []string{}},
+		DNS:         DNS{Upstream: []string{}},
+		Limits:      Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},
+		Supervisor:  Supervisor{Memory: 256 << 20},
+		Identity:    Identity{Required: true},
+		Seccomp:     Seccomp{DefaultProfile: true},
+		Audit:       Audit{OCSF: true, KeepDays: 7},
 	}
 }
 
 // Marshal returns the effective configuration as YAML that Parse accepts.
 func (c *Config) Marshal() ([]byte, error) {
-	effective := *c
-	effective.CredentialsDir = "" // without effect as yet, so Parse refuses it
-	data, err := yaml.Dump(&effective)
+	data, err := yaml.Dump(c)
 	if err != nil {
 		return nil, fmt.Errorf("marshal configuration: %w", err)
 	}

@@ -131,7 +131,6 @@ func TestParseErrors(t *testing.T) {
 		{"relative maximum policy", "maximum_policy: max.yaml\n", []string{`line 1: maximum_policy: "max.yaml" is not an absolute path`}},
 		{"identity", "identity: {required: false}\n", []string{"identity.required: false is not supported yet"}},
 		{"metrics", "metrics: {listen: '127.0.0.1:9469'}\n", []string{"metrics.listen is not supported yet"}},
-		{"credentials", "credentials_dir: /etc/openshell/credentials\n", []string{"credentials_dir is not supported yet"}},
 		{"several, in order", "version: 3\nx: 1\nrun_dir: y\n", []string{"line 1: version", "line 2: unknown", "line 3: run_dir"}},
 	}
 	for _, tt := range tests {

@@ -28,8 +28,7 @@ const maxSize = 1 << 20
 // them.
 //
 // Fields of features that openshell does not have yet are refused when their
-// value asks for the feature: identity.required: false, metrics.listen and
-// credentials_dir.
+// value asks for the feature: identity.required: false and metrics.listen.
 func Load(path string) (*Config, error) {
 	named := true
 	if path == "" {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // Parse reads a configuration file's content over the defaults. Every problem is
@@ -20,7 +22,7 @@ func Parse(data []byte) (*Config, error) {
 	c := Default()
 	var document yaml.Node
 	if err := yaml.Load(data, &document); err != nil && !isEmpty(data) {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+		return nil, errors.New(usertext.OneLine(err))
 	}
 	d := decoder{lines: map[string]int{}}
 	for _, root := range document.Content {

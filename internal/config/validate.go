@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/internal/validname"
 )
 
 // The accepted ranges of the numeric limits. Below the lower bounds ordinary
@@ -34,7 +35,7 @@ func (c *Config) validate(d *decoder) {
 	v.directory("policy_dir", c.PolicyDir)
 	v.check(c.StateDir != c.RunDir, "run_dir", "must not be state_dir (%s): one outlives a reboot, the other must not", c.StateDir)
 	if c.DefaultPolicy != "" {
-		if err := annotations.ValidName(c.DefaultPolicy); err != nil {
+		if err := validname.Check(c.DefaultPolicy); err != nil {
 			v.fail("default_policy", "%q is not a policy's name: %v", c.DefaultPolicy, err)
 		}
 	}
@@ -103,10 +104,8 @@ func (v validator) unsupported(c *Config) {
 			v.d.fail(v.d.lines[field], "", "%s is not supported yet: %s", what, fix)
 		}
 	}
-	_, credentials := v.d.lines["credentials_dir"]
 	refuse(!c.Identity.Required, "identity.required", "identity.required: false", "leave it out, or set it to true")
 	refuse(c.Metrics.Listen != "", "metrics.listen", "metrics.listen", "leave it out")
-	refuse(credentials, "credentials_dir", "credentials_dir", "leave it out")
 }
 
 func isServer(s string) bool {

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"openshell.ai/openshell/internal/confine/launch"
-	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // WriteDir writes the filter, as filter.Compile returns it, and the confinement
@@ -27,7 +27,7 @@ func WriteDir(dir string, filter []byte, c Confinement) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return fmt.Errorf("write confinement: %w", err)
 	}
-	if err := state.ReplaceFile(filepath.Join(dir, FilterName), filter, 0o644); err != nil {
+	if err := fileio.Replace(filepath.Join(dir, FilterName), filter, 0o644); err != nil {
 		return fmt.Errorf("write confinement: %w", err)
 	}
 	return WriteConfinement(dir, c)
@@ -47,7 +47,7 @@ func WriteConfinement(dir string, c Confinement) error {
 		return fmt.Errorf("write confinement: the filesystem rules take %d bytes, at most %d fit: name fewer paths",
 			len(data), launch.MaxConfigSize)
 	}
-	if err := state.ReplaceFile(filepath.Join(dir, ConfigName), data, 0o644); err != nil {
+	if err := fileio.Replace(filepath.Join(dir, ConfigName), data, 0o644); err != nil {
 		return fmt.Errorf("write confinement: %w", err)
 	}
 	return nil

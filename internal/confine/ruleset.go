@@ -5,8 +5,8 @@ package confine
 import (
 	"path"
 	"slices"
-	"strings"
 
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/policy"
 )
 
@@ -51,7 +51,7 @@ func RulesetFor(p *policy.Policy) *Ruleset {
 	}
 	explicitReadOnly := cleanPaths(rules.ReadOnly)
 	for _, dir := range baselineReadWrite {
-		promotes := slices.ContainsFunc(explicitReadOnly, func(p string) bool { return within(dir, p) })
+		promotes := slices.ContainsFunc(explicitReadOnly, func(p string) bool { return abspath.Within(p, dir) })
 		if !promotes && !slices.Contains(explicit, dir) {
 			r.ReadWrite = append(r.ReadWrite, dir)
 			r.Optional = append(r.Optional, dir)
@@ -69,10 +69,4 @@ func cleanPaths(paths []string) []string {
 		}
 	}
 	return clean
-}
-
-// within reports whether p is dir or below it; both are clean.
-func within(dir, p string) bool {
-	rest, ok := strings.CutPrefix(p, strings.TrimSuffix(dir, "/"))
-	return ok && (rest == "" || rest[0] == '/')
 }

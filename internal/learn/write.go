@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/state"
 )
 
@@ -22,14 +23,14 @@ type writing struct {
 // the proposal has no more than a mark of it.
 func (w *writing) update(e *Evidence) (Proposal, outcome, error) {
 	p, what, err := w.add(e)
-	if !errors.Is(err, state.ErrTooLarge) {
+	if !errors.Is(err, fileio.ErrTooLarge) {
 		return p, what, err
 	}
 	if what == created {
 		return p, overQuota, nil
 	}
 	e.dropDetails()
-	if p, what, err = w.add(e); errors.Is(err, state.ErrTooLarge) {
+	if p, what, err = w.add(e); errors.Is(err, fileio.ErrTooLarge) {
 		err = &unusableError{err}
 	}
 	return p, what, err

@@ -23,6 +23,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // Location is where a root file system, or the source of a bind mount, is on the
@@ -229,17 +231,14 @@ func (r *Root) ReadFile(p string, limit int64) ([]byte, File, error) {
 	case !file.IsRegular():
 		return nil, file, errors.New("not a regular file")
 	case file.Size > limit:
-		return nil, file, fmt.Errorf("more than %d bytes", limit)
+		return nil, file, fileio.TooLarge(limit)
 	}
 	f, err := reopen(fd, unix.O_RDONLY)
 	if err != nil {
 		return nil, file, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
+	data, err := fileio.ReadAll(f, limit)
 	if err != nil {
 		return nil, file, err
 	}

@@ -61,7 +61,7 @@ func TestReadFile(t *testing.T) {
 	root, _ := image(t)
 	for p, want := range map[string]string{
 		"/etc/file": "", "../../etc/file": "", "/absolute": "regular", "/dirlink/file": "symbolic links", "/away": "regular",
-		"/etc/away": "regular", "/fifo": "regular", "/device": "regular", "/etc/dir": "regular", "/endless": "more than",
+		"/etc/away": "regular", "/fifo": "regular", "/device": "regular", "/etc/dir": "regular", "/endless": "larger than",
 		"/missing": "no such file", "/magic/etc/passwd": "symbolic links",
 	} {
 		data, _, err := root.ReadFile(p, 5)

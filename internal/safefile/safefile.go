@@ -8,7 +8,6 @@ package safefile
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // maxLinks is how many symbolic links are followed (path_resolution(7)).
@@ -33,12 +34,9 @@ func Read(name string, limit int64) ([]byte, error) {
 	if err := Check(f); err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	data, err := fileio.ReadAll(f, limit)
 	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
 	}
 	return data, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"openshell.ai/openshell/internal/config"
@@ -65,7 +66,7 @@ func (i Info) close(ctx context.Context, runDir, root, id string, force bool) er
 		err = await(ctx, runDir, i, func(now Info) bool { return now.Broken == nil && len(now.Containers) > 0 && !now.has(root, id) })
 	}
 	if err != nil && force {
-		if err := i.Supervisor.kill(); err != nil {
+		if err := i.end(runDir); err != nil {
 			return err
 		}
 		return abandon(runDir, i.ID, deleted)
@@ -74,6 +75,17 @@ func (i Info) close(ctx context.Context, runDir, root, id string, force bool) er
 		return fmt.Errorf("sandbox %s: %w", i.ID, err)
 	}
 	return i.aside(runDir)
+}
+
+// end ends a sandbox's keeper and supervisor, whoever that is by now.
+func (i Info) end(runDir string) error {
+	if err := i.Keeper.kill(); err != nil {
+		return err
+	}
+	if now, there := look(filepath.Join(sandboxesDir(runDir), i.ID)); there && now.sameAs(i) {
+		i = now
+	}
+	return errors.Join(i.Keeper.kill(), i.Supervisor.kill())
 }
 
 // await waits until a sandbox has gone, or enough holds for it. One whose
@@ -85,7 +97,7 @@ func await(ctx context.Context, runDir string, info Info, enough func(Info) bool
 	for {
 		now, there := look(dir)
 		switch {
-		case !there || now.Broken == nil && info.Broken == nil && now.Supervisor != info.Supervisor: // another has the name by now
+		case !there || now.Broken == nil && info.Broken == nil && !now.sameAs(info): // another has the name by now
 			return removeRemains(dir)
 		case enough(now):
 			return nil
@@ -137,7 +149,7 @@ func Sweep(runDir string) error {
 			errs = append(errs, abandon(runDir, e.Name(), func(Container) bool { return false }))
 		}
 	}
-	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepMountPoints(runDir, inUse))...)
+	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepBundleClaims(runDir), sweepMountPoints(runDir, inUse))...)
 }
 
 // deserted reports whether a sandbox's directory is to be swept.
@@ -200,22 +212,21 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 			return nil
 		}
 		return removeDirectory(dir)
-	case info.Alive():
+	case info.State() != Dead:
 		return nil
 	}
 	var left []Container
+	var errs []error
 	for _, c := range info.Containers {
 		if deleted(c) || !c.running() {
-			if err := c.RemoveMountPoints(runDir); err != nil {
-				return err
-			}
+			errs = append(errs, c.RemoveMountPoints(runDir))
 		} else {
 			left = append(left, c)
 		}
 	}
 	if len(left) > 0 {
 		info.Containers = left
-		return writeInfo(dir, info)
+		return errors.Join(append(errs, writeInfo(dir, info))...)
 	}
 	if err := info.removeIngress(); err != nil {
 		return err
@@ -223,8 +234,25 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 	if err := info.removeCgroup(); err != nil {
 		slog.Warn("what a dead supervisor left", "error", err) // a process may still be leaving it
 	}
-	return removeDirectory(dir)
+	if err := errors.Join(append(errs, removeDirectory(dir))...); err != nil {
+		return &LeftoverError{dir, err}
+	}
+	return nil
 }
+
+// LeftoverError says that a sandbox and its containers are gone, but not its
+// directory: the run directory may be read-only. The next sweep tries again.
+type LeftoverError struct {
+	Dir string
+	Err error
+}
+
+func (e *LeftoverError) Error() string {
+	return fmt.Sprintf("%s is left: %s", e.Dir, strings.ReplaceAll(e.Err.Error(), "\n", "; "))
+}
+
+// Unwrap returns why.
+func (e *LeftoverError) Unwrap() error { return e.Err }
 
 // removeIngress takes a dead sandbox's rules out of the engine's namespace, where
 // that is still there.

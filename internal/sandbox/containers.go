@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/runc/libcontainer/system"
 	"openshell.ai/openshell/internal/confine"
 )
 
@@ -35,12 +36,12 @@ func (s *Sandbox) join(r joinRequest) (Ready, error) {
 		return Ready{}, errEnding
 	}
 	defer s.wg.Done()
-	s.applying.Lock()
-	defer s.applying.Unlock()
 	trusted, err := s.makeTrust(r.Stores)
 	if err != nil {
 		return Ready{}, err
 	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
 	added := s.programs.add(r.Container)
 	if err := s.setRules(s.rules.Load().policies); err != nil {
 		s.programs.remove(added)
@@ -70,8 +71,11 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 	}
 	ctx, leave := context.WithCancel(s.ctx)
 	m := &member{containerPrograms: c, leave: leave}
-	if err := s.updateInfo(func() { s.members = append(s.members, m) }); err != nil {
-		s.gone(func(other *member) bool { return other == m })
+	if err = s.rememberCreator(c.Container, creator); err == nil {
+		err = s.updateInfo(func() { s.members = append(s.members, m) })
+	}
+	if err != nil {
+		s.removeMembers(func(other *member) bool { return other == m })
 		p.close()
 		s.wg.Done()
 		return err
@@ -83,15 +87,26 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 	return nil
 }
 
+func (s *Sandbox) rememberCreator(c Container, pid int) error {
+	if s.keeping == nil {
+		return nil
+	}
+	stat, err := system.Stat(pid)
+	if err != nil {
+		return nil // it has ended: making the container failed
+	}
+	return s.remember(line{Creator: &creator{c.Root, c.ID, Supervisor{pid, stat.StartTime}}})
+}
+
 // Detach takes a deleted container out of the sandbox, which ends with its
 // last.
 func (s *Sandbox) Detach(root, id string) {
-	s.gone(func(m *member) bool { return m.Root == root && m.ID == id })
+	s.removeMembers(func(m *member) bool { return m.Root == root && m.ID == id })
 }
 
-// gone takes containers out of the sandbox. The last ones stay in its
+// removeMembers takes containers out of the sandbox. The last ones stay in its
 // information: whoever deletes them waits for the sandbox's end.
-func (s *Sandbox) gone(which func(*member) bool) {
+func (s *Sandbox) removeMembers(which func(*member) bool) {
 	s.mu.Lock()
 	left := slices.DeleteFunc(slices.Clone(s.members), which)
 	if s.ending || len(left) == len(s.members) {
@@ -137,9 +152,19 @@ func (s *Sandbox) end() {
 
 // watch follows a container from before it exists to its end.
 func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
-	defer s.gone(func(other *member) bool { return other == m })
-	init, pid, err := m.awaitInit(ctx, creator)
-	creator.close()
+	defer s.removeMembers(func(other *member) bool { return other == m })
+	var (
+		init *process
+		pid  int
+		err  error
+	)
+	if creator == nil { // of a container that was there before this supervisor
+		init, pid, err = m.openInit()
+	} else {
+		init, pid, err = m.awaitInit(ctx, creator)
+		creator.close()
+	}
+	m.ReleaseBundle(s.config.RunDir)
 	if err != nil {
 		return
 	}
@@ -156,7 +181,9 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 	}
 	runs, ended := context.WithCancel(ctx)
 	var reported sync.WaitGroup
-	reported.Go(func() { s.reportConfined(runs, m, pid, init) })
+	if m.confined == nil {
+		reported.Go(func() { s.reportConfined(runs, m, pid, init) })
+	}
 	stop := s.observeFiles(ctx, pid)
 	init.ended(0)
 	ended()

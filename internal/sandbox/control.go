@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/internal/crash"
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // The control socket speaks HTTP: POST /METHOD with a JSON body. Only root can
@@ -122,7 +123,7 @@ func call(ctx context.Context, runDir string, info Info, method string, in, out 
 		return unanswered(ctx, err)
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+	data, err := fileio.ReadAll(resp.Body, maxMessage)
 	if err != nil {
 		return unanswered(ctx, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/netns"
@@ -37,6 +38,7 @@ type Info struct {
 	PolicyError string      `json:"policy_error,omitzero"`
 	Started     time.Time   `json:"started"`
 	Supervisor  Supervisor  `json:"supervisor"`
+	Keeper      Supervisor  `json:"keeper,omitzero"` // starts the supervisor again
 	Outer       netns.ID    `json:"outer"`           // where upstream connections start
 	Shared      bool        `json:"shared,omitzero"` // other containers of that namespace join
 	OuterPath   string      `json:"outer_path,omitzero"`
@@ -70,6 +72,8 @@ type Container struct {
 	Rootfs rootfs.Location `json:"rootfs,omitzero"`
 	// Claim is its claim on mount points that were made, see MakeMountPoints.
 	Claim string `json:"claim,omitzero"`
+	// BundleClaim is its claim on its bundle, see ClaimBundle.
+	BundleClaim string `json:"bundle_claim,omitzero"`
 	// Confined is what holds it, once its program has begun.
 	Confined *Confined `json:"confined,omitempty"`
 }
@@ -77,6 +81,12 @@ type Container struct {
 // Alive tells whether the supervisor still runs: the process with its pid is
 // the one it was.
 func (i Info) Alive() bool { return alive(i.Supervisor.PID, i.Supervisor.StartTime) }
+
+// kept reports whether the keeper runs, which starts a dead supervisor again.
+func (i Info) kept() bool { return alive(i.Keeper.PID, i.Keeper.StartTime) }
+
+// sameAs reports whether two say of the same sandbox, whoever supervises it.
+func (i Info) sameAs(other Info) bool { return i.ID == other.ID && i.Started.Equal(other.Started) }
 
 // List returns the sandboxes that have a directory in the run directory, whatever
 // their state.
@@ -188,6 +198,9 @@ func readInfo(dir string) (Info, error) {
 	if !info.names(filepath.Base(dir)) {
 		return Info{}, fmt.Errorf("read %s: it is of the sandbox %.140q", path, info.ID)
 	}
+	if why, err := state.ReadFile(filepath.Join(dir, closedFile)); err == nil {
+		info.Health.LastError = strings.TrimSpace(string(why))
+	}
 	return info, nil
 }
 
@@ -197,7 +210,7 @@ func writeInfo(dir string, info Info) error {
 	info.Format = infoFormat
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err == nil {
-		err = state.ReplaceFile(filepath.Join(dir, infoFile), data, 0o600)
+		err = fileio.Replace(filepath.Join(dir, infoFile), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write sandbox.json: %w", err)

@@ -13,6 +13,7 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/usertext"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/prover"
 )
@@ -75,7 +76,7 @@ func (p *Policies) CheckWithin(part *policy.Policy) error {
 		part.Process = nil
 	}
 	if err := prover.Within(part, maximum); err != nil {
-		return fmt.Errorf("policy %q exceeds the node's maximum policy %s: %s", p.Name, p.MaximumFile, oneLine(err))
+		return fmt.Errorf("policy %q exceeds the node's maximum policy %s: %s", p.Name, p.MaximumFile, usertext.OneLine(err))
 	}
 	return nil
 }
@@ -115,10 +116,6 @@ func (p *Policies) exceedingApprovals() (ids []string) {
 		}
 	}
 	return ids
-}
-
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }
 
 // policyFiles are the files that decide what a policy's name means, whether or

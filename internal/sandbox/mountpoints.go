@@ -15,8 +15,9 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
-	"openshell.ai/openshell/internal/state"
 )
 
 // The directories that a container's root file system lacks for what the sandbox
@@ -91,7 +92,7 @@ func (c *Container) MakeMountPoints(runDir string, root *rootfs.Root, creator in
 	name := rand.Text()
 	data, err := json.Marshal(own)
 	if err == nil {
-		err = state.ReplaceFile(filepath.Join(all.dir, name), data, 0o600)
+		err = fileio.Replace(filepath.Join(all.dir, name), data, 0o600)
 	}
 	if err != nil {
 		return err
@@ -123,7 +124,8 @@ func sweepMountPoints(runDir string, known map[string]bool) error {
 			continue
 		}
 		err := dropClaims(dir, func(n string, c claim) bool {
-			return n == name && !alive(c.Creator.PID, c.Creator.StartTime) && !Container{ID: c.ID, Root: c.Root}.running()
+			making := alive(c.Creator.PID, c.Creator.StartTime)
+			return n == name && !making && !Container{ID: c.ID, Root: c.Root}.running()
 		})
 		if err != nil {
 			return err
@@ -156,10 +158,10 @@ func dropClaims(dir string, which func(name string, c claim) bool) error {
 
 // claims are those on one root file system, locked.
 type claims struct {
-	dir    string
-	known  map[string]claim
-	unsure bool // there are others, which cannot be read
-	file   *os.File
+	dir        string
+	known      map[string]claim
+	unreadable bool // there are others, which cannot be read
+	file       *os.File
 }
 
 // maxTries is how often a directory is made anew that others remove meanwhile.
@@ -199,7 +201,7 @@ func openClaims(dir string, missing bool) (_ *claims, err error) {
 			err = json.Unmarshal(data, &one)
 		}
 		if err != nil {
-			c.unsure = true
+			c.unreadable = true
 			continue
 		}
 		c.known[e.Name()] = one
@@ -233,7 +235,7 @@ func (c *claims) undo(gone claim) {
 	}
 	defer root.Close()
 	for _, d := range slices.Backward(gone.Dirs) {
-		if !c.unsure && !c.has(d) {
+		if !c.unreadable && !c.has(d) {
 			_ = root.Remove(d)
 		}
 	}

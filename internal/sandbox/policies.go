@@ -9,12 +9,12 @@ import (
 	"os"
 	"path/filepath"
 
-	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/safefile"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/validname"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 )
@@ -46,7 +46,7 @@ const maxPolicyFile = 8 << 20
 // approved for the name; and the node's maximum policy, which CheckMaximum holds
 // them to. A file that does not validate is an error.
 func LoadPolicies(c *config.Config, name string) (*Policies, error) {
-	if err := annotations.ValidName(name); err != nil {
+	if err := validname.Check(name); err != nil {
 		return nil, fmt.Errorf("policy name: %w", err)
 	}
 	p := &Policies{Name: name, stateDir: c.StateDir}

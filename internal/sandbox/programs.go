@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,7 +30,8 @@ type containerPrograms struct {
 	// targets are what links lead to, since they were first asked for: what the
 	// workload makes of them later is its own affair.
 	targets        map[string]string
-	mountNamespace uint64 // 0 until it is known
+	firstPID       int    // of its first process; 0 until it is known
+	mountNamespace uint64 // of that
 }
 
 // add makes a container known, which is about to be made.
@@ -69,11 +71,11 @@ func (p *programs) container(mountNamespace uint64) (name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.containers {
-		if c.mountNamespace == 0 {
-			c.mountNamespace = c.readMountNamespace()
+		if c.firstPID == 0 {
+			c.readMountNamespace()
 		}
 		switch {
-		case c.mountNamespace != mountNamespace:
+		case c.mountNamespace != mountNamespace || !c.lives():
 		case name != "":
 			return "" // nobody can tell which
 		default:
@@ -81,6 +83,32 @@ func (p *programs) container(mountNamespace uint64) (name string) {
 		}
 	}
 	return name
+}
+
+// after has names begin behind those that were saved.
+func (p *programs) after(list []savedPrograms) {
+	for _, saved := range list {
+		if n, err := strconv.Atoi(saved.Name); err == nil {
+			p.named = max(p.named, n)
+		}
+	}
+}
+
+// save returns what the containers' links lead to, as far as it was asked for.
+func (p *programs) save() (list []savedPrograms) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.containers {
+		list = append(list, savedPrograms{c.Root, c.ID, c.name, maps.Clone(c.targets)})
+	}
+	return list
+}
+
+// restore gives a container the name and the links that it had.
+func (p *programs) restore(c *containerPrograms, saved savedPrograms) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.name, c.targets = saved.Name, saved.Targets
 }
 
 func (c *containerPrograms) target(path string) string {
@@ -96,18 +124,25 @@ func (c *containerPrograms) target(path string) string {
 	return target
 }
 
-// readMountNamespace returns 0 as long as the container has no first process.
-func (c *containerPrograms) readMountNamespace() uint64 {
+// lives reports whether the first process is in its namespace still. The kernel
+// gives the number of a namespace that has gone to the next one.
+func (c *containerPrograms) lives() bool {
+	inode, err := mountNamespaceOf(strconv.Itoa(c.firstPID))
+	return err == nil && inode == c.mountNamespace
+}
+
+// readMountNamespace finds the first process, if there is one by now.
+func (c *containerPrograms) readMountNamespace() {
 	pid, err := c.init()
 	if err != nil {
-		return 0
+		return
 	}
 	inode, err := mountNamespaceOf(strconv.Itoa(pid))
 	own, ownErr := mountNamespaceOf("self")
-	if again, iniErr := c.init(); err != nil || ownErr != nil || iniErr != nil || again != pid || inode == own {
-		return 0
+	again, againErr := c.init()
+	if err == nil && ownErr == nil && againErr == nil && again == pid && inode != own {
+		c.firstPID, c.mountNamespace = pid, inode
 	}
-	return inode
 }
 
 func mountNamespaceOf(process string) (inode uint64, err error) {

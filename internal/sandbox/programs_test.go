@@ -160,3 +160,23 @@ func TestAliases(t *testing.T) {
 		t.Errorf("a name is used again: %s", c.name)
 	}
 }
+
+// The kernel gives the number of a namespace that has gone to another one.
+func TestMountNamespaceOfAContainerThatHasGone(t *testing.T) {
+	root := t.TempDir()
+	var p programs
+	c := p.add(Container{ID: "one", Root: root})
+	cmd := exec.Command("unshare", "-m", "sleep", "600")
+	must(t, cmd.Start())
+	t.Cleanup(func() { end(cmd) })
+	writeState(t, "runc", root, "one", cmd.Process.Pid)
+	var mountNamespace uint64
+	eventually(t, "the container is known", func() bool {
+		mountNamespace, _ = mountNamespaceOf(strconv.Itoa(cmd.Process.Pid))
+		return p.container(mountNamespace) == c.name
+	})
+	end(cmd)
+	if name := p.container(mountNamespace); name != "" {
+		t.Errorf("what has its number now is taken for %q", name)
+	}
+}

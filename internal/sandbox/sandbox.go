@@ -29,6 +29,7 @@ import (
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
@@ -162,6 +163,7 @@ type Sandbox struct {
 	native       []string         // devices that the kernel made in inner
 	landlock     int              // the version of the kernel's, or confine.NoLandlock
 	standIns     *netns.StandIns  // in inner, for the engine's devices; nil where the network is not late
+	nowhere      *netns.Namespace // what they lead to
 	proxy        *proxy.Proxy
 	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
@@ -174,6 +176,8 @@ type Sandbox struct {
 	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
 	applying     sync.Mutex // held while the policy or the mode changes
+	keeping      *keeping   // nil: nobody takes over from this supervisor
+	tookOver     bool       // from another supervisor, which has died
 	seen         []fileMark // of the policy's files, when they were last read; applying guards it
 
 	ctx    context.Context // ends with the sandbox
@@ -192,7 +196,7 @@ type Sandbox struct {
 }
 
 // Start makes a sandbox and puts it to work. Where it fails, nothing is left.
-func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r) }
+func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r, nil) }
 
 // ranBefore reports whether a permissive run of a policy has been, also one that is just ending.
 func ranBefore(c *config.Config, policyName string) bool {
@@ -202,7 +206,8 @@ func ranBefore(c *config.Config, policyName string) bool {
 	return hasLearned(state.Open(c.StateDir), policyName)
 }
 
-func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
+// startBy is Start. keeping is for a supervisor's process, and nil for others.
+func startBy(t clock, c *config.Config, r Request, keeping *keeping) (_ *Sandbox, err error) {
 	seen := markFiles(policyFiles(c, r.Policy))
 	policies, err := LoadPolicies(c, r.Policy)
 	if err != nil {
@@ -225,7 +230,7 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
-		seen: seen, mode: mode{clock: t},
+		seen: seen, mode: mode{clock: t}, keeping: keeping,
 		hosts: newHosts(r.DNS), landlock: landlock,
 	}
 	if err := s.readSettings(); err != nil {
@@ -302,7 +307,7 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: Version,
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: version.String(),
 		// By these others find it while it starts, and clear up after a kill.
 		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
@@ -367,13 +372,10 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 
 // serve starts everything that runs, for the first container.
 func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
-	var err error
-	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
-	if err != nil {
+	s.thisRun = s.run(p)
+	if err := s.openRecords(); err != nil {
 		return err
 	}
-	s.thisRun = s.run(p)
-	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
 	if s.outer != nil {
 		if err := s.serveNetwork(); err != nil {
 			return err
@@ -393,7 +395,9 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 	s.recordUncovered(s.request.Container.ID, s.trust)
 	// It opens the log, where a panic is told. Nothing waits for that.
 	if s.process != nil {
-		s.wg.Go(func() { slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", Version) })
+		s.wg.Go(func() {
+			slog.Info("sandbox started", "sandbox", s.request.ID, "pid", os.Getpid(), "version", version.String())
+		})
 	}
 	s.startTimer()
 	if err := s.followOwner(); err != nil {
@@ -404,6 +408,15 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 	s.info.LastState = Running
 	s.mu.Unlock()
 	return s.attach(first, s.request.Creator)
+}
+
+// openRecords opens what is written down about the run.
+func (s *Sandbox) openRecords() (err error) {
+	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
+	if err == nil {
+		s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
+	}
+	return err
 }
 
 func (s *Sandbox) run(p *Policies) learn.Run {
@@ -451,6 +464,7 @@ func (s *Sandbox) Stop() {
 		s.cancel()
 		s.wg.Wait()
 		written := s.closeRecords()
+		s.dismissKeeper()
 		if s.ingress != nil {
 			if err := s.ingress.Remove(); err != nil {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more

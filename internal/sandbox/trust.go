@@ -18,9 +18,9 @@ import (
 
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/safefile"
-	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/truststore"
 	"openshell.ai/openshell/proxy"
 )
@@ -235,11 +235,17 @@ func writeTree(dir string, files map[string][]byte) (err error) {
 				return err
 			}
 		}
-		if err := state.ReplaceFile(filepath.Join(made, name), data, 0o644); err != nil {
+		if err := fileio.Replace(filepath.Join(made, name), data, 0o644); err != nil {
 			return err
 		}
 	}
-	return os.Rename(made, dir)
+	if err = os.Rename(made, dir); err == nil {
+		return nil
+	}
+	if _, lerr := os.Lstat(dir); lerr == nil { // another container has made the same
+		return os.RemoveAll(made)
+	}
+	return err
 }
 
 // makeReadable makes a directory that the workload can read as its own user,
@@ -255,7 +261,8 @@ func makeReadable(dir string) error {
 func (s *Sandbox) recordUncovered(container string, t trust) {
 	for _, text := range t.uncovered {
 		s.record(audit.Event{Class: audit.ClassConfig, Activity: "TRUST", Severity: audit.SeverityLow,
-			Message: fmt.Sprintf("container %s: programs that go by %s do not accept the sandbox's CA", container, audit.Escape(text, 512))})
+			Message: fmt.Sprintf("container %s: programs that go by %s do not accept the sandbox's CA",
+				container, audit.Escape(text, 512))})
 	}
 }
 

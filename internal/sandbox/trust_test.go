@@ -110,7 +110,7 @@ func TestTrustFiles(t *testing.T) {
 		t.Errorf("covered: %v", covers)
 	}
 	eventually(t, "the log says what is not covered", func() bool {
-		return strings.Contains(logOf(t, s), "programs that go by /jdk/cacerts: neither JKS nor")
+		return strings.Contains(logOf(t, s), "programs that go by /jdk/cacerts: neither JKS nor PKCS#12")
 	})
 	must(t, filepath.WalkDir(s.tlsDir(), func(path string, d fs.DirEntry, err error) error {
 		must(t, err)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // Batch replaces several files of one policy, with few waits for the disk. Its
@@ -100,10 +102,10 @@ func (b *Batch) stage() (err error) {
 	for i := range b.files {
 		f := &b.files[i]
 		path := filepath.Join(b.dir, f.Path)
-		if err := mkdirDurable(filepath.Dir(path)); err != nil {
+		if err := fileio.MkdirAll(filepath.Dir(path)); err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
 		}
-		temp, err := writeTemp(path, f.data, 0o600, b.settler())
+		temp, err := fileio.Stage(path, f.data, 0o600, len(b.files) <= syncEach)
 		if err != nil {
 			return fmt.Errorf("writing %s: %w", path, err)
 		}
@@ -127,13 +129,6 @@ func (b *Batch) stage() (err error) {
 // else that waits to be written to their file system.
 const syncEach = 8
 
-func (b *Batch) settler() func(*os.File) error {
-	if len(b.files) <= syncEach {
-		return (*os.File).Sync
-	}
-	return func(*os.File) error { return nil }
-}
-
 // discard removes what stage wrote.
 func (b *Batch) discard() {
 	for _, f := range b.files {
@@ -155,7 +150,7 @@ func (b *Batch) settle() error {
 		dirs[filepath.Dir(path)] = true
 	}
 	for dir := range dirs {
-		if err := syncDir(dir); err != nil {
+		if err := fileio.SyncDir(dir); err != nil {
 			return err
 		}
 	}
@@ -213,7 +208,7 @@ func finishJournal(dir string) error {
 		dirs[filepath.Dir(filepath.Join(dir, f.Path))] = true
 	}
 	for d := range dirs {
-		if err := syncDir(d); err != nil {
+		if err := fileio.SyncDir(d); err != nil {
 			return fmt.Errorf("finish what was begun: %w: the next command tries again", err)
 		}
 	}

@@ -8,87 +8,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/safefile"
 )
 
 // MaxFileSize is the most that ReadFile and ReadJSON read, in bytes.
 const MaxFileSize = 8 << 20
 
-// ErrTooLarge is the error for what would exceed MaxFileSize.
-var ErrTooLarge = fmt.Errorf("larger than %d bytes", MaxFileSize)
-
-// tempPrefix starts the name of a file that is being written.
-const tempPrefix = ".tmp-"
-
 // WriteFile replaces path with data. When it returns nil the new content has reached
 // the disk; a reader, or a crash at any instant, sees the old content or the new,
 // never a part. Missing directories are created with mode 0700.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
-	dir := filepath.Dir(path)
-	if err := mkdirDurable(dir); err != nil {
+	if err := fileio.MkdirAll(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	if err := replace(path, data, mode, (*os.File).Sync); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := syncDir(dir); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
-}
-
-// ReplaceFile is WriteFile for files that need not outlive the machine's boot, such
-// as those of the run directory: a reader sees the old content or the new, but
-// nothing waits for a disk. The directory must exist.
-func ReplaceFile(path string, data []byte, mode os.FileMode) error {
-	if err := replace(path, data, mode, func(*os.File) error { return nil }); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
-}
-
-func replace(path string, data []byte, mode os.FileMode, settle func(*os.File) error) error {
-	temp, err := writeTemp(path, data, mode, settle)
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		os.Remove(temp)
-		return err
-	}
-	return nil
-}
-
-// writeTemp writes a file beside path that is to take its place, and returns its
-// name.
-func writeTemp(path string, data []byte, mode os.FileMode, settle func(*os.File) error) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-*")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return "", err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return "", err
-	}
-	if err := settle(f); err != nil {
-		return "", err
-	}
-	return f.Name(), f.Close()
+	return fileio.Write(path, data, mode)
 }
 
 // ReadFile reads a regular file of at most MaxFileSize bytes that only root can change. It does not follow a
@@ -102,18 +43,15 @@ func ReadFile(path string) ([]byte, error) {
 	if err := safefile.Check(f); err != nil {
 		return nil, fmt.Errorf("reading %w", err)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	data, err := fileio.ReadAll(f, MaxFileSize)
 	if err != nil {
-		return nil, err
-	}
-	if len(data) > MaxFileSize {
-		return nil, fmt.Errorf("reading %s: %w", path, ErrTooLarge)
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return data, nil
 }
 
 // WriteJSON writes v as one indented JSON document, as WriteFile does, with mode 0600. What ReadJSON would
-// not read is ErrTooLarge.
+// not read is fileio.ErrTooLarge.
 func WriteJSON(path string, v any) error {
 	data, err := encodeJSON(path, v)
 	if err != nil {
@@ -131,7 +69,7 @@ func encodeJSON(path string, v any) ([]byte, error) {
 		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
 	if buf.Len() > MaxFileSize {
-		return nil, fmt.Errorf("writing %s: %w", path, ErrTooLarge)
+		return nil, fmt.Errorf("writing %s: %w", path, fileio.TooLarge(MaxFileSize))
 	}
 	return buf.Bytes(), nil
 }
@@ -153,33 +91,6 @@ func ReadJSON(path string, v any) error {
 		return fmt.Errorf("reading %s: text after the JSON document", path)
 	}
 	return nil
-}
-
-// mkdirDurable creates dir and what is missing above it, each recorded on disk.
-func mkdirDurable(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	parent := filepath.Dir(dir)
-	if parent == dir {
-		return fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
-	}
-	if err := mkdirDurable(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // CheckVersion reports why a program that knows one version of a format cannot use a document of another.

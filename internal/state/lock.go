@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // Lock takes the exclusive lock of a policy's state and waits for it as long as that
@@ -54,7 +56,7 @@ func (s *Store) lock(policyName, name string) (unlock func(), err error) {
 }
 
 func lockFile(path string) (*os.File, error) {
-	if err := mkdirDurable(filepath.Dir(path)); err != nil {
+	if err := fileio.MkdirAll(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -98,7 +100,7 @@ func (s *Store) RemoveLeftovers(policyName string) error {
 			errs = append(errs, err)
 		}
 		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), tempPrefix) {
+			if strings.HasPrefix(e.Name(), fileio.TempPrefix) {
 				errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 			}
 		}
@@ -115,7 +117,7 @@ func (s *Store) dirs(policyName string) []string {
 func (s *Store) hasLeftovers(policyName string) bool {
 	for _, dir := range s.dirs(policyName) {
 		entries, _ := os.ReadDir(dir)
-		if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), tempPrefix) }) {
+		if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), fileio.TempPrefix) }) {
 			return true
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 func TestCheckName(t *testing.T) {
@@ -82,7 +84,7 @@ func TestLists(t *testing.T) {
 	for _, path := range []string{
 		s.ProposalPath("b", "p-2"), s.ProposalPath("b", "p-1"), s.RunPath("a", "r1"),
 		filepath.Join(s.proposalsDir("b"), "notes.txt"),
-		filepath.Join(s.proposalsDir("b"), tempPrefix+"p-3.json-1"),
+		filepath.Join(s.proposalsDir("b"), fileio.TempPrefix+"p-3.json-1"),
 		filepath.Join(s.dir, "policies", "a file"),
 	} {
 		if err := WriteFile(path, []byte("{}"), 0o600); err != nil {
@@ -180,7 +182,7 @@ func TestReadJSON(t *testing.T) {
 	if err := ReadJSON(dir, new(doc)); err == nil {
 		t.Error("read a directory")
 	}
-	if err := WriteJSON(path, strings.Repeat("x", MaxFileSize)); !errors.Is(err, ErrTooLarge) {
+	if err := WriteJSON(path, strings.Repeat("x", MaxFileSize)); !errors.Is(err, fileio.ErrTooLarge) {
 		t.Errorf("wrote what ReadJSON does not read: %v", err)
 	}
 	if err := WriteJSON(path, doc{2}); err != nil {
@@ -198,7 +200,7 @@ func TestRemoveLeftovers(t *testing.T) {
 	}
 	keep := s.ProposalPath("p", "p-1")
 	for _, path := range []string{
-		keep, filepath.Join(s.PolicyDir("p"), tempPrefix+"learned.yaml-7"), filepath.Join(s.runsDir("p"), tempPrefix+"r.json-7"),
+		keep, filepath.Join(s.PolicyDir("p"), fileio.TempPrefix+"learned.yaml-7"), filepath.Join(s.runsDir("p"), fileio.TempPrefix+"r.json-7"),
 	} {
 		if err := WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"slices"
 	"strings"
 
-	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/internal/validname"
 )
 
 // Store is a state directory. Its methods may be called at the same time, and by
@@ -26,9 +26,9 @@ type Store struct{ dir string }
 func Open(stateDir string) *Store { return &Store{dir: stateDir} }
 
 // CheckName reports whether name can name a policy, a proposal, a run or a sandbox, as
-// annotations.ValidName has it.
+// package validname has it.
 func CheckName(name string) error {
-	if err := annotations.ValidName(name); err != nil {
+	if err := validname.Check(name); err != nil {
 		return fmt.Errorf("name %.140q: %w", name, err)
 	}
 	return nil

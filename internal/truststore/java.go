@@ -34,16 +34,22 @@ const (
 var errJavaPassword = errors.New("a Java trust store with a password of its own")
 
 // AddJava returns a store that has one more certificate, in the format that it had:
-// a JKS file, whose password has to be that of the JDK's own cacerts, or a PKCS#12
-// file without one, as they are since JDK 18. The JVM reads both wherever it looks
-// for either.
+// JKS, or PKCS#12, as they are since JDK 18. Where it has a password, that must be
+// the one of the JDK's own cacerts. The JVM reads both formats wherever it looks for
+// either, and what is PKCS#12 without a password with any.
 func AddJava(store []byte, ca *x509.Certificate) ([]byte, error) {
 	if len(store) >= jksHeader && binary.BigEndian.Uint32(store) == jksMagic {
 		return addJKS(store, ca)
 	}
 	certificates, err := pkcs12.DecodeTrustStore(store, "")
+	if errors.Is(err, pkcs12.ErrIncorrectPassword) {
+		certificates, err = pkcs12.DecodeTrustStore(store, pkcs12.DefaultPassword)
+	}
+	if errors.Is(err, pkcs12.ErrIncorrectPassword) {
+		return nil, errJavaPassword
+	}
 	if err != nil {
-		return nil, fmt.Errorf("neither JKS nor PKCS#12 without a password: %w", err)
+		return nil, fmt.Errorf("neither JKS nor PKCS#12: %w", err)
 	}
 	entries := []pkcs12.TrustStoreEntry{{Cert: ca, FriendlyName: alias}}
 	for i, c := range certificates { // which had names that the library does not tell

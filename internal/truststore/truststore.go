@@ -18,7 +18,7 @@ type Kind string
 
 const (
 	PEM      Kind = "pem"      // a file of certificates
-	Java     Kind = "java"     // a file that the JDK's KeyStore reads: JKS, or PKCS#12 without a password
+	Java     Kind = "java"     // a file that the JDK's KeyStore reads: JKS or PKCS#12
 	Chromium Kind = "chromium" // a directory of managed policies
 	Firefox  Kind = "firefox"  // a policies.json
 )

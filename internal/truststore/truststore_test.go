@@ -109,13 +109,15 @@ func TestAddJava(t *testing.T) {
 	if again, err := AddJava(read(t, "cacerts.jks"), ca); err != nil || !bytes.Equal(again, added) {
 		t.Errorf("not the same again: %v", err) // containers with equal stores share them
 	}
-	added, err = AddJava(read(t, "cacerts.p12"), ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificates, err := pkcs12.DecodeTrustStore(added, "")
-	if err != nil || len(certificates) != 2 || !certificates[0].Equal(ca) || string(certificates[1].Raw) != entries["image"] {
-		t.Errorf("PKCS#12: %d certificates, %v", len(certificates), err)
+	for _, name := range []string{"cacerts.p12", "changeit.p12"} {
+		added, err = AddJava(read(t, name), ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificates, err := pkcs12.DecodeTrustStore(added, "")
+		if err != nil || len(certificates) != 2 || !certificates[0].Equal(ca) || string(certificates[1].Raw) != entries["image"] {
+			t.Errorf("%s: %d certificates, %v", name, len(certificates), err)
+		}
 	}
 	for name, store := range map[string][]byte{
 		"JKS with a password": read(t, "password.jks"), "PKCS#12 with a password": read(t, "password.p12"), "nothing": nil,
@@ -134,7 +136,7 @@ func TestKeytoolReadsIt(t *testing.T) {
 		t.Skip("the machine has no keytool")
 	}
 	ca := newCA(t)
-	for _, name := range []string{"cacerts.jks", "cacerts.p12"} {
+	for _, name := range []string{"cacerts.jks", "cacerts.p12", "changeit.p12"} {
 		added, err := AddJava(read(t, name), ca)
 		if err != nil {
 			t.Fatal(err)
@@ -199,7 +201,7 @@ func TestAddFirefox(t *testing.T) {
 // error.
 func FuzzStores(f *testing.F) {
 	ca := newCA(f)
-	for _, name := range []string{"cacerts.jks", "cacerts.p12", "password.jks", "password.p12"} {
+	for _, name := range []string{"cacerts.jks", "cacerts.p12", "changeit.p12", "password.jks", "password.p12"} {
 		f.Add(read(f, name))
 	}
 	f.Add([]byte(`{"policies":{"Certificates":{"Install":["a"]}},"CACertificates":["AA=="]}`))

@@ -4,7 +4,6 @@ package engine
 
 import (
 	"slices"
-	"strings"
 
 	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy"
@@ -27,12 +26,7 @@ type callSet struct {
 	toolSet wildcard.AffixIndex[wildcard.Glob]
 }
 
-func compileCalls(source *policy.Endpoint, allowed []policy.L7Match) (*callRules, error) {
-	rules := &callRules{
-		strict:     source.Protocol == policy.ProtocolMCP && source.StrictToolNames(),
-		known:      source.Protocol == policy.ProtocolMCP && source.AllowsKnownMCPMethods(),
-		restricted: source.RestrictsTools(),
-	}
+func compileCalls(rules *callRules, source *policy.Endpoint, allowed []policy.L7Match) (contentRules, error) {
 	for i := range allowed {
 		if err := rules.allow.add(&allowed[i]); err != nil {
 			return nil, err
@@ -91,28 +85,9 @@ func (s *callSet) match(c call) bool {
 }
 
 func (r *callRules) allows(c call) bool {
-	if r.strict && c.tool != "" && !strictToolName(c.tool) {
+	if r.strict && c.tool != "" && !policy.StrictToolName(c.tool) {
 		return false
 	}
 	known := r.known && slices.Contains(knownMCPMethods, c.method) && !(r.restricted && c.method == policy.MethodToolsCall)
 	return known || r.allow.match(c)
-}
-
-// strictToolName reports whether a tool's name is of the form that MCP
-// recommends (2025-11-25, server/tools, tool names).
-func strictToolName(name string) bool {
-	const chars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-	return name != "" && len(name) <= 128 && strings.Trim(name, chars) == ""
-}
-
-// knownMCPMethods are the requests and notifications that MCP defines for
-// clients, in its revisions from 2025-03-26 to 2025-11-25.
-var knownMCPMethods = []string{
-	"initialize", "ping", "logging/setLevel", "completion/complete",
-	"tools/list", policy.MethodToolsCall,
-	"resources/list", "resources/templates/list", "resources/read", "resources/subscribe", "resources/unsubscribe",
-	"prompts/list", "prompts/get",
-	"tasks/get", "tasks/result", "tasks/list", "tasks/cancel",
-	"notifications/initialized", "notifications/cancelled", "notifications/progress",
-	"notifications/roots/list_changed", "notifications/tasks/status",
 }

@@ -83,19 +83,21 @@ type endpoint struct {
 	rule              *rule
 	kind              policy.HostKind
 	tlsSkip           bool
-	inspect           bool // has an L7 protocol that is decided per request
 	enforce           bool
 	allowEncodedSlash bool
 	allowedIPs        []netip.Prefix
 	gateway           []netip.Addr // of a host alias that the operator named
-	protocol          string
+	protocol          *policy.Protocol
+	inspector         *inspector // nil where content does not decide
 	path              wildcard.EndpointPath
 	maxBody           int
 
-	allow, deny requestSet    // of rest and websocket
-	graphql     *graphqlRules // of graphql, and of websocket where it decides operations
-	calls       *callRules    // of json-rpc and mcp
+	allow, deny requestSet // on method, path and query
+	content     contentRules
 }
+
+// inspect reports whether the endpoint's requests are decided.
+func (ep *endpoint) inspect() bool { return ep.protocol.Rank > 0 }
 
 // Compile validates a policy and builds its index. The policy must not change
 // afterwards.
@@ -167,8 +169,7 @@ func compileEndpoint(r *rule, source *policy.Endpoint, o Options) (*endpoint, er
 		rule:              r,
 		kind:              source.Kind(),
 		tlsSkip:           source.TLS == policy.TLSSkip,
-		inspect:           policy.Inspected(source.Protocol),
-		protocol:          source.Protocol,
+		protocol:          policy.ProtocolOf(source.Protocol),
 		maxBody:           source.MaxBody(),
 		enforce:           source.Enforcement == policy.EnforcementEnforce,
 		allowEncodedSlash: source.AllowEncodedSlash,
@@ -188,34 +189,6 @@ func compileEndpoint(r *rule, source *policy.Endpoint, o Options) (*endpoint, er
 		return nil, err
 	}
 	return ep, ep.compileRules(source)
-}
-
-func (ep *endpoint) compileRules(source *policy.Endpoint) (err error) {
-	allowed := source.Allowed()
-	switch source.Protocol {
-	case policy.ProtocolGraphQL:
-		ep.graphql, err = compileGraphQL(source, allowed)
-	case policy.ProtocolJSONRPC, policy.ProtocolMCP:
-		ep.calls, err = compileCalls(source, allowed)
-	case policy.ProtocolWebSocket:
-		isGraphQL := func(m policy.L7Match) bool { return m.IsGraphQL() }
-		if source.HasGraphQLPolicy() {
-			ep.graphql, err = compileGraphQL(source, allowed)
-			if err != nil {
-				return err
-			}
-		}
-		if ep.allow, err = compileRequests(slices.DeleteFunc(slices.Clone(allowed), isGraphQL)); err != nil {
-			return err
-		}
-		ep.deny, err = compileRequests(slices.DeleteFunc(slices.Clone(source.DenyRules), isGraphQL))
-	case policy.ProtocolREST:
-		if ep.allow, err = compileRequests(allowed); err != nil {
-			return err
-		}
-		ep.deny, err = compileRequests(source.DenyRules)
-	}
-	return err
 }
 
 // bucket returns the bucket for a host, which it indexes if it is new.

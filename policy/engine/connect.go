@@ -177,8 +177,8 @@ func (m *Match) conclude() {
 	for i := range m.count {
 		ep := m.at(i)
 		m.Policy = min(m.Policy, ep.rule.key)
-		m.Inspect = m.Inspect || ep.inspect
-		m.content = m.content || ep.inspect && ep.protocol != policy.ProtocolREST
+		m.Inspect = m.Inspect || ep.inspect()
+		m.content = m.content || ep.inspector != nil
 		m.TLSSkip = m.TLSSkip || ep.tlsSkip
 	}
 	// What has to be inspected cannot be spliced, whoever else asks for it.

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"iter"
 	"slices"
 	"strings"
@@ -15,14 +16,15 @@ import (
 // coverage is what the endpoints whose path covers a request make of it, before
 // its content is looked at.
 type coverage struct {
-	policy   string
-	protocol string // that decides; "" where no endpoint covers the request
-	path     string // of the most specific endpoint of that protocol
+	policy    string
+	protocol  *policy.Protocol // that decides; nil where no endpoint covers the request
+	inspector *inspector       // the protocol's
+	path      string           // of the most specific endpoint of that protocol
 
 	specificity int
 	enforced    bool
 	ambiguous   bool // protocols that read content in different ways tie
-	graphql     bool // the most specific endpoints decide operations
+	content     bool // some of the most specific endpoints have rules on content
 	// By the rules on method, path and query of all that cover it.
 	allowed, denied bool
 }
@@ -34,7 +36,7 @@ func (m *Match) cover(r *Request, method string) coverage {
 	query := parsedQuery{raw: r.RawQuery}
 	for i := range m.count {
 		ep := m.at(i)
-		if !ep.inspect || !ep.path.Match(r.Path) {
+		if !ep.inspect() || !ep.path.Match(r.Path) {
 			continue
 		}
 		c.take(ep)
@@ -48,29 +50,37 @@ func (m *Match) cover(r *Request, method string) coverage {
 func (c *coverage) take(ep *endpoint) {
 	switch specificity := ep.path.Specificity; {
 	case !c.covered() || specificity > c.specificity:
-		c.protocol, c.path, c.specificity = ep.protocol, ep.path.Text, specificity
-		c.enforced, c.ambiguous, c.graphql = ep.enforce, false, ep.graphql != nil
+		c.protocol, c.inspector, c.path, c.specificity = ep.protocol, ep.inspector, ep.path.Text, specificity
+		c.enforced, c.ambiguous, c.content = ep.enforce, false, ep.content != nil
 		return
 	case specificity < c.specificity:
 		return
 	}
 	c.enforced = c.enforced || ep.enforce
-	c.graphql = c.graphql || ep.graphql != nil
-	switch mine, its := policy.Authority[c.protocol], policy.Authority[ep.protocol]; {
+	c.content = c.content || ep.content != nil
+	switch mine, its := c.protocol.Rank, ep.protocol.Rank; {
 	case its > mine:
-		c.protocol, c.path = ep.protocol, ep.path.Text
+		c.protocol, c.inspector, c.path = ep.protocol, ep.inspector, ep.path.Text
 	case its == mine && c.protocol != ep.protocol:
 		c.ambiguous = true
 	}
 }
 
-func (c *coverage) covered() bool { return c.protocol != "" }
+func (c *coverage) covered() bool { return c.protocol != nil }
+
+// protocolName is "" where no endpoint covers the request.
+func (c *coverage) protocolName() string {
+	if c.protocol == nil {
+		return ""
+	}
+	return c.protocol.Name
+}
 
 // covering are the endpoints whose path covers the request's.
 func (m *Match) covering(path string) iter.Seq[*endpoint] {
 	return func(yield func(*endpoint) bool) {
 		for i := range m.count {
-			if ep := m.at(i); ep.inspect && ep.path.Match(path) && !yield(ep) {
+			if ep := m.at(i); ep.inspect() && ep.path.Match(path) && !yield(ep) {
 				return
 			}
 		}
@@ -88,7 +98,7 @@ func (c *coverage) decideHTTP(r *Request, method string) Verdict {
 }
 
 func (c *coverage) allow() Verdict {
-	return Verdict{Decision: Allow, Policy: c.policy, Protocol: c.protocol, Path: c.path}
+	return Verdict{Decision: Allow, Policy: c.policy, Protocol: c.protocolName(), Path: c.path}
 }
 
 // maxMissing bounds how many matches a verdict names as missing.
@@ -97,7 +107,7 @@ const maxMissing = 100
 // refuse denies, if the endpoints enforce. Where no rule could allow the
 // request, nothing is named as missing.
 func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
-	v := Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocol, Path: c.path}
+	v := Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocolName(), Path: c.path}
 	if missing = distinct(missing); c.expressible(missing) {
 		v.Missing = missing[:min(len(missing), maxMissing)]
 	}
@@ -110,22 +120,22 @@ func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
 // expressible reports whether rules can name the matches, each with nothing
 // else: what a workload asks for may be too long, or look like a wildcard.
 func (c *coverage) expressible(matches []policy.L7Match) bool {
-	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !m.Valid(c.protocol) })
+	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !m.ValidFor(c.protocolName()) })
 }
 
 // malformed denies in every mode.
 func (c *coverage) malformed(reason string) Verdict {
-	return Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocol, Path: c.path, Malformed: true}
+	return Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocolName(), Path: c.path, Malformed: true}
 }
 
 // unseen denies what cannot be decided for want of the body.
 func (c *coverage) unseen() Verdict {
-	return Verdict{Policy: c.policy, Reason: "protocol " + c.protocol + " decides by the body, which was not seen", Protocol: c.protocol, Path: c.path}
+	return Verdict{Policy: c.policy, Reason: "protocol " + c.protocolName() + " decides by the body, which was not seen", Protocol: c.protocolName(), Path: c.path}
 }
 
 // several denies what different protocols claim.
 func (c *coverage) several(r *Request) Verdict {
-	return Verdict{Policy: c.policy, Reason: printable.Text(r.Path) + " is covered by endpoints of different protocols: give them paths of their own", Protocol: c.protocol, Path: c.path}
+	return Verdict{Policy: c.policy, Reason: printable.Text(r.Path) + " is covered by endpoints of different protocols: give them paths of their own", Protocol: c.protocolName(), Path: c.path}
 }
 
 // distinct drops matches that are given twice.
@@ -135,11 +145,9 @@ func distinct(matches []policy.L7Match) []policy.L7Match {
 	}
 	seen := make(map[string]bool, len(matches))
 	return slices.DeleteFunc(matches, func(m policy.L7Match) bool {
-		// None of the parts can contain a NUL, or else it is not expressible.
-		parts := append([]string{m.Method, m.Path, m.OperationType, m.OperationName}, m.Tool.Any...)
-		key := strings.Join(append(parts, m.Fields...), "\x00")
-		twice := seen[key]
-		seen[key] = true
+		key, _ := json.Marshal(m) // of plain data: it cannot fail
+		twice := seen[string(key)]
+		seen[string(key)] = true
 		return twice
 	})
 }

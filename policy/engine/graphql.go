@@ -13,6 +13,15 @@ import (
 	"openshell.ai/openshell/policy"
 )
 
+var graphql = inspector{
+	rules:   compileGraphQL,
+	sees:    func(_ coverage, r Request) (body, text bool) { return strings.EqualFold(r.Method, "POST"), true },
+	request: func(m Match, c coverage, r Request) Verdict { return m.decideGraphQL(&c, &r) },
+	message: func(m Match, c coverage, r Request, message []byte) Verdict {
+		return m.operationsMessage(&c, &r, message)
+	},
+}
+
 // graphqlRules are an endpoint's rules on operations.
 type graphqlRules struct {
 	allow, deny operationSet
@@ -32,7 +41,7 @@ type operationMatch struct {
 	fields []wildcard.Glob // nil: any
 }
 
-func compileGraphQL(source *policy.Endpoint, allowed []policy.L7Match) (*graphqlRules, error) {
+func compileGraphQL(source *policy.Endpoint, allowed []policy.L7Match) (contentRules, error) {
 	rules := &graphqlRules{}
 	for i := range allowed {
 		if err := rules.allow.add(&allowed[i]); err != nil {
@@ -142,6 +151,15 @@ func (r *Request) opensWithoutOperation() bool {
 	return ok && len(r.Body) == 0
 }
 
+// operationsMessage decides a message of GraphQL over WebSocket.
+func (m *Match) operationsMessage(c *coverage, r *Request, message []byte) Verdict {
+	operations, err := messageOperations(message)
+	if err != nil {
+		return c.malformed("GraphQL WebSocket message rejected: " + err.Error())
+	}
+	return m.decideOperations(c, r, operations)
+}
+
 func (m *Match) decideOperations(c *coverage, r *Request, operations []operation) Verdict {
 	if c.denied {
 		return c.refuse(r.reason(r.Method, "blocked by deny rule"))
@@ -151,19 +169,20 @@ func (m *Match) decideOperations(c *coverage, r *Request, operations []operation
 	for _, o := range operations {
 		known, allowed, denied := o.persisted == "", false, false
 		for ep := range m.covering(r.Path) {
-			if ep.graphql == nil {
+			rules, ok := ep.content.(*graphqlRules)
+			if !ok {
 				continue
 			}
 			if o.persisted != "" {
-				registered, ok := ep.graphql.registry[o.persisted]
+				registered, ok := rules.registry[o.persisted]
 				if !ok {
 					continue
 				}
 				registered.persisted = o.persisted
 				known, o = true, registered
 			}
-			allowed = allowed || ep.graphql.allow.match(&o, allValues)
-			denied = denied || ep.graphql.deny.match(&o, anyValue)
+			allowed = allowed || rules.allow.match(&o, allValues)
+			denied = denied || rules.deny.match(&o, anyValue)
 		}
 		switch {
 		case !known:

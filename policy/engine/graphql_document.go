@@ -348,3 +348,34 @@ func rootFields(set ast.SelectionSet, fragments map[string]*ast.FragmentDefiniti
 		}
 	}
 }
+
+// messageOperations reads what a message asks to execute: nothing, where it
+// only controls the connection.
+func messageOperations(message []byte) ([]operation, error) {
+	value, err := readJSON(message)
+	if err != nil {
+		return nil, err
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("a message must be an object")
+	}
+	if err := checkKeys(object, "type", "id", "payload"); err != nil {
+		return nil, err
+	}
+	kind, err := stringMember(object, "type")
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case "connection_init", "connection_terminate", "ping", "pong", "complete", "stop":
+		return nil, nil
+	case "subscribe", "start":
+	default:
+		return nil, fmt.Errorf("unsupported client message type %s", printable.Brief(kind))
+	}
+	if id, _ := object["id"].(string); id == "" {
+		return nil, errors.New("an operation needs an id")
+	}
+	return envelopeOperations(object["payload"])
+}

@@ -13,6 +13,22 @@ import (
 	"openshell.ai/openshell/policy"
 )
 
+var jsonRPC = inspector{
+	rules: func(source *policy.Endpoint, allowed []policy.L7Match) (contentRules, error) {
+		return compileCalls(&callRules{}, source, allowed)
+	},
+	sees:    callsSeen,
+	request: func(m Match, c coverage, r Request) Verdict { return m.decideCalls(&c, &r, false) },
+	message: func(m Match, c coverage, r Request, message []byte) Verdict {
+		return m.decideMessages(&c, &r, message, false)
+	},
+}
+
+// callsSeen: a GET has no body, or else is refused.
+func callsSeen(_ coverage, r Request) (body, text bool) {
+	return strings.EqualFold(r.Method, "POST") || strings.EqualFold(r.Method, "GET"), true
+}
+
 // call is what policy sees of a JSON-RPC request or notification.
 type call struct {
 	method string
@@ -123,7 +139,7 @@ func readCall(message map[string]any, mcp bool) (call, error) {
 }
 
 // decideCalls decides a request by the JSON-RPC calls in its body.
-func (m *Match) decideCalls(c *coverage, r *Request) Verdict {
+func (m *Match) decideCalls(c *coverage, r *Request, mcp bool) Verdict {
 	get := strings.EqualFold(r.Method, "GET")
 	switch {
 	case !get && !strings.EqualFold(r.Method, "POST"):
@@ -140,14 +156,14 @@ func (m *Match) decideCalls(c *coverage, r *Request) Verdict {
 	if _, err := checkMediaType(r.ContentType, "application/json-rpc", "application/jsonrequest"); err != nil {
 		return c.malformed("JSON-RPC request rejected: " + err.Error())
 	}
-	return m.decideMessages(c, r, r.Body)
+	return m.decideMessages(c, r, r.Body, mcp)
 }
 
 // decideMessages decides what a body or a message calls. What cannot be read is
 // malformed whatever the rules say: a deny rule that is only logged, or not
 // enforced in permissive mode, must not let it pass.
-func (m *Match) decideMessages(c *coverage, r *Request, body []byte) Verdict {
-	all, err := readMessages(body, c.protocol == policy.ProtocolMCP)
+func (m *Match) decideMessages(c *coverage, r *Request, body []byte, mcp bool) Verdict {
+	all, err := readMessages(body, mcp)
 	switch {
 	case err != nil:
 		return c.malformed("JSON-RPC request rejected: " + err.Error())
@@ -155,7 +171,7 @@ func (m *Match) decideMessages(c *coverage, r *Request, body []byte) Verdict {
 		return c.malformed("MCP tool name must match ^[A-Za-z0-9_.-]{1,128}$ when strict_tool_names is enabled")
 	case c.denied:
 		return c.refuse(r.reason(r.Method, "blocked by deny rule"))
-	case all.responses && c.protocol != policy.ProtocolMCP:
+	case all.responses && !mcp:
 		return c.refuse("JSON-RPC response frames are not permitted from client to server")
 	}
 	var missing []policy.L7Match
@@ -163,11 +179,12 @@ func (m *Match) decideMessages(c *coverage, r *Request, body []byte) Verdict {
 	for _, called := range all.calls {
 		allowed, denied := false, false
 		for ep := range m.covering(r.Path) {
-			if ep.calls == nil || ep.protocol != c.protocol {
+			rules, ok := ep.content.(*callRules)
+			if !ok || ep.protocol != c.protocol {
 				continue
 			}
-			allowed = allowed || ep.calls.allows(called)
-			denied = denied || ep.calls.deny.match(called)
+			allowed = allowed || rules.allows(called)
+			denied = denied || rules.deny.match(called)
 		}
 		switch {
 		case denied:
@@ -187,11 +204,11 @@ func (m *Match) decideMessages(c *coverage, r *Request, body []byte) Verdict {
 
 // nameable reports whether one of the endpoints takes the name of the call's tool.
 func (m *Match) nameable(c *coverage, r *Request, called call) bool {
-	if called.tool == "" || strictToolName(called.tool) {
+	if called.tool == "" || policy.StrictToolName(called.tool) {
 		return true
 	}
 	for ep := range m.covering(r.Path) {
-		if ep.calls != nil && ep.protocol == c.protocol && !ep.calls.strict {
+		if rules, ok := ep.content.(*callRules); ok && ep.protocol == c.protocol && !rules.strict {
 			return true
 		}
 	}

@@ -3,8 +3,6 @@
 package engine
 
 import (
-	"strings"
-
 	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/httptarget"
@@ -57,19 +55,17 @@ func (m *Match) inspection(r Request) Inspection {
 	if !c.covered() {
 		return Inspection{}
 	}
-	var i Inspection
-	get, post := strings.EqualFold(r.Method, "GET"), strings.EqualFold(r.Method, "POST")
-	switch c.protocol {
-	case policy.ProtocolWebSocket:
-		i.Text = c.graphql || c.denied || !c.allowed
-	case policy.ProtocolGraphQL, policy.ProtocolJSONRPC, policy.ProtocolMCP:
-		i.Text = true
+	if c.inspector == nil {
+		return Inspection{}
 	}
-	if post && policy.BodyDecides(c.protocol) || get && c.protocol != policy.ProtocolGraphQL && policy.BodyDecides(c.protocol) {
-		for ep := range m.covering(r.Path) {
-			if ep.protocol == c.protocol {
-				i.MaxBody = max(i.MaxBody, ep.maxBody)
-			}
+	var i Inspection
+	body := false
+	if body, i.Text = c.inspector.sees(c, r); !body {
+		return i
+	}
+	for ep := range m.covering(r.Path) {
+		if ep.protocol == c.protocol {
+			i.MaxBody = max(i.MaxBody, ep.maxBody)
 		}
 	}
 	return i
@@ -157,10 +153,8 @@ func (m *Match) request(r *Request) Verdict {
 		return Verdict{Policy: m.Policy, Reason: r.reason(r.Method, "did not match an L7 endpoint path")}
 	case c.ambiguous:
 		return c.several(r)
-	case c.protocol == policy.ProtocolGraphQL:
-		return m.decideGraphQL(&c, r)
-	case c.protocol == policy.ProtocolJSONRPC, c.protocol == policy.ProtocolMCP:
-		return m.decideCalls(&c, r)
+	case c.inspector != nil && c.inspector.request != nil:
+		return c.inspector.request(*m, c, *r)
 	default:
 		return c.decideHTTP(r, r.Method)
 	}

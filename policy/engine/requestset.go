@@ -25,6 +25,9 @@ type requestMatch struct {
 func compileRequests(matches []policy.L7Match) (requestSet, error) {
 	var set requestSet
 	for _, source := range matches {
+		if source.Path == "" {
+			continue // it is on content
+		}
 		compiled, err := compileRequest(source)
 		if err != nil {
 			return set, err

@@ -3,11 +3,8 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
 	"unicode/utf8"
 
-	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/policy"
 )
 
@@ -35,48 +32,27 @@ func (m *Match) text(r *Request, message []byte) Verdict {
 		return c.malformed("WebSocket text message is not valid UTF-8")
 	case c.ambiguous:
 		return c.several(r)
-	case c.protocol == policy.ProtocolREST: // decides the upgrade only
+	case c.inspector == nil: // rules decide the upgrade only
 		return c.allow()
-	case c.protocol == policy.ProtocolJSONRPC || c.protocol == policy.ProtocolMCP:
-		return m.decideMessages(&c, r, message)
-	case c.graphql:
-		operations, err := messageOperations(message)
-		if err != nil {
-			return c.malformed("GraphQL WebSocket message rejected: " + err.Error())
-		}
-		return m.decideOperations(&c, r, operations)
 	default:
-		return c.decideHTTP(r, policy.MethodWebSocketText)
+		return c.inspector.message(*m, c, *r, message)
 	}
 }
 
-// messageOperations reads what a message asks to execute: nothing, where it
-// only controls the connection.
-func messageOperations(message []byte) ([]operation, error) {
-	value, err := readJSON(message)
-	if err != nil {
-		return nil, err
-	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("a message must be an object")
-	}
-	if err := checkKeys(object, "type", "id", "payload"); err != nil {
-		return nil, err
-	}
-	kind, err := stringMember(object, "type")
-	if err != nil {
-		return nil, err
-	}
-	switch kind {
-	case "connection_init", "connection_terminate", "ping", "pong", "complete", "stop":
-		return nil, nil
-	case "subscribe", "start":
-	default:
-		return nil, fmt.Errorf("unsupported client message type %s", printable.Brief(kind))
-	}
-	if id, _ := object["id"].(string); id == "" {
-		return nil, errors.New("an operation needs an id")
-	}
-	return envelopeOperations(object["payload"])
+// websocket decides the upgrade by its rules on method, path and query, and messages by
+// those too, unless the endpoint has rules on GraphQL operations.
+var websocket = inspector{
+	rules: func(source *policy.Endpoint, allowed []policy.L7Match) (contentRules, error) {
+		if !source.HasGraphQLPolicy() {
+			return nil, nil
+		}
+		return compileGraphQL(source, allowed)
+	},
+	sees: func(c coverage, _ Request) (body, text bool) { return false, c.content || c.denied || !c.allowed },
+	message: func(m Match, c coverage, r Request, message []byte) Verdict {
+		if c.content {
+			return m.operationsMessage(&c, &r, message)
+		}
+		return c.decideHTTP(&r, policy.MethodWebSocketText)
+	},
 }

@@ -133,6 +133,7 @@ type grant struct {
 	rule     string
 	field    string
 	source   *policy.Endpoint
+	protocol *policy.Protocol
 	kind     policy.HostKind
 	learned  bool
 	host     *pattern
@@ -146,7 +147,7 @@ type grant struct {
 }
 
 // inspects reports whether the endpoint is decided per request.
-func (g *grant) inspects() bool { return policy.Inspected(g.source.Protocol) }
+func (g *grant) inspects() bool { return g.protocol.Rank > 0 }
 
 func (g *grant) enforces() bool { return g.source.Enforcement == policy.EnforcementEnforce }
 
@@ -207,7 +208,7 @@ func newGrants(p *policy.Policy) (*grants, error) {
 }
 
 func newGrant(source *policy.Endpoint) (*grant, error) {
-	g := &grant{source: source, host: hostPatternText(source.Host), weight: 0}
+	g := &grant{source: source, protocol: policy.ProtocolOf(source.Protocol), host: hostPatternText(source.Host), weight: 0}
 	switch {
 	case source.Host == "":
 		g.kind = policy.Hostless

@@ -3,7 +3,6 @@
 package prover
 
 import (
-	"cmp"
 	"reflect"
 	"slices"
 	"strings"
@@ -29,50 +28,10 @@ type requestPattern struct {
 }
 
 func newRequestPattern(source *policy.L7Match, protocol string) (*requestPattern, error) {
-	m := &requestPattern{source: source, path: anyText, method: cmp.Or(source.Method, "*"), special: *source, values: map[string][]*pattern{}}
-	m.special.Method, m.special.Path, m.special.Query = "", "", nil
-	m.special.OperationType, m.special.OperationName, m.special.Fields = "", "", nil
-	m.special.Tool, m.special.Params = policy.Matcher{}, nil
-	if source.Path != "" {
-		path, err := globPattern(source.Path, '/')
-		if err != nil {
+	m := &requestPattern{source: source, path: anyText, method: "*", special: *source, values: map[string][]*pattern{}}
+	if take := comparisons[protocol].take; take != nil {
+		if err := take(m); err != nil {
 			return nil, err
-		}
-		m.path = path
-	}
-	globs := map[string][]string{"fields": source.Fields}
-	for key, matcher := range source.Query {
-		globs["query "+key] = matcher.Any
-	}
-	for key, matcher := range source.Params {
-		globs["params "+key] = matcher.Any
-	}
-	if !source.Tool.IsZero() {
-		globs["params name"] = source.Tool.Any // what tool is short for
-	}
-	if source.OperationName != "" {
-		globs["operation_name"] = []string{source.OperationName}
-	}
-	if source.OperationType != "" && source.OperationType != "*" {
-		globs["operation_type"] = []string{strings.ToLower(source.OperationType)}
-	}
-	if protocol == policy.ProtocolJSONRPC || protocol == policy.ProtocolMCP {
-		m.method = "*"
-		method := source.Method
-		if method == "" && globs["params name"] != nil {
-			method = "tools/call"
-		}
-		if method != "*" {
-			globs["method"] = []string{method}
-		}
-	}
-	for key, values := range globs {
-		for _, glob := range values {
-			value, err := globPattern(glob, '.')
-			if err != nil {
-				return nil, err
-			}
-			m.values[key] = append(m.values[key], value)
 		}
 	}
 	return m, nil
@@ -126,11 +85,11 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 		c.exceeds(a.excess(a.connections(), sure[0].rule, "allow_encoded_slash is not part of the maximum"))
 	}
 	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() })
-	if a.source.Protocol != policy.ProtocolREST {
+	if a.protocol.Content {
 		c.calls(a, inspecting, granting)
 		return
 	}
-	granting = slices.DeleteFunc(granting, func(s *grant) bool { return s.source.Protocol != policy.ProtocolREST })
+	granting = slices.DeleteFunc(granting, func(s *grant) bool { return s.protocol.Content })
 	if x := c.undecided(a, inspecting, granting); x != nil {
 		c.exceeds(*x)
 		return
@@ -159,22 +118,22 @@ func everything() *requestPattern {
 // undecided returns an endpoint of the maximum by which requests of the atom's may
 // be decided though it does not read them as the granting ones do.
 func (c *containment) undecided(a *atom, inspecting, granting []*grant) *Excess {
-	protocol := a.source.Protocol
+	protocol := a.protocol
 	if len(granting) > 0 {
-		protocol = granting[0].source.Protocol
+		protocol = granting[0].protocol
 	}
 	own := slices.DeleteFunc(c.near(c.p, a.host, a.service), func(y *grant) bool { return !y.inspects() || c.disjoint(y.path, a.path) })
 	for _, x := range inspecting {
 		switch {
 		case c.disjoint(x.path, a.path):
 			continue
-		case x.source.Protocol == protocol && (protocol == policy.ProtocolREST || sameReading(a.grant, x)):
+		case x.protocol == protocol && (!protocol.Content || sameReading(a.grant, x)):
 			continue
-		case x.source.Protocol != protocol && protocol != policy.ProtocolWebSocket && x.source.Protocol != policy.ProtocolWebSocket:
+		case x.protocol != protocol && !mixed(protocol) && !mixed(x.protocol):
 			outranked := slices.ContainsFunc(granting, func(s *grant) bool { return outranks(s, x) && c.within(a.path, s.path) })
 			if outranked || c.answered(x, a, func(y *grant) bool {
-				return y.source.Protocol == x.source.Protocol && outranks(y, a.grant) && (c.within(x.path, y.path) || c.within(a.path, y.path)) &&
-					!slices.ContainsFunc(own, func(z *grant) bool { return z.source.Protocol == a.source.Protocol && outranks(z, y) })
+				return y.protocol == x.protocol && outranks(y, a.grant) && (c.within(x.path, y.path) || c.within(a.path, y.path)) &&
+					!slices.ContainsFunc(own, func(z *grant) bool { return z.protocol == a.protocol && outranks(z, y) })
 			}) {
 				continue
 			}
@@ -183,8 +142,7 @@ func (c *containment) undecided(a *atom, inspecting, granting []*grant) *Excess 
 		return &excess
 	}
 	for _, y := range own {
-		mixed := (y.source.Protocol == policy.ProtocolWebSocket) != (a.source.Protocol == policy.ProtocolWebSocket)
-		if mixed || a.source.Protocol != policy.ProtocolREST && y.source.Protocol == a.source.Protocol && !sameReading(a.grant, y) {
+		if mixed(y.protocol) != mixed(a.protocol) || a.protocol.Content && y.protocol == a.protocol && !sameReading(a.grant, y) {
 			excess := a.excess(a.connections(), "", "cannot be shown to be within the maximum: rule %s has another protocol or other options for it", printable.Text(y.rule))
 			return &excess
 		}
@@ -198,12 +156,17 @@ func outranks(g, other *grant) bool {
 	if g.weight != other.weight {
 		return g.weight > other.weight
 	}
-	return policy.Authority[g.source.Protocol] > policy.Authority[other.source.Protocol]
+	return g.protocol.Rank > other.protocol.Rank
 }
+
+// mixed reports whether a protocol has rules both on content and on method, path and query,
+// which other endpoints' requests are decided by as well.
+func mixed(p *policy.Protocol) bool { return p.HTTP && p.Content }
 
 // sameReading reports whether two endpoints of a protocol have the same options.
 func sameReading(g, other *grant) bool {
-	return reflect.DeepEqual(g.source.Special(), other.source.Special()) && g.source.HasGraphQLPolicy() == other.source.HasGraphQLPolicy()
+	same := comparisons[g.protocol.Name].sameReading
+	return reflect.DeepEqual(g.source.Special(), other.source.Special()) && (same == nil || same(g.source, other.source))
 }
 
 // calls compares an endpoint that is decided by what requests carry, of which one
@@ -234,17 +197,20 @@ func (c *containment) callsWithin(a *atom, s *grant, inspecting []*grant) *Exces
 	}
 	entries := a.allow
 	switch {
-	case s.source.Protocol == policy.ProtocolREST && a.source.Protocol != policy.ProtocolWebSocket:
+	case !s.protocol.Content && !mixed(a.protocol):
 		entries = []*requestPattern{everything()}
-	case s.source.Protocol != a.source.Protocol:
+	case s.protocol != a.protocol:
 		x := a.excess(a.connections(), s.rule, "cannot be shown to be within the maximum: its protocol is %s", s.source.Protocol)
 		return &x
 	case !a.enforces() && !c.onlyLogs(a, inspecting, granting, true):
 		x := a.excess(a.connections(), s.rule, "its enforcement is audit, so that anything passes: say enforcement: enforce")
 		return &x
-	case profileExceeds(a.grant, s):
-		x := a.excess(a.connections(), s.rule, "it allows every tool, the maximum only some")
-		return &x
+	}
+	if exceeds := comparisons[a.protocol.Name].exceeds; exceeds != nil && s.protocol == a.protocol {
+		if reason := exceeds(a.source, s.source); reason != "" {
+			x := a.excess(a.connections(), s.rule, "%s", reason)
+			return &x
+		}
 	}
 	for _, m := range entries {
 		if x := c.request(a, m, inspecting, granting); x != nil {
@@ -252,12 +218,6 @@ func (c *containment) callsWithin(a *atom, s *grant, inspecting []*grant) *Exces
 		}
 	}
 	return nil
-}
-
-// profileExceeds reports whether MCP's own methods allow all tools in g, but only
-// some in s.
-func profileExceeds(g, s *grant) bool {
-	return g.source.AllowsKnownMCPMethods() && s.source.RestrictsTools() && !g.source.RestrictsTools()
 }
 
 // onlyLogs reports whether the maximum lets anything pass on the atom's paths,

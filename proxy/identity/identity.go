@@ -166,9 +166,13 @@ func (f *Finder) aliases(programs []executable) []string {
 		return nil
 	}
 	aliases := make([]string, len(programs))
-	known := false
+	known, container, in := false, "", uint64(0)
 	for i, exe := range programs {
-		if container := f.Container(exe.mountNamespace); container != "" {
+		if in != exe.mountNamespace {
+			in = exe.mountNamespace
+			container = f.Container(in)
+		}
+		if container != "" {
 			aliases[i], known = Alias(container, exe.path), true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/node"
 )
 
@@ -97,6 +98,7 @@ func TestMountPointBehindALink(t *testing.T) {
 // Two containers have one root file system: each keeps its CA, whichever of them
 // ends, and the last leaves nothing.
 func TestNeighbourKeepsItsMountPoint(t *testing.T) {
+	cases.Show(t, "bundles/one rootfs, two containers")
 	inEveryBox(t, inWork, func(b *box) {
 		t := b.World.T
 		both := []*node.Container{b.Container, b.World.Container(node.Policy("bypass"))}

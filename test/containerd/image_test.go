@@ -26,8 +26,10 @@ const (
 const (
 	clientPath  = "/usr/bin/client"
 	patientPath = "/usr/bin/patient" // exits with 9 when it is told to end
-	// The image's own CA bundle.
+	toolPath    = "/usr/bin/tool"    // a link to the client
+	// The image's own CA bundle, and how it begins.
 	bundlePath = "/etc/ssl/certs/ca-certificates.crt"
+	bundleMark = "# the image's own\n"
 )
 
 // file is a file, a link or, with neither, a directory of an image.
@@ -53,6 +55,9 @@ func boxFiles(client string) ([]file, error) {
 		if err != nil {
 			return nil, err
 		}
+		if path == bundlePath[1:] {
+			content = append([]byte(bundleMark), content...)
+		}
 		files = append(files, file{name: path, content: content, mode: 0o755})
 	}
 	for applet := range linesOf(string(applets)) {
@@ -64,6 +69,7 @@ func boxFiles(client string) ([]file, error) {
 	passwd := "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n"
 	return append(files,
 		file{name: patientPath[1:], content: []byte(patient), mode: 0o755},
+		file{name: toolPath[1:], link: "client"},
 		file{name: "etc/passwd", content: []byte(passwd), mode: 0o644},
 		file{name: "etc/group", content: []byte("root:x:0:\nuser:x:1000:\n"), mode: 0o644}), nil
 }

@@ -163,6 +163,28 @@ func upgrade(t *testing.T, conn net.Conn, at *url.URL) {
 	}
 }
 
+// testPodImages: the image of a pod's container decides what a link leads to and
+// which CAs are trusted, not that of the pod's sandbox container, which has neither.
+func testPodImages(t *testing.T, n *node) {
+	policy := n.name("images")
+	n.policy(t, policy, `version: 1
+network_policies:
+  weather:
+    binaries: [{path: `+toolPath+`}]
+    endpoints:
+      - {host: api.weather.example, port: 443, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /**}}]}
+`)
+	p := n.newPod(t, "policy", policy)
+	must(t, p.run(t))
+	side := p.mustContainer(t, "side", "/bin/sleep", "1000")
+	worked(t, p.client(t, side, "get", wanted))
+	for _, path := range []string{bundlePath, "/etc/openshell-tls/ca-bundle.pem"} {
+		if r := p.client(t, side, "read", path); !strings.HasPrefix(r.Body, bundleMark) {
+			t.Errorf("%s begins with %.40q", path, r.Body)
+		}
+	}
+}
+
 // testPodInput: the pod's annotations rule, and errors reach the kubelet.
 func testPodInput(t *testing.T, n *node) {
 	p := n.newPod(t, "polcy", "x")

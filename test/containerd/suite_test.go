@@ -4,8 +4,8 @@ package containerd_test
 
 import "testing"
 
-// cases are what holds on every node, in this order.
-var cases = []struct {
+// suite is what holds on every node, in this order.
+var suite = []struct {
 	name string
 	run  func(*testing.T, *node)
 }{
@@ -26,6 +26,7 @@ var cases = []struct {
 	{"KilledShim", testKilledShim},
 	{"DaemonRestart", testDaemonRestart},
 	{"Pod", testPod},
+	{"PodImages", testPodImages},
 	{"PodInput", testPodInput},
 	{"KilledPodShim", testKilledPodShim},
 	{"PodDaemonRestart", testPodDaemonRestart},
@@ -36,7 +37,7 @@ func TestContainerd(t *testing.T) {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, p)
-			for _, c := range cases {
+			for _, c := range suite {
 				t.Run(c.name, func(t *testing.T) {
 					n.net.Reset()
 					before := n.snap(t)

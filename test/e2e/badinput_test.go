@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/node"
 )
 
@@ -24,6 +25,7 @@ type badInput struct {
 	edits    []node.Edit
 	id       string
 	prepare  func(*node.Container) // after the bundle is written
+	shows    string                // a row of test/cases, or none
 }
 
 func namespaces(change func([]specs.LinuxNamespace) []specs.LinuxNamespace) node.Edit {
@@ -87,7 +89,7 @@ var badInputs = []badInput{
 	{name: "node configuration", want: []string{"config.yaml", "frobnicate"}, settings: map[string]any{"frobnicate": true}},
 	{name: "missing root certificates", want: []string{"tls.extra_roots", "/nonexistent.pem"},
 		settings: map[string]any{"tls": map[string]any{"extra_roots": []string{"/nonexistent.pem"}}}},
-	{name: "policy that everybody may write", want: []string{"open.yaml", "0666", "chmod go-w"}, edits: []node.Edit{node.Policy("open")},
+	{name: "policy that everybody may write", shows: "faults/others may write a policy", want: []string{"open.yaml", "0666", "chmod go-w"}, edits: []node.Edit{node.Policy("open")},
 		prepare: func(c *node.Container) {
 			c.World.Policy("open", noNetwork)
 			node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "policies", "open.yaml"), 0o666))
@@ -98,7 +100,7 @@ var badInputs = []badInput{
 			c.World.Policy("open", noNetwork)
 			node.Must(c.World.T, os.Chmod(filepath.Join(c.World.Dir, "policies", "open.yaml"), 0o666))
 		}},
-	{name: "policy of another's", want: []string{"open.yaml", "uid 65534", "chown -h root"}, edits: []node.Edit{node.Policy("open")},
+	{name: "policy of another's", shows: "faults/others may write a policy", want: []string{"open.yaml", "uid 65534", "chown -h root"}, edits: []node.Edit{node.Policy("open")},
 		prepare: func(c *node.Container) {
 			c.World.Policy("open", noNetwork)
 			node.Must(c.World.T, os.Chown(filepath.Join(c.World.Dir, "policies", "open.yaml"), 65534, 0))
@@ -129,7 +131,7 @@ var badInputs = []badInput{
 		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(c.World.StateDir, 0o777)) }},
 	{name: "run directory that everybody may write", want: []string{"run_dir", "0707", "chmod go-w"},
 		prepare: func(c *node.Container) { node.Must(c.World.T, os.Chmod(c.World.RunDir, 0o707)) }},
-	{name: "dangling state directory", want: []string{"state_dir", "symbolic link", "leads nowhere"},
+	{name: "dangling state directory", shows: "faults/dangling state directory", want: []string{"state_dir", "symbolic link", "leads nowhere"},
 		prepare: func(c *node.Container) {
 			node.Must(c.World.T, os.Rename(c.World.StateDir, c.World.StateDir+".away"))
 			node.Must(c.World.T, os.Symlink("nowhere", c.World.StateDir))
@@ -178,6 +180,9 @@ var badInputs = []badInput{
 func TestBadInput(t *testing.T) {
 	for _, bad := range badInputs {
 		t.Run(bad.name, func(t *testing.T) {
+			if bad.shows != "" {
+				cases.Show(t, bad.shows)
+			}
 			w := node.New(t)
 			if bad.settings != nil {
 				w = node.New(t, bad.settings)

@@ -184,7 +184,7 @@ func TestFirstProcessIsConfinedLikeExec(t *testing.T) {
 
 // trustVariables point clients at the sandbox's CA.
 var trustVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
-	"NODE_EXTRA_CA_CERTS", "DENO_CERT", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "JAVA_TOOL_OPTIONS"}
+	"NODE_EXTRA_CA_CERTS", "DENO_CERT", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NIX_SSL_CERT_FILE"}
 
 // execWays are the ways by which engines execute a program in a container. Each
 // returns what the program printed.

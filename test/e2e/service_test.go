@@ -19,6 +19,7 @@ import (
 
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -53,6 +54,7 @@ func contains(t *testing.T, where, text string, parts ...string) {
 }
 
 func TestSignalsToASupervisor(t *testing.T) {
+	cases.Show(t, "faults/SIGTERM, SIGINT to a supervisor")
 	t.Parallel()
 	w := node.New(t)
 	w.Policy("web", webOnly)
@@ -74,6 +76,7 @@ func TestSignalsToASupervisor(t *testing.T) {
 // One supervisor that is stopped holds up neither other sandboxes nor, for long,
 // what is done to its own.
 func TestStoppedSupervisor(t *testing.T) {
+	cases.Show(t, "faults/SIGSTOP of a supervisor")
 	t.Parallel()
 	w := node.New(t)
 	w.Policy("web", webOnly)
@@ -107,6 +110,7 @@ func TestStoppedSupervisor(t *testing.T) {
 // Without room for what is learned, everybody who looks is told so; nothing is
 // lost once there is room again.
 func TestStateWithoutRoom(t *testing.T) {
+	cases.Show(t, "faults/state cannot be written")
 	t.Parallel()
 	w := node.New(t)
 	node.Must(t, unix.Mount("tmpfs", w.StateDir, "tmpfs", 0, "size=1m,mode=700"))
@@ -140,6 +144,7 @@ func TestStateWithoutRoom(t *testing.T) {
 }
 
 func TestDamagedSandboxFile(t *testing.T) {
+	cases.Show(t, "clients/damaged run file")
 	t.Parallel()
 	w := node.New(t)
 	dir := filepath.Join(w.RunDir, "sandboxes", "x")
@@ -158,6 +163,7 @@ func TestDamagedSandboxFile(t *testing.T) {
 
 // Whoever approves in the same breath as a run ends gets all of it.
 func TestApproveBesideAnEndingContainer(t *testing.T) {
+	cases.Show(t, "clients/a sandbox that is just ending", "bundles/ended beside")
 	t.Parallel()
 	w := node.New(t)
 	for i := range 10 {
@@ -195,6 +201,7 @@ func supervisorsOf(t *testing.T, w *node.World) (pids []int) {
 // Whenever a supervisor is killed while it makes a sandbox, the same container
 // can be made at once.
 func TestSupervisorKilledWhileItStarts(t *testing.T) {
+	cases.Show(t, "clients/supervisor killed at its 14th to 60th step of create")
 	t.Parallel()
 	w := node.New(t)
 	c := w.Container()
@@ -226,6 +233,7 @@ func TestSupervisorKilledWhileItStarts(t *testing.T) {
 // A decision that is killed is made or not made, and leaves nothing once the next
 // command has run.
 func TestKillInsideADecision(t *testing.T) {
+	cases.Show(t, "faults/kill inside a decision")
 	t.Parallel()
 	w := node.New(t)
 	c := w.Container(node.Policy("agent"), node.Permissive, node.Args("/usr/bin/client", "get", "http://"+fakenet.WebHost+"/a"))
@@ -267,8 +275,10 @@ func TestProgramsReplaced(t *testing.T) {
 	node.Must(t, os.Mkdir(bin, 0o755))
 	inUse := filepath.Join(bin, "openshell")
 	current := w.Command().Path
-	node.Must(t, node.CopyFile(filepath.Join(filepath.Dir(current), "openshell-init"), filepath.Join(bin, "openshell-init")))
-	build := exec.Command("go", "build", "-ldflags", "-X openshell.ai/openshell/cmd/openshell/app.version=before", "-o", inUse, "../../cmd/openshell")
+	for _, helper := range []string{"openshell-init", "openshell-keeper"} {
+		node.Must(t, node.CopyFile(filepath.Join(filepath.Dir(current), helper), filepath.Join(bin, helper)))
+	}
+	build := exec.Command("go", "build", "-ldflags", "-X openshell.ai/openshell/internal/version.stamp=before", "-o", inUse, "../../cmd/openshell")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

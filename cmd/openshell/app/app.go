@@ -14,19 +14,20 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/try"
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/keeper"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/runtime"
 )
-
-// version is set by the linker.
-var version = "devel"
 
 // Run carries out a command line and returns the exit status.
 func Run(args []string) int {
 	inv := runtime.ParseArgs(args)
 	switch {
 	case inv.Command == sandbox.SuperviseCommand:
-		return supervise()
+		return supervise(sandbox.Supervise)
+	case inv.Command == keeper.Command:
+		return supervise(sandbox.SuperviseAgain)
 	case inv.Command == "" && slices.ContainsFunc(args, isVersion):
 		return printVersion()
 	case runtime.IsCommand(inv.Command), inv.Command == runtime.AdmitCommand:
@@ -55,7 +56,7 @@ func runOCI(inv runtime.Invocation) int {
 		if err != nil {
 			return 1, err
 		}
-		rt.Version = version
+		rt.Version = version.String()
 		if rt.Attended, err = try.Attended(); err != nil {
 			return 1, err
 		}
@@ -67,11 +68,10 @@ func runOCI(inv runtime.Invocation) int {
 	return status
 }
 
-func supervise() int {
-	sandbox.Version = version
+func supervise(do func(*config.Config) error) int {
 	c, err := config.Load("")
 	if err == nil {
-		err = sandbox.Supervise(c)
+		err = do(c)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "openshell supervise: "+err.Error())
@@ -83,7 +83,7 @@ func supervise() int {
 // printVersion prints openshell's version and, as engines expect of a runtime,
 // that of the low-level runtime's specification.
 func printVersion() int {
-	fmt.Printf("openshell version %s\n", version)
+	fmt.Printf("openshell version %s\n", version.String())
 	c, err := config.Load("")
 	if err != nil {
 		return 0

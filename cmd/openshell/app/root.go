@@ -8,8 +8,10 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
 	"openshell.ai/openshell/cmd/openshell/operator"
 	"openshell.ai/openshell/cmd/openshell/try"
+	"openshell.ai/openshell/internal/version"
 )
 
 // operate carries out an operator's command.
@@ -43,7 +45,7 @@ OCI runtime commands (as in runc): create start run state kill delete exec list
 ps pause resume update events checkpoint restore spec features`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version,
+		Version:       version.String(),
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(operator.Commands()...)

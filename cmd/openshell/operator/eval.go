@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -17,6 +18,7 @@ import (
 
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/strictjson"
 	"openshell.ai/openshell/policy"
 )
 
@@ -192,32 +194,22 @@ var nestedFields = []string{"http", "file"}
 // checkFields refuses what package json would pass over in a JSON object: fields given twice, and
 // names in another case.
 func checkFields(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
-		return err // another type is refused by whoever wants an object
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return nil // another type is refused by whoever wants an object
 	}
-	seen := map[string]bool{}
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		name, _ := token.(string)
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return err
-		}
-		switch {
-		case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "":
+	fields, err := strictjson.Object(data)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
 			return fmt.Errorf("unknown field %q", name)
-		case seen[name]:
-			return fmt.Errorf("field %q is given twice", name)
-		case slices.Contains(nestedFields, name):
-			if err := checkFields(value); err != nil {
+		}
+		if slices.Contains(nestedFields, name) {
+			if err := checkFields(fields[name]); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		seen[name] = true
 	}
 	return nil
 }

@@ -12,10 +12,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
+	"golang.org/x/sys/unix"
 
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/state"
@@ -75,10 +76,17 @@ func replaceFile(flag, path string, data []byte, mode fs.FileMode) error {
 	if err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s %s: is not a regular file: use %[1]s - to write to standard output", flag, path)
 	}
-	if err := renameio.WriteFile(path, data, mode); err != nil {
+	if err := fileio.Write(path, data, mode&^umask()); err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return nil
+}
+
+// umask is the process's file mode creation mask, which can only be read by setting it.
+func umask() fs.FileMode {
+	mask := unix.Umask(0o077)
+	unix.Umask(mask)
+	return fs.FileMode(mask)
 }
 
 // maxOpenShellPaths is how many filesystem paths OpenShell accepts.

@@ -3,7 +3,6 @@
 package operator
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
@@ -172,7 +172,7 @@ func place(file string, p policy.Problem, kind string) string {
 	return at + ": " + kind + p.Error()
 }
 
-// maxPolicyFile is more than what package policy accepts, in bytes: it says so itself.
+// maxPolicyFile bounds what is read of a policy, in bytes. It is more than what package policy accepts.
 const maxPolicyFile = 8 << 20
 
 // readPolicy reads a policy file, or standard input for "-".
@@ -186,9 +186,9 @@ func readPolicy(stdin io.Reader, file string) ([]byte, error) {
 		defer f.Close()
 		r = f
 	}
-	var data bytes.Buffer
-	if _, err := data.ReadFrom(io.LimitReader(r, maxPolicyFile)); err != nil {
+	data, err := fileio.ReadAll(r, maxPolicyFile)
+	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", file, err)
 	}
-	return data.Bytes(), nil
+	return data, nil
 }

@@ -15,11 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/validname"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 )
@@ -44,7 +44,7 @@ func policyProposeCommand() *cobra.Command {
 			"  openshell policy propose --base build.yaml --json < requests.jsonl",
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := annotations.ValidName(name); err != nil {
+			if err := validname.Check(name); err != nil {
 				return fmt.Errorf("--name: %w", err)
 			}
 			p, err := newProposer(base, name)

@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/describe"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // ask has the reviewer confirm something.
@@ -140,7 +141,7 @@ func outcome(msg decided) string {
 		parts = append(parts, "in force in "+strings.Join(msg.change.Reloaded, ", "))
 	}
 	if msg.err != nil {
-		parts = append(parts, strings.ReplaceAll(msg.err.Error(), "\n", "; "))
+		parts = append(parts, usertext.OneLine(msg.err))
 	}
 	return describe.Plain(strings.Join(parts, ", "))
 }

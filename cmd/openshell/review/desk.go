@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/decide"
 	"openshell.ai/openshell/cmd/openshell/describe"
+	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/learn"
 )
 
@@ -215,8 +215,9 @@ func (d *desk) finish(m drafted, failed error) edited {
 		done.err = fmt.Errorf("%s: %w: set $EDITOR to another editor", d.editor[0], failed)
 		return done
 	}
-	text, err := readBounded(m.path, maxDraft)
-	if err != nil {
+	draft, err := fileio.ReadFile(m.path, maxDraft)
+	text := string(draft)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // an editor that leaves no empty files
 		done.err = err
 		return done
 	}
@@ -235,22 +236,6 @@ func (d *desk) finish(m drafted, failed error) edited {
 	}
 	done.err = err
 	return done
-}
-
-func readBounded(path string, limit int64) (string, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil // an editor that leaves no empty files
-	}
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s: has more than %d bytes", path, limit)
-	}
-	return string(data), err
 }
 
 // editorFrom is the editor that the environment names (environ(7)).

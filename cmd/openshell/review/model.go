@@ -15,6 +15,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/describe"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // mode is what the keys are for.
@@ -224,7 +225,7 @@ func (m *model) say(format string, args ...any) {
 }
 
 func (m *model) fail(err error) {
-	m.message, m.failed = describe.Plain(strings.ReplaceAll(err.Error(), "\n", "; ")), true
+	m.message, m.failed = describe.Plain(usertext.OneLine(err)), true
 }
 
 // press is what a key does.

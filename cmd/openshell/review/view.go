@@ -12,6 +12,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/describe"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // The smallest screen there is room on, in cells.
@@ -185,7 +186,7 @@ func (m *model) text() string {
 	case p.Status == learn.StatusApproved && p.DecidedAt != nil:
 		fmt.Fprintf(&b, "\nApproved %s by %s.\n", describe.Timestamp(*p.DecidedAt), describe.Plain(p.DecidedBy))
 	case d.err != nil:
-		fmt.Fprintf(&b, "\n! What the approval would change cannot be told: %s\n", describe.Plain(strings.ReplaceAll(d.err.Error(), "\n", "; ")))
+		fmt.Fprintf(&b, "\n! What the approval would change cannot be told: %s\n", describe.Plain(usertext.OneLine(d.err)))
 	case d.stamp == "":
 		fmt.Fprintln(&b, "\nApproval would change: …")
 	default:

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/internal/config"
 )
 
@@ -116,7 +118,7 @@ func findHomes(all []account, getenv func(string) string) homes {
 		}
 	}
 	h.others = slices.DeleteFunc(h.others, func(dir string) bool {
-		return slices.ContainsFunc(h.own, func(own string) bool { return within(own, dir) })
+		return slices.ContainsFunc(h.own, func(own string) bool { return abspath.Within(own, dir) })
 	})
 	return h
 }
@@ -124,7 +126,7 @@ func findHomes(all []account, getenv func(string) string) homes {
 // holds reports whether a directory is a home, or above one, so that whoever has it
 // has the keys in it.
 func (h homes) holds(dir string) bool {
-	return slices.ContainsFunc(slices.Concat(h.own, h.others), func(home string) bool { return within(home, dir) })
+	return slices.ContainsFunc(slices.Concat(h.own, h.others), func(home string) bool { return abspath.Within(home, dir) })
 }
 
 // hiddenOf returns what a command does not see of this host, but for homes and
@@ -132,7 +134,7 @@ func (h homes) holds(dir string) bool {
 // by mode. granted are the paths that the command's policy names: what lies there, or on
 // the way there, is seen.
 func hiddenOf(c *config.Config, granted []string) (hidden []string, err error) {
-	for _, dir := range []string{c.StateDir, c.RunDir, c.CredentialsDir, c.PolicyDir} {
+	for _, dir := range []string{c.StateDir, c.RunDir, config.CredentialsDir, c.PolicyDir} {
 		if real, err := filepath.EvalSymlinks(dir); err == nil {
 			hidden = append(hidden, real)
 		}
@@ -173,7 +175,7 @@ func hide(hidden *[]string, path string, granted []string) error {
 	switch {
 	case slices.Contains(*hidden, path), slices.Contains(granted, path):
 		return nil
-	case !slices.ContainsFunc(granted, func(g string) bool { return within(g, path) }):
+	case !slices.ContainsFunc(granted, func(g string) bool { return abspath.Within(g, path) }):
 		*hidden = append(*hidden, path)
 		return nil
 	}
@@ -228,9 +230,4 @@ func hideByMode(hidden *[]string, tree string, granted []string) error {
 		}
 		return skip()
 	})
-}
-
-// within reports whether a clean absolute path is a directory or below it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

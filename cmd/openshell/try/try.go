@@ -25,10 +25,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
-	"openshell.ai/openshell/annotations"
+
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/internal/validname"
 	"openshell.ai/openshell/proxy/ingress"
 	"openshell.ai/openshell/runtime"
 )
@@ -128,7 +129,7 @@ func runSandboxed(o options, args []string) (status int, err error) {
 		return 0, err
 	}
 	if o.policy != "" {
-		if err := annotations.ValidName(o.policy); err != nil {
+		if err := validname.Check(o.policy); err != nil {
 			return 0, fmt.Errorf("--policy: %w", err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/policy"
@@ -40,7 +42,7 @@ func newView(c *config.Config, cwd string, real bool, rules policy.Filesystem) (
 		return v, fmt.Errorf("look for what the command must not see: %w", err)
 	}
 	for _, dir := range v.absent {
-		if within(v.cwd, dir) {
+		if abspath.Within(v.cwd, dir) {
 			return v, fmt.Errorf("the current directory is in %s, which no command sees unless its policy names it: change to another", dir)
 		}
 	}
@@ -55,11 +57,11 @@ func newView(c *config.Config, cwd string, real bool, rules policy.Filesystem) (
 		return v, err
 	}
 	for _, dir := range []string{"/proc", "/sys", "/dev", "/run"} {
-		mounted = mounted && !within(v.cwd, dir) // the command has its own
+		mounted = mounted && !abspath.Within(v.cwd, dir) // the command has its own
 	}
 	for _, dir := range h.others {
 		// Who is in a home means to work there.
-		if within(v.cwd, dir) {
+		if abspath.Within(v.cwd, dir) {
 			v.emptied, mounted = append(v.emptied, dir), true
 		} else {
 			v.absent = append(v.absent, dir)
@@ -70,12 +72,12 @@ func newView(c *config.Config, cwd string, real bool, rules policy.Filesystem) (
 			continue
 		}
 		v.emptied = append(v.emptied, dir)
-		mounted = mounted || v.cwd != dir && within(v.cwd, dir)
+		mounted = mounted || v.cwd != dir && abspath.Within(v.cwd, dir)
 	}
 	switch {
 	case real: // it is mounted with everything in it
 		for _, dir := range slices.Concat(v.absent, v.emptied) {
-			if dir != v.cwd && within(dir, v.cwd) {
+			if dir != v.cwd && abspath.Within(dir, v.cwd) {
 				v.masked = append(v.masked, dir)
 			}
 		}
@@ -114,20 +116,20 @@ func newLayers(dir, lower string, v view) (l layers, err error) {
 	slices.Sort(v.absent)
 	slices.Sort(v.emptied)
 	for _, path := range v.emptied {
-		if path != lower && within(path, lower) {
+		if path != lower && abspath.Within(path, lower) {
 			if err := l.empty(path); err != nil {
 				return l, err
 			}
 		}
 	}
 	for _, path := range v.absent {
-		if path != lower && within(path, lower) {
+		if path != lower && abspath.Within(path, lower) {
 			if err := l.remove(path); err != nil {
 				return l, err
 			}
 		}
 	}
-	if v.shown != "" && v.shown != lower && within(v.shown, lower) {
+	if v.shown != "" && v.shown != lower && abspath.Within(v.shown, lower) {
 		err = l.makeDir(v.shown)
 	}
 	return l, err

@@ -16,10 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"unicode/utf8"
+
+	"openshell.ai/openshell/internal/fileio"
 )
 
 // The directory below which openshell-init finds its files inside the container,
@@ -93,7 +94,7 @@ const (
 // readConfinement is strict about everything: a file that is not understood in
 // full must not decide what a workload may do.
 func readConfinement(dir string) (Confinement, error) {
-	data, err := readBounded(filepath.Join(dir, ConfigName), MaxConfigSize)
+	data, err := fileio.ReadFile(filepath.Join(dir, ConfigName), MaxConfigSize)
 	if err != nil {
 		return Confinement{}, err
 	}
@@ -117,27 +118,11 @@ func parseConfinement(data []byte) (Confinement, error) {
 }
 
 func readFilter(dir string) ([]byte, error) {
-	filter, err := readBounded(filepath.Join(dir, FilterName), maxFilterSize)
+	filter, err := fileio.ReadFile(filepath.Join(dir, FilterName), maxFilterSize)
 	if err != nil {
 		return nil, err
 	}
 	return filter, ValidateFilter(filter)
-}
-
-func readBounded(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
-	}
-	return data, nil
 }
 
 // ValidateFilter checks what the kernel cannot tell: that the bytes are whole

@@ -9,6 +9,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 )
 
 // entries are the changes of directories: a group whose events come with the
@@ -371,7 +373,7 @@ func (v *volume) find(h handle) (p place, gone bool) {
 	}
 	for i := range v.anchors {
 		a := &v.anchors[i]
-		if rel, ok := below(name, a.volume); ok && (p.at == nil || len(a.volume) > len(p.at.volume)) {
+		if rel, ok := abspath.Rel(name, a.volume); ok && (p.at == nil || len(a.volume) > len(p.at.volume)) {
 			p = place{strings.TrimSuffix(a.inside, "/") + "/" + rel, a}
 		}
 	}

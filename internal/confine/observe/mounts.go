@@ -13,6 +13,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 )
 
 // mount is a mount of the container.
@@ -175,17 +177,8 @@ func (m *mounts) findAliases(all []*mountinfo.Info) {
 
 // alias tells whether what inner shows is in outer too, at another path.
 func alias(inner, outer *mountinfo.Info) bool {
-	rel, ok := below(inner.Root, outer.Root)
+	rel, ok := abspath.Rel(inner.Root, outer.Root)
 	return ok && path.Join(outer.Mountpoint, rel) != path.Clean(inner.Mountpoint)
-}
-
-// below returns the path of p relative to dir, "" for dir itself.
-func below(p, dir string) (rel string, ok bool) {
-	rest, ok := strings.CutPrefix(p, strings.TrimSuffix(dir, "/"))
-	if !ok || rest != "" && rest[0] != '/' {
-		return "", false
-	}
-	return strings.TrimPrefix(rest, "/"), true
 }
 
 // cutLast splits a clean absolute path at its last element.

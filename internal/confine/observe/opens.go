@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/abspath"
 )
 
 // opens are the opened files: a group whose events come with a descriptor, by
@@ -132,7 +134,7 @@ func (s *opens) isHidden(path string) bool {
 	if s.options.Hidden == "" {
 		return false
 	}
-	_, hidden := below(path, s.options.Hidden)
+	_, hidden := abspath.Rel(path, s.options.Hidden)
 	return hidden
 }
 

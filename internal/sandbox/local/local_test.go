@@ -249,16 +249,16 @@ func TestParseProposalErrors(t *testing.T) {
 		return strings.Replace(addRule, old, with, 1)
 	}
 	for name, tt := range map[string]struct{ body, want string }{
-		"empty":               {"", "body: must be an object"},
-		"not JSON":            {"version: 1", "one JSON object"},
-		"two documents":       {addRule + "{}", "one JSON object"},
+		"empty":               {"", "body: not valid JSON"},
+		"not JSON":            {"version: 1", "body: not valid JSON"},
+		"two documents":       {addRule + "{}", "body: not valid JSON"},
 		"a list":              {"[]", "body: must be an object with intent_summary and operations"},
 		"null":                {"null", "body: must be an object"},
 		"unknown key":         {replaced(`"intent_summary"`, `"intent"`), `body: unknown key "intent"`},
 		"another operation":   {replaced(`addRule`, `removeRule`), `operations[0]: unknown key "removeRule": use addRule`},
 		"key in other case":   {replaced(`ruleName`, `rulename`), `operations[0].addRule: unknown key "rulename"`},
-		"key twice":           {replaced(`"ruleName":"api"`, `"ruleName":"api","ruleName":"b"`), `key "ruleName" is there twice`},
-		"key twice, in rule":  {replaced(`"port":443`, `"port":443,"port":80`), `key "port" is there twice`},
+		"key twice":           {replaced(`"ruleName":"api"`, `"ruleName":"api","ruleName":"b"`), `repeated key "ruleName"`},
+		"key twice, in rule":  {replaced(`"port":443`, `"port":443,"port":80`), `repeated key "port"`},
 		"intent is a list":    {replaced(`"read the API"`, `[]`), "intent_summary: must be a string"},
 		"no operations":       {`{"operations":[]}`, "operations: must be a list"},
 		"too many":            {`{"operations":[` + strings.Repeat("{},", 32) + "{}]}", "operations: must be a list of 1 to 32"},
@@ -270,10 +270,10 @@ func TestParseProposalErrors(t *testing.T) {
 		"bad port":            {replaced(`443`, `70000`), "port"},
 		"path with a query":   {replaced(`/v1/*`, `/v1/?x=1`), "operations[0].addRule.rule.endpoints[0].rules[0].allow.path: must not have a query"},
 		"relative binary":     {replaced(`/usr/bin/curl`, `curl`), "binaries"},
-		"deep":                {strings.Repeat("[", 60000), "one JSON object"},
-		"deep in the rule":    {replaced(`443`, strings.Repeat("[", 5000)+strings.Repeat("]", 5000)), "operations[0].addRule"},
-		"too deep":            {replaced(`443`, strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), "body: must be an object"},
-		"bad UTF-8 in a host": {replaced(`api.example`, "api\xff.example"), "host"},
+		"deep":                {strings.Repeat("[", 60000), "body: not valid JSON"},
+		"deep in the rule":    {replaced(`443`, strings.Repeat("[", 5000)+strings.Repeat("]", 5000)), "body: nested deeper than 128"},
+		"too deep":            {replaced(`443`, strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), "body: not valid JSON"},
+		"bad UTF-8 in a host": {replaced(`api.example`, "api\xff.example"), "body: not valid UTF-8"},
 	} {
 		p, err := ParseProposal([]byte(tt.body))
 		if err == nil {

@@ -7,11 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
 
+	"openshell.ai/openshell/internal/strictjson"
+	"openshell.ai/openshell/internal/usertext"
 	"openshell.ai/openshell/policy"
 )
 
@@ -34,8 +35,8 @@ const maxOperations = 32
 // key that is there twice, and what no policy could say are errors, which name
 // the field.
 func ParseProposal(body []byte) (Proposal, error) {
-	if err := checkKeys(body); err != nil {
-		return Proposal{}, err
+	if _, err := strictjson.Parse(body); err != nil {
+		return Proposal{}, fmt.Errorf("body: %w", err)
 	}
 	var p Proposal
 	fields, err := object(body, "", "intent_summary", "operations")
@@ -107,7 +108,7 @@ func parseRule(name string, raw json.RawMessage) (*policy.Rule, error) {
 	}
 	p, _, err := policy.Parse(text.Bytes())
 	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+		return nil, errors.New(usertext.OneLine(err))
 	}
 	parsed := p.Network[name]
 	if parsed == nil {
@@ -135,49 +136,4 @@ func where(at string) string {
 		return "body"
 	}
 	return at
-}
-
-// checkKeys refuses what is not one JSON document, and keys that an object has
-// twice: readers differ on which of them counts (RFC 8259 section 4).
-func checkKeys(body []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.UseNumber()
-	type level struct {
-		keys map[string]bool // nil for a list
-		want bool            // a key comes next
-	}
-	var open []level
-	for {
-		token, err := dec.Token()
-		if errors.Is(err, io.EOF) && len(open) == 0 {
-			return nil
-		}
-		if err != nil {
-			return errors.New("body: must be one JSON object")
-		}
-		if n := len(open); n > 0 && open[n-1].want {
-			if key, ok := token.(string); ok {
-				if open[n-1].keys[key] {
-					return fmt.Errorf("body: key %.64q is there twice", key)
-				}
-				open[n-1].keys[key], open[n-1].want = true, false
-				continue
-			}
-		}
-		switch token {
-		case json.Delim('{'):
-			open = append(open, level{map[string]bool{}, true})
-			continue
-		case json.Delim('['):
-			open = append(open, level{})
-			continue
-		case json.Delim('}'), json.Delim(']'):
-			open = open[:len(open)-1]
-		}
-		if n := len(open); n > 0 {
-			open[n-1].want = open[n-1].keys != nil
-		} else if dec.More() {
-			return errors.New("body: must be one JSON object")
-		}
-	}
 }

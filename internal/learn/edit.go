@@ -13,8 +13,8 @@ import (
 	"openshell.ai/openshell/policy/prover"
 )
 
-// Edit is what a reviewer wants allowed instead of what a proposal proposes: a rule or paths, for
-// a proposal of either kind. It is never more than what is proposed.
+// Edit is what a proposal proposes, or what a reviewer wants allowed instead, which is never more: one of its fields,
+// as the proposal's kind has it.
 type Edit struct {
 	Rule       *policy.Rule       `json:"rule,omitempty"`
 	Filesystem *policy.Filesystem `json:"filesystem,omitempty"`
@@ -130,7 +130,7 @@ func (e *Edit) tidy() {
 func (p *Proposal) sameAs(edit Edit) bool { return p.kind().digest(edit) == p.Digest }
 
 // Proposed is the proposal as an edit that changes nothing.
-func (p *Proposal) Proposed() Edit { return Edit{Rule: p.Rule, Filesystem: p.Filesystem} }
+func (p *Proposal) Proposed() Edit { return p.Edit }
 
 // granted is what an approval puts in force: what is proposed, or what a reviewer made of it.
 func (p *Proposal) granted() Edit {

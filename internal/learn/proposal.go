@@ -34,10 +34,9 @@ type Proposal struct {
 	Kind    string `json:"kind"`
 	Status  string `json:"status"`
 
-	RuleName   string             `json:"rule_name"` // the rule's key in the learned policy
-	Rule       *policy.Rule       `json:"rule,omitempty"`
-	Filesystem *policy.Filesystem `json:"filesystem,omitempty"` // instead of a rule
-	Digest     string             `json:"digest"`               // of either: what an approval approves
+	RuleName string `json:"rule_name"` // the rule's key in the learned policy
+	Edit            // what is proposed
+	Digest   string `json:"digest"` // of it: what an approval approves
 	// InForce are the paths that approving the proposal has added to the learned policy.
 	InForce *policy.Filesystem `json:"in_force,omitempty"`
 	// Tightened is what a reviewer approved in place of the proposal, while it is in force.

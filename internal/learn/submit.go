@@ -158,7 +158,7 @@ func (s *Submission) proposal(op Operation) (Proposal, error) {
 	now := time.Now().UTC().Truncate(time.Second)
 	p := Proposal{
 		Version: ProposalVersion, ID: id, Policy: s.Policy, Kind: KindNetwork, Status: StatusPending,
-		RuleName: rule.Name, Rule: rule, Digest: policy.RuleDigest(rule),
+		RuleName: rule.Name, Edit: Edit{Rule: rule}, Digest: policy.RuleDigest(rule),
 		Binary: audit.Escape(s.Binary, maxShownName), BinarySHA256: audit.Escape(s.SHA256, maxShownName),
 		Rationale: audit.Escape(s.Intent, maxIntent), SecurityNotes: ruleNotes(rule, s.Binary), Confidence: agentConfidence,
 		Provenance: Provenance{

@@ -151,7 +151,7 @@ func TestNextSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 		ep := p.Network[add.RuleName].Endpoints[0]
-		m := e.Connect(engine.Connection{Binary: tool.Path, Host: ep.Host, Port: ep.Port})
+		m := e.Connect(engine.Connection{Binary: tool.Path, Host: ep.Host, Port: ep.PortList()[0]})
 		if !m.Allowed || m.Inspect != (tt.path != "") {
 			t.Errorf("%s allows %+v", add.Rule, m)
 		}

@@ -5,8 +5,8 @@ package proxy
 import (
 	"fmt"
 	"path"
-	"strings"
 
+	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy/names"
 )
@@ -60,35 +60,18 @@ func (r *refusal) lacksRule() bool {
 
 // proposal is the rule that would allow what was refused, and no more.
 func (e *endpoint) proposal(refused *refusal, method, requestPath string) *submission {
-	endpoint := policy.Endpoint{Host: e.host, Port: e.port}
+	addition := policy.Addition{Binary: e.process.Path, Host: e.host, Port: e.port}
 	action := "connect"
 	if method != "" {
 		action = method
-		endpoint.Protocol, endpoint.Enforcement = policy.ProtocolREST, policy.EnforcementEnforce
-		matches := []policy.L7Match{{Method: method, Path: literal.Replace(requestPath)}}
-		if len(refused.missing) > 0 {
-			matches = refused.missing
+		matches := refused.missing
+		if len(matches) == 0 {
+			matches = []policy.L7Match{{Method: method, Path: wildcard.EscapeGlob(requestPath)}}
 		}
-		if refused.protocol != "" {
-			endpoint.Protocol, endpoint.Path = refused.protocol, refused.endpointPath
-		}
-		for _, m := range matches {
-			endpoint.Rules = append(endpoint.Rules, policy.L7Allow{Allow: m})
-		}
+		addition.Content = []policy.Content{{Protocol: refused.protocol, Path: refused.endpointPath, Allow: matches}}
 	}
 	return &submission{
 		IntentSummary: fmt.Sprintf("Allow %s to %s %s%s", path.Base(e.process.Path), action, e.hostPort(), requestPath),
-		Operations: []operation{{AddRule: addRule{
-			RuleName: ruleName(e.host, e.port),
-			Rule:     policy.Rule{Endpoints: []policy.Endpoint{endpoint}, Binaries: []policy.Binary{{Path: e.process.Path}}},
-		}}},
+		Operations:    []operation{{AddRule: addRule{RuleName: addition.Key(), Rule: *addition.Rule()}}},
 	}
-}
-
-// literal makes a glob of a path that matches nothing else.
-var literal = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`, `{`, `\{`, `}`, `\}`, `\`, `\\`)
-
-// ruleName makes a key such as "api_github_com_443".
-func ruleName(host string, port uint16) string {
-	return fmt.Sprintf("%s_%d", strings.NewReplacer(".", "_", "-", "_", ":", "_").Replace(host), port)
 }

@@ -3,7 +3,6 @@
 package decision
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -104,15 +103,16 @@ func (e *Evaluation) steps(a *Action) []Step {
 // addition returns the rule that would allow the action. It is tried before it is proposed; where it does not
 // help, the reason is the advice.
 func (s Snapshot) addition(effective *policy.Policy, a *Action, e *Evaluation) (yaml, advice string) {
-	rule, advice := a.missingRule(e)
-	if rule == nil {
+	add, advice := a.missing(e)
+	if add == nil {
 		return "", advice
 	}
+	rule := add.Rule()
 	candidate := effective.Clone()
 	if candidate.Network == nil {
 		candidate.Network = map[string]*policy.Rule{}
 	}
-	key := a.unusedKey(candidate)
+	key := unusedKey(add.Key(), candidate)
 	candidate.Network[key] = rule
 	engine, err := engine.Compile(candidate, engine.Options{})
 	if err != nil {
@@ -129,37 +129,33 @@ func (s Snapshot) addition(effective *policy.Policy, a *Action, e *Evaluation) (
 	return string(data), ""
 }
 
-// missingRule is what the effective policy lacks for an action, or nil and why no rule would do.
-func (a *Action) missingRule(e *Evaluation) (*policy.Rule, string) {
+// missing is what the effective policy lacks for an action, or nil and why no rule would do.
+func (a *Action) missing(e *Evaluation) (*policy.Addition, string) {
 	c := e.Connection
-	ep := policy.Endpoint{Host: wildcard.CanonicalHost(a.Host), Port: a.Port}
-	if a.Protocol == policy.ProtocolUDP {
-		ep.Protocol = policy.ProtocolUDP
-	}
+	add := &policy.Addition{Binary: a.Binary, Host: wildcard.CanonicalHost(a.Host), Port: a.Port, UDP: a.Protocol == policy.ProtocolUDP}
 	addrs, _ := a.check()
 	listed := false // once some are, the others have to be
 	for _, addr := range addrs {
 		addr = ipaddr.Plain(addr)
 		listed = listed || addr.IsValid() && (!ipaddr.Public(addr) || c.Ruled() && c.effective.CheckAddress(addr, a.Port) != nil)
-		ep.AllowedIPs = append(ep.AllowedIPs, netip.PrefixFrom(addr, addr.BitLen()).String())
+		add.AllowedIPs = append(add.AllowedIPs, netip.PrefixFrom(addr, addr.BitLen()).String())
 	}
 	if !listed {
-		ep.AllowedIPs = nil
+		add.AllowedIPs = nil
 	}
-	if a.HTTP != nil && c.SeesRequests() {
-		missing, advice := a.missingMatches(c)
-		if advice != "" {
-			return nil, advice
-		}
-		ep.Protocol, ep.Enforcement, ep.Path = cmp.Or(missing.Protocol, policy.ProtocolREST), policy.EnforcementEnforce, missing.EndpointPath
-		if missing.Outcome == Audited {
-			ep.Enforcement = policy.EnforcementAudit // endpoints that overlap have to agree
-		}
-		for _, match := range missing.Missing {
-			ep.Rules = append(ep.Rules, policy.L7Allow{Allow: match})
-		}
+	if a.HTTP == nil || !c.SeesRequests() {
+		return add, ""
 	}
-	return &policy.Rule{Endpoints: []policy.Endpoint{ep}, Binaries: []policy.Binary{{Path: a.Binary}}}, ""
+	missing, advice := a.missingMatches(c)
+	if advice != "" {
+		return nil, advice
+	}
+	content := policy.Content{Protocol: missing.Protocol, Path: missing.EndpointPath, Allow: missing.Missing}
+	if missing.Outcome == Audited {
+		content.Enforcement = policy.EnforcementAudit // endpoints that overlap have to agree
+	}
+	add.Content = []policy.Content{content}
+	return add, ""
 }
 
 // missingMatches is the decision that says what an action's request lacks, or its message, or why no rule would
@@ -182,15 +178,8 @@ func (a *Action) missingMatches(c *Connection) (d Decision, advice string) {
 	return d, ""
 }
 
-// unusedKey makes a rule's key from what the action connects to.
-func (a *Action) unusedKey(p *policy.Policy) string {
-	base := strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
-			return c
-		}
-		return '_'
-	}, wildcard.CanonicalHost(a.Host))
-	key := fmt.Sprintf("%s_%d", base[:min(len(base), 100)], a.Port)
+// unusedKey is a key that no rule of the policy has.
+func unusedKey(key string, p *policy.Policy) string {
 	for i, first := 2, key; p.Network[key] != nil; i++ {
 		key = fmt.Sprintf("%s_%d", first, i)
 	}

@@ -52,7 +52,7 @@ func TestExplain(t *testing.T) {
 		{"malformed", Action{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/../x")}, true, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", "", "no rule allows such a request"},
 		{"other binary", Action{Binary: "/bin/wget", Host: "git.example.com", Port: 22}, false, "l4 deny", "git 2, api 5, watch 5", "path: /bin/wget", ""},
 		{"other binary, permissive", Action{Binary: "/bin/wget", Host: "git.example.com", Port: 22}, true, "l4 audit, ssrf skip", "git 2, api 5, watch 5", "path: /bin/wget", ""},
-		{"other port", Action{Binary: "/usr/bin/git", Host: "git.example.com", Port: 443}, false, "l4 deny", "git 3, api 5, watch 5", "port: 443", ""},
+		{"other port", Action{Binary: "/usr/bin/git", Host: "git.example.com", Port: 443}, false, "l4 deny", "git 3, api 5, watch 5", "ports: [443]", ""},
 		{"udp", Action{Binary: "/usr/bin/git", Host: "git.example.com", Port: 22, Protocol: "udp"}, false, "l4 deny", "git 3, api 5, watch 5", "protocol: udp", ""},
 		{"misspelt", Action{Binary: "/usr/bin/curl", Host: "api.exmaple.com", Port: 443, HTTP: get("/")}, false, "l4 deny", "api 4", "host: api.exmaple.com", ""},
 		{"wildcard's depth", Action{Binary: "/a", Host: "a.b.cdn.example.net", Port: 443}, false, "l4 deny", "wild 4", "host: a.b.cdn.example.net", ""},

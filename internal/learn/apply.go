@@ -15,15 +15,8 @@ func (p *Proposal) AddTo(learned *policy.Policy) { p.AddEditTo(learned, p.Propos
 
 // AddEditTo is AddTo for what a reviewer has made of the proposal.
 func (p *Proposal) AddEditTo(learned *policy.Policy, edit Edit) {
-	if p.Kind == KindFilesystem {
-		approved := *p
-		(&ledger{}).add(learned, &approved, edit.Filesystem)
-		return
-	}
-	if learned.Network == nil {
-		learned.Network = map[string]*policy.Rule{}
-	}
-	learned.Network[p.RuleName] = edit.Rule
+	added := *p
+	p.kind().add(&ledger{}, learned, &added, edit)
 }
 
 // ledger knows which proposals the learned paths come from: two may grant the same, and somebody
@@ -110,16 +103,6 @@ func (l *ledger) held(p string, which func(*policy.Filesystem) []string) bool {
 		}
 	}
 	return false
-}
-
-// inForceIn reports whether the learned rules have what was approved of the proposal.
-func (p *Proposal) inForceIn(learned *policy.Policy) bool {
-	granted := p.granted()
-	if p.Kind != KindFilesystem {
-		return sameRule(learned.Network[p.RuleName], granted.Rule)
-	}
-	f := learned.Filesystem
-	return f != nil && contains(f.ReadOnly, granted.Filesystem.ReadOnly) && contains(f.ReadWrite, granted.Filesystem.ReadWrite)
 }
 
 func contains(list, all []string) bool {

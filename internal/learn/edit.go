@@ -13,8 +13,8 @@ import (
 	"openshell.ai/openshell/policy/prover"
 )
 
-// Edit is what a reviewer wants allowed instead of what a proposal proposes: a rule or paths, for
-// a proposal of either kind. It is never more than what is proposed.
+// Edit is what a proposal proposes, or what a reviewer wants allowed instead, which is never more: one of its fields,
+// as the proposal's kind has it.
 type Edit struct {
 	Rule       *policy.Rule       `json:"rule,omitempty"`
 	Filesystem *policy.Filesystem `json:"filesystem,omitempty"`
@@ -46,7 +46,7 @@ func (p *Proposal) ParseEdit(data []byte) (Edit, error) {
 		return Edit{}, err
 	}
 	if parsed.Digest() != p.alone(edit).Digest() {
-		return Edit{}, fmt.Errorf("proposal %s: the edit has more in it than %s", p.ID, p.part())
+		return Edit{}, fmt.Errorf("proposal %s: the edit has more in it than %s", p.ID, p.kind().section(p))
 	}
 	edit.tidy()
 	return edit, nil
@@ -113,29 +113,8 @@ func (p *Proposal) checkEdit(edit Edit) error {
 
 // checkShape reports whether an edit can stand for the proposal at all.
 func (p *Proposal) checkShape(edit Edit) error {
-	fail := func(reason string) error { return fmt.Errorf("proposal %s: the edit %s", p.ID, reason) }
-	if p.Kind == KindFilesystem {
-		switch f := edit.Filesystem; {
-		case edit.Rule != nil:
-			return fail("has rules, not only filesystem_policy")
-		case f == nil || len(f.ReadOnly)+len(f.ReadWrite) == 0:
-			return fail("has no paths in filesystem_policy: reject the proposal if it is not wanted")
-		case f.IncludeWorkdir:
-			return fail("has include_workdir, which is not proposed")
-		}
-		return nil
-	}
-	switch r := edit.Rule; {
-	case edit.Filesystem != nil:
-		return fail("has a filesystem_policy, not only a rule")
-	case r == nil:
-		return fail("has no network_policies." + p.RuleName)
-	case len(r.Endpoints) == 0:
-		return fail("has no endpoints: reject the proposal if it is not wanted")
-	case len(r.Binaries) == 0:
-		return fail("has no binaries: a rule without them is for any program")
-	case r.Name != p.RuleName:
-		return fail("has another name: it must stay " + p.RuleName)
+	if err := p.kind().checkEdit(p, edit); err != nil {
+		return fmt.Errorf("proposal %s: the edit %w", p.ID, err)
 	}
 	return nil
 }
@@ -148,15 +127,10 @@ func (e *Edit) tidy() {
 	}
 }
 
-func (p *Proposal) sameAs(edit Edit) bool {
-	if p.Kind == KindFilesystem {
-		return filesDigest(edit.Filesystem) == p.Digest
-	}
-	return sameRule(edit.Rule, p.Rule)
-}
+func (p *Proposal) sameAs(edit Edit) bool { return p.kind().digest(edit) == p.Digest }
 
 // Proposed is the proposal as an edit that changes nothing.
-func (p *Proposal) Proposed() Edit { return Edit{Rule: p.Rule, Filesystem: p.Filesystem} }
+func (p *Proposal) Proposed() Edit { return p.Edit }
 
 // granted is what an approval puts in force: what is proposed, or what a reviewer made of it.
 func (p *Proposal) granted() Edit {
@@ -173,14 +147,6 @@ func (p *Proposal) alone(part Edit) *policy.Policy {
 		alone.Network = map[string]*policy.Rule{p.RuleName: part.Rule}
 	}
 	return alone
-}
-
-// part is what a policy calls what the proposal proposes.
-func (p *Proposal) part() string {
-	if p.Kind == KindFilesystem {
-		return "filesystem_policy"
-	}
-	return "network_policies." + p.RuleName
 }
 
 // checkTightened is check for what a reviewer has made of the proposal. A proposal that has grown since

@@ -99,15 +99,15 @@ func (e *Evidence) addMissing(d Denial) {
 	calls := map[string]policy.L7Match{}
 	for _, m := range d.Missing {
 		if m.Path != "" {
-			if !speakableRequest(m.Method, literalPath(m.Path)) {
-				e.unspeakable = true
+			if !expressibleRequest(m.Method, literalPath(m.Path)) {
+				e.inexpressible = true
 				return
 			}
 			continue
 		}
 		text, ok := callKey(m)
 		if !ok {
-			e.unspeakable = true
+			e.inexpressible = true
 			return
 		}
 		calls[text] = m
@@ -127,8 +127,8 @@ func (e *Evidence) addMissing(d Denial) {
 // spelling has no backslash of its own.
 func literalPath(pattern string) string { return strings.ReplaceAll(pattern, `\`, "") }
 
-// speakableRequest reports whether a rule can name a request.
-func speakableRequest(method, path string) bool {
+// expressibleRequest reports whether a rule can name a request.
+func expressibleRequest(method, path string) bool {
 	var probe paths.Set
 	return isMethod(method) && probe.Add(method, path)
 }
@@ -136,7 +136,7 @@ func speakableRequest(method, path string) bool {
 // addMatch takes in a request to an endpoint, as a match of it alone.
 func (e *Evidence) addMatch(key endpointKey, method string, m policy.L7Match) {
 	if slices.ContainsFunc(m.Upgrade, func(name string) bool { return !policy.ValidUpgrade(name) }) || len(m.Upgrade) > maxUpgrades {
-		e.unspeakable = true
+		e.inexpressible = true
 		return
 	}
 	key.upgrade = strings.Join(m.Upgrade, ",")
@@ -153,7 +153,7 @@ func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
 		return
 	}
 	if !isMethod(method) || !set.Add(method, path) {
-		e.unspeakable = true
+		e.inexpressible = true
 		return
 	}
 }
@@ -217,30 +217,26 @@ func (e *Evidence) callsOf(key endpointKey) []policy.L7Allow {
 	return rules
 }
 
-// endpoints are those of the rule that are decided per request, in a fixed order.
-func (e *Evidence) endpoints() []policy.Endpoint {
-	var list []policy.Endpoint
+// content is what the rule has to allow, in a fixed order.
+func (e *Evidence) content() []policy.Content {
+	var list []policy.Content
 	for _, seen := range e.stored() {
-		var rules []policy.L7Allow
+		c := policy.Content{Protocol: seen.Protocol, Path: seen.Path}
 		if seen.Requests != nil {
 			for _, t := range seen.Requests.Templates() {
-				match := policy.L7Match{Method: t.Method, Path: t.Path, Upgrade: seen.Upgrade}
-				rules = append(rules, policy.L7Allow{Allow: match})
+				c.Allow = append(c.Allow, policy.L7Match{Method: t.Method, Path: t.Path, Upgrade: seen.Upgrade})
 			}
 		}
-		if rules = append(rules, seen.Calls...); len(rules) == 0 {
+		for _, call := range seen.Calls {
+			c.Allow = append(c.Allow, call.Allow)
+		}
+		if n := len(list); n > 0 && list[n-1].Path == c.Path && list[n-1].Protocol == c.Protocol {
+			list[n-1].Allow = append(list[n-1].Allow, c.Allow...) // they differ in the upgrade
 			continue
 		}
-		if n := len(list); n > 0 && list[n-1].Path == seen.Path && list[n-1].Protocol == seen.Protocol {
-			list[n-1].Rules = append(list[n-1].Rules, rules...) // they differ in the upgrade
-			continue
+		if len(c.Allow) > 0 {
+			list = append(list, c)
 		}
-		endpoint := policy.Endpoint{
-			Host: e.target.host, Ports: []uint16{e.target.port}, Path: seen.Path,
-			Protocol: seen.Protocol, Enforcement: policy.EnforcementEnforce, Rules: rules,
-		}
-		endpoint.Fit()
-		list = append(list, endpoint)
 	}
 	return list
 }

@@ -41,9 +41,9 @@ type Evidence struct {
 	calls    map[endpointKey]*callSet
 	files    *fileSet // nil for a target that is no tree
 
-	unspeakable bool // requests were seen that no rule can name
-	truncated   bool // some evidence was lost
-	replaced    bool // the program's content changed
+	inexpressible bool // requests were seen that no rule can name
+	truncated     bool // some evidence was lost
+	replaced      bool // the program's content changed
 
 	permissive bool
 	sha256     string
@@ -185,7 +185,7 @@ func (e *Evidence) merge(o *Evidence) {
 	e.connects = e.connects || o.connects
 	e.raw = e.raw || o.raw
 	e.tlsSkip = e.tlsSkip || o.tlsSkip
-	e.unspeakable = e.unspeakable || o.unspeakable
+	e.inexpressible = e.inexpressible || o.inexpressible
 	e.truncated = e.truncated || o.truncated
 	e.replaced = e.replaced || o.replaced
 	e.permissive = e.permissive || o.permissive
@@ -210,8 +210,8 @@ func (e *Evidence) merge(o *Evidence) {
 	}
 }
 
-// curtail leaves of evidence that there is no room for how much there was, and that it is lost.
-func (e *Evidence) curtail() {
+// dropDetails leaves of evidence that there is no room for how much there was, and that it is lost.
+func (e *Evidence) dropDetails() {
 	e.truncated = true
 	clear(e.requests)
 	clear(e.calls)

@@ -94,7 +94,7 @@ func TestBuildRule(t *testing.T) {
 		"some literal stars": {
 			[]Denial{request1("GET", "/a/*"), request1("*", "/b"), request1("GET", "/c")},
 			policy.Endpoint{Protocol: "rest", Enforcement: "enforce", Rules: []policy.L7Allow{{Allow: policy.L7Match{Method: "GET", Path: `/a/\*`}}, {Allow: policy.L7Match{Method: "GET", Path: "/c"}}}},
-			[]string{noteUnspeakable},
+			[]string{noteInexpressible},
 		},
 		"replaced program": {[]Denial{connect(), with(connect(), func(d *Denial) { d.SHA256 = "bb" })}, policy.Endpoint{}, []string{noteReplaced}},
 	} {

@@ -32,15 +32,14 @@ var databases = []uint16{3306, 5432, 5672, 6379, 9200, 11211, 27017}
 // firstEphemeral is where the dynamic ports of RFC 6335 begin, less one, as in OpenShell.
 const firstEphemeral = 49153
 
-// Notes that say more than the rule does. They are kept word for word: a proposal on disk
-// remembers by them what it cannot be seen by otherwise.
+// Notes that say more than the rule does. Nothing is decided by them.
 const (
-	noteUnspeakable = "Some requests cannot be written as a rule literally, and were left out: see the samples."
-	noteTruncated   = "Some evidence was lost because there was too much of it: the rule may not cover all that was used."
-	noteReplaced    = "The program's content has changed between denials."
-	noteMixed       = "The connection carried HTTP and other content: the rule allows all of it, unseen."
-	noteTLSSkip     = "The program does not trust the sandbox's CA: its TLS is passed on uninspected."
-	noteWidened     = "There were too many different requests to list: the rule allows more than was seen."
+	noteInexpressible = "Some requests cannot be written as a rule literally, and were left out: see the samples."
+	noteTruncated     = "Some evidence was lost because there was too much of it: the rule may not cover all that was used."
+	noteReplaced      = "The program's content has changed between denials."
+	noteMixed         = "The connection carried HTTP and other content: the rule allows all of it, unseen."
+	noteTLSSkip       = "The program does not trust the sandbox's CA: its TLS is passed on uninspected."
+	noteWidened       = "There were too many different requests to list: the rule allows more than was seen."
 )
 
 // confidence is OpenShell's estimate, 0.1 to 0.95, of how likely the destination is needed.
@@ -85,7 +84,7 @@ func (e *Evidence) rationale(rule *policy.Rule) string {
 }
 
 // notes are what a reviewer should be told besides the rule.
-func (e *Evidence) notes() []string {
+func (e *Evidence) notes(f Flags) []string {
 	notes := []string{}
 	add := func(when bool, note string) {
 		if when {
@@ -99,10 +98,10 @@ func (e *Evidence) notes() []string {
 	add(slices.Contains(databases, port), fmt.Sprintf("Port %d is a database or message service (%s).", port, services[port]))
 	add(e.tlsSkip, noteTLSSkip)
 	add(e.mixed(), noteMixed)
-	add(!e.opaque() && e.widened(), noteWidened)
-	add(e.unspeakable, noteUnspeakable)
-	add(e.truncated, noteTruncated)
-	add(e.replaced, noteReplaced)
+	add(f.Widened, noteWidened)
+	add(f.Inexpressible, noteInexpressible)
+	add(f.Truncated, noteTruncated)
+	add(f.Replaced, noteReplaced)
 	return notes
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -15,33 +16,34 @@ import (
 	"openshell.ai/openshell/policy"
 )
 
+// filesystemKind is for paths of filesystem_policy.
+type filesystemKind struct{}
+
 // addFile takes in one access, by what it needs.
-func (e *Evidence) addFile(run Run, n need, a FileAccess) {
+func (e *Evidence) addFile(run Run, n accessRequest, a FileAccess) {
 	e.addHit(run, a.Time.UTC(), a.Permissive, "") // the programs of a tree are several
 	e.files.add(n, a)
 	e.addReason(audit.Escape(strings.ReplaceAll(a.Reason, a.Path, e.target.tree), maxShownReason), 1)
 }
 
-// restoreFiles takes what a proposal stored back in.
-func (e *Evidence) restoreFiles(stored *ProposalEvidence) {
-	if stored.FilesCut > 0 {
-		e.files.cut(stored.FilesCut)
+func (filesystemKind) target(p *Proposal) target {
+	return target{tree: p.Evidence.Tree, sensitive: p.Flags.Sensitive}
+}
+
+func (filesystemKind) ruleName(t target) string {
+	return "files_" + policy.KeyWord(strings.TrimPrefix(t.tree, "/"), 64)
+}
+
+func (filesystemKind) restore(p *Proposal, e *Evidence) {
+	if depth := p.Evidence.FilesCut; depth > 0 {
+		e.files.cut(depth)
 	}
-	for _, use := range stored.Files {
+	for _, use := range p.Evidence.Files {
 		e.files.put(use)
 	}
 }
 
-func newFileProposal(e *Evidence) (Proposal, bool) {
-	p := Proposal{
-		Version: ProposalVersion, ID: e.id, Policy: e.policy, Kind: KindFilesystem,
-		Status: StatusPending, RuleName: e.ruleName(),
-	}
-	return p, p.describeFiles(e) == nil
-}
-
-// describeFiles is describe for files. The error is for paths that no policy can have.
-func (p *Proposal) describeFiles(e *Evidence) error {
+func (filesystemKind) build(p *Proposal, e *Evidence) error {
 	grants := e.files.grants()
 	files := &policy.Filesystem{}
 	for _, g := range grants {
@@ -58,7 +60,9 @@ func (p *Proposal) describeFiles(e *Evidence) error {
 		return err
 	}
 	p.Filesystem, p.Digest = files, filesDigest(files)
-	p.SecurityNotes, p.Confidence = e.fileNotes(grants), e.confidence()
+	p.Flags.Sensitive = e.target.sensitive
+	p.Flags.Widened, p.Flags.Truncated = e.files.depth != uncut, e.files.lost || e.truncated
+	p.SecurityNotes, p.Confidence = e.fileNotes(grants, p.Flags), e.confidence()
 	p.Rationale = fmt.Sprintf("Allow access to %d paths in %s.", len(grants), audit.Escape(e.target.tree, maxShownPath))
 	if len(grants) == 1 {
 		what := "read"
@@ -67,7 +71,6 @@ func (p *Proposal) describeFiles(e *Evidence) error {
 		}
 		p.Rationale = fmt.Sprintf("Allow to %s %s.", what, audit.Escape(grants[0].Path, maxShownPath))
 	}
-	p.describeEvidence(e)
 	p.Evidence.Tree, p.Evidence.Files = e.target.tree, e.files.sorted()
 	if e.files.depth != uncut {
 		p.Evidence.FilesCut = e.files.depth
@@ -94,10 +97,9 @@ func filesDigest(files *policy.Filesystem) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// checkFiles is check for the kind filesystem.
-func (p *Proposal) checkFiles() error {
+func (filesystemKind) check(p *Proposal) error {
 	switch {
-	case p.Filesystem == nil || p.Rule != nil || len(p.Filesystem.ReadOnly)+len(p.Filesystem.ReadWrite) == 0 || p.Filesystem.IncludeWorkdir:
+	case p.Filesystem == nil || p.Rule != nil || !hasPaths(p.Filesystem) || p.Filesystem.IncludeWorkdir:
 		return fmt.Errorf("proposal %s: filesystem: must have paths, and nothing else", p.ID)
 	case !strings.HasPrefix(p.Evidence.Tree, "/"):
 		return fmt.Errorf("proposal %s: evidence.tree: must be an absolute path", p.ID)
@@ -107,15 +109,71 @@ func (p *Proposal) checkFiles() error {
 	return nil
 }
 
+func hasPaths(f *policy.Filesystem) bool { return len(f.ReadOnly)+len(f.ReadWrite) > 0 }
+
+func (filesystemKind) section(*Proposal) string { return "filesystem_policy" }
+
+func (filesystemKind) checkEdit(_ *Proposal, edit Edit) error {
+	switch f := edit.Filesystem; {
+	case edit.Rule != nil:
+		return errors.New("has rules, not only filesystem_policy")
+	case f == nil || !hasPaths(f):
+		return errors.New("has no paths in filesystem_policy: reject the proposal if it is not wanted")
+	case f.IncludeWorkdir:
+		return errors.New("has include_workdir, which is not proposed")
+	}
+	return nil
+}
+
+func (filesystemKind) digest(edit Edit) string { return filesDigest(edit.Filesystem) }
+
+func (filesystemKind) add(l *ledger, learned *policy.Policy, p *Proposal, edit Edit) {
+	l.add(learned, p, edit.Filesystem)
+}
+
+func (filesystemKind) remove(l *ledger, learned *policy.Policy, p *Proposal) { l.remove(learned, p) }
+
+func (filesystemKind) inForce(p *Proposal, learned *policy.Policy) bool {
+	f, granted := learned.Filesystem, p.granted().Filesystem
+	return f != nil && contains(f.ReadOnly, granted.ReadOnly) && contains(f.ReadWrite, granted.ReadWrite)
+}
+
+func (filesystemKind) related(_, _ *Proposal) bool { return true }
+
+// covered also holds for what is below a directory that the learned policy grants. A proposal of which an earlier
+// state is in force still has to be looked at.
+func (filesystemKind) covered(p *Proposal, learned *policy.Policy) bool {
+	if p.InForce != nil || learned.Filesystem == nil {
+		return false
+	}
+	rules := FileRules{ReadOnly: learned.Filesystem.ReadOnly, ReadWrite: learned.Filesystem.ReadWrite}
+	allowed := func(paths []string, op FileOp) bool {
+		return !slices.ContainsFunc(paths, func(p string) bool { return !rules.Allows(FileAccess{Path: p, Op: op}) })
+	}
+	return allowed(p.Filesystem.ReadOnly, OpRead) && allowed(p.Filesystem.ReadWrite, OpWrite)
+}
+
+// summary says how many paths are to be read, and written.
+func (filesystemKind) summary(p *Proposal) Summary {
+	var parts []string
+	if n := len(p.Filesystem.ReadOnly); n > 0 {
+		parts = append(parts, fmt.Sprintf("read %d", n))
+	}
+	if n := len(p.Filesystem.ReadWrite); n > 0 {
+		parts = append(parts, fmt.Sprintf("write %d", n))
+	}
+	return Summary{Destinations: []string{p.Evidence.Tree}, Allows: []string{strings.Join(parts, ", ")}, Subject: p.Rationale}
+}
+
 // Directories whose files are programs, or decide which programs run.
 var programTrees = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/app", "/etc"}
 
 // fileNotes are what a reviewer should be told besides the paths.
-func (e *Evidence) fileNotes(grants []FileGrant) []string {
+func (e *Evidence) fileNotes(grants []FileGrant, f Flags) []string {
 	tree := e.target.tree
 	n := &noteList{notes: []string{}}
-	n.add(e.files.depth != uncut, noteWidened)
-	n.add(e.files.lost || e.truncated, noteTruncated)
+	n.add(f.Widened, noteWidened)
+	n.add(f.Truncated, noteTruncated)
 	for _, g := range grants {
 		home := homeOf(g.Path)
 		n.add(secretOf(g.Path) != "", "'%s' holds keys or passwords.", secretOf(g.Path))
@@ -125,11 +183,12 @@ func (e *Evidence) fileNotes(grants []FileGrant) []string {
 			"Write access in '%s': programs, or what configures them, may be replaced there.", tree)
 		n.add(g.Write && zoneOf(g.Path) != "" && secretOf(g.Path) == "", "What is written in '%s' changes the kernel, or the whole system.", tree)
 		n.add(strings.HasPrefix(g.Path, "/proc/self/"), "'%s' names another process each time: this grants that of the container's first process only.", g.Path)
-		n.add(home == "" && depth(g.Path) == 1 && g.Why != "" && g.Why != whySystem, "'%s' is granted whole.", g.Path)
+		n.add(f.Sensitive, "'%s' is granted whole, for nothing less lets a file be made, removed or renamed in it: %s.", g.Path, riskOf(g.Path))
+		n.add(!f.Sensitive && home == "" && depth(g.Path) <= 2 && g.Reason != "" && g.Reason != ReasonSystem, "'%s' is granted whole.", g.Path)
 	}
 	for _, use := range e.files.uses {
-		n.add(use.Op&opsEntry != 0 && use.Why == "", "What was made or removed in '%s' is granted by name, which works only where the image, or a volume, has it: "+
-			"write access to the directory is not proposed.", tree)
+		n.add(use.Op&opsEntry != 0 && use.Reason == "", "What was made or removed in '%s' is granted by name, which works only where the image, or a volume, has it: "+
+			"write access to the directory is not proposed.", path.Dir(use.Path))
 	}
 	return n.notes
 }

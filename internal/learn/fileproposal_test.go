@@ -82,7 +82,7 @@ func TestFileProposals(t *testing.T) {
 	if !slices.Equal(ssh.SecurityNotes, []string{"'/root/.ssh' holds keys or passwords."}) {
 		t.Errorf("notes %q", ssh.SecurityNotes)
 	}
-	if g := work.FileGrants(); len(g) != 1 || g[0].Path != "/work" || !slices.Equal(g[0].Observed, []string{"/work/x"}) || g[0].Why != whyEntry {
+	if g := work.FileGrants(); len(g) != 1 || g[0].Path != "/work" || !slices.Equal(g[0].Observed, []string{"/work/x"}) || g[0].Reason != ReasonEntry {
 		t.Errorf("grants %+v", g)
 	}
 
@@ -149,7 +149,7 @@ func TestSharedPaths(t *testing.T) {
 	for _, name := range []string{"/one", "/two"} {
 		e := newEvidence("agent", target{tree: name})
 		for _, path := range []string{"/data/mine", "/data/shared", "/data" + name} {
-			e.addFile(permissiveRun("r1"), need{path: path}, access(OpRead, path))
+			e.addFile(permissiveRun("r1"), accessRequest{path: path}, access(OpRead, path))
 		}
 		p, ok := newProposal(e)
 		if !ok {

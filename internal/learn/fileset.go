@@ -36,7 +36,7 @@ type FileUse struct {
 	Write    bool     `json:"write,omitempty"`
 	Op       FileOp   `json:"op"`
 	Count    int      `json:"count"`
-	Why      string   `json:"why,omitempty"`
+	Reason   Reason   `json:"why,omitempty"`
 	Binaries []string `json:"binaries"`          // some of those that did it
 	Samples  []string `json:"samples,omitempty"` // some of the paths, where they are not Path
 }
@@ -48,8 +48,8 @@ func newFileSet(tree string) *fileSet {
 	return &fileSet{tree: tree, uses: map[string]*FileUse{}, depth: uncut}
 }
 
-func (s *fileSet) add(n need, a FileAccess) {
-	use := FileUse{Path: n.path, Write: n.write, Op: a.Op, Count: 1, Why: n.why}
+func (s *fileSet) add(n accessRequest, a FileAccess) {
+	use := FileUse{Path: n.path, Write: n.write, Op: a.Op, Count: 1, Reason: n.reason}
 	if b := audit.Escape(a.Binary, maxShownName); b != "" {
 		use.Binaries = []string{b}
 	}
@@ -62,7 +62,7 @@ func (s *fileSet) add(n need, a FileAccess) {
 func (s *fileSet) put(use FileUse) {
 	if strings.Count(use.Path, "/") > s.depth {
 		use.Samples = union(use.Samples, []string{audit.Escape(Mask(use.Path), maxShownPath)}, maxFileSamples)
-		use.Path, use.Why = directory(use.Path, s.depth), whyBounded
+		use.Path, use.Reason = directory(use.Path, s.depth), ReasonBounded
 	}
 	old, ok := s.uses[use.Path]
 	if !ok {
@@ -74,7 +74,7 @@ func (s *fileSet) put(use FileUse) {
 	old.Write = old.Write || use.Write
 	old.Op |= use.Op
 	old.Count += use.Count
-	old.Why = max(old.Why, use.Why)
+	old.Reason = max(old.Reason, use.Reason)
 	old.Binaries = union(old.Binaries, use.Binaries, maxFileBinaries)
 	old.Samples = union(old.Samples, use.Samples, maxFileSamples)
 }
@@ -141,8 +141,6 @@ func (s *fileSet) merge(o *fileSet) {
 	}
 }
 
-func (s *fileSet) truncated() bool { return s.lost || s.depth != uncut }
-
 // sorted lists the uses by path.
 func (s *fileSet) sorted() []FileUse {
 	list := make([]FileUse, 0, len(s.uses))
@@ -166,7 +164,7 @@ func (s *fileSet) grants() []FileGrant {
 			grants[i].Observed = union(grants[i].Observed, use.observed(), maxFileSamples)
 			continue
 		}
-		grants = append(grants, FileGrant{Path: use.Path, Write: use.Write, Observed: use.observed(), Why: use.Why})
+		grants = append(grants, FileGrant{Path: use.Path, Write: use.Write, Observed: use.observed(), Reason: use.Reason})
 	}
 	return grants
 }

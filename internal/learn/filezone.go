@@ -52,6 +52,30 @@ func zoneOf(p string) string {
 	return ""
 }
 
+// riskOf says what is at stake in a guarded directory.
+func riskOf(dir string) string {
+	in := func(trees ...string) bool {
+		return slices.ContainsFunc(trees, func(tree string) bool { return within(tree, dir) })
+	}
+	switch {
+	case secretOf(dir) != "":
+		return "keys and passwords are kept there"
+	case in("/proc", "/sys", "/dev"):
+		return "what is written there changes the kernel's state, or reaches devices"
+	case in("/run/secrets", "/var/run/secrets"):
+		return "the engine's secrets are there"
+	case in("/etc"):
+		return "accounts, and the configuration of every program, can be replaced there"
+	case in("/boot", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+		return "programs and libraries can be replaced there"
+	case in("/run"):
+		return "other services have their sockets and state there"
+	case in("/home"):
+		return "the homes of all users are there"
+	}
+	return "the state, the logs and the queues of all services are there"
+}
+
 // secretOf is the secret folder or file of a home that a path is in, or is.
 func secretOf(p string) string {
 	home := homeOf(p)
@@ -78,14 +102,20 @@ func homeOf(p string) string {
 	return ""
 }
 
+// target is what the request is evidence for.
+func (n accessRequest) target() target { return target{tree: n.tree(), sensitive: n.sensitive} }
+
 // tree is what the proposals of paths are grouped by. What is granted by name in a guarded
 // directory is a group of its own.
-func (n need) tree() string {
+func (n accessRequest) tree() string {
 	p := n.path
+	if n.sensitive {
+		return p
+	}
 	if zone := zoneOf(p); zone != "" {
 		return zone
 	}
-	if dir := path.Dir(p); n.write && n.why == "" && guarded(dir) {
+	if dir := path.Dir(p); n.write && n.reason == "" && guarded(dir) {
 		return dir
 	}
 	names := strings.SplitN(p[1:], "/", 3)

@@ -141,14 +141,14 @@ func (l *Learner) ObserveFile(a FileAccess) {
 		return
 	}
 	l.record.Denials++
-	n, ok := needOf(a)
+	n, ok := requestFor(a)
 	if !ok {
 		l.record.Unproposed++
 		l.notes.add(Note{Kind: NoteUnnamed, Host: a.Path, Binary: a.Binary, Reason: "no policy can grant " + a.Op.String()})
 		l.signal()
 		return
 	}
-	l.take(target{tree: n.tree()}, func(e *Evidence) { e.addFile(l.run, n, a) })
+	l.take(n.target(), func(e *Evidence) { e.addFile(l.run, n, a) })
 }
 
 // Lost notes that something was not seen that might have been evidence, so that
@@ -338,11 +338,11 @@ func (l *Learner) locked(f func() error) error {
 
 // write takes out of the batch what has been written, and what never can be.
 func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
-	room, err := roomIn(l.store, l.run.Policy)
+	quota, err := quotaOf(l.store, l.run.Policy)
 	if err != nil {
 		return err
 	}
-	w := &writing{store: l.store, files: l.store.Batch(l.run.Policy), room: room, staged: map[string]bool{}}
+	w := &writing{store: l.store, files: l.store.Batch(l.run.Policy), quota: quota, staged: map[string]bool{}}
 	type result struct {
 		of       target
 		proposal Proposal
@@ -368,12 +368,12 @@ func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
 		case r.lost != nil:
 			errs = append(errs, r.lost)
 			l.count(&l.record.Lost, batch[r.of].hits)
-		case r.what == impossible:
+		case r.what == notExpressible:
 			l.count(&l.record.Unproposed, batch[r.of].hits)
 			l.mu.Lock()
 			l.notes.add(noteOfEvidence(batch[r.of]))
 			l.mu.Unlock()
-		case r.what == crowded:
+		case r.what == overQuota:
 			l.count(&l.record.Lost, batch[r.of].hits)
 		default:
 			l.proposed[r.proposal.ID] = struct{}{}
@@ -388,11 +388,11 @@ func (l *Learner) write(batch map[target]*Evidence, targets []target) error {
 type outcome uint8
 
 const (
-	unchanged  outcome = iota // more evidence for the same rule
-	created                   // there was none
-	grown                     // it has another rule now
-	impossible                // there is no rule for it
-	crowded                   // there is no room for another proposal
+	unchanged      outcome = iota // more evidence for the same rule
+	created                       // there was none
+	grown                         // it has another rule now
+	notExpressible                // there is no rule for it
+	overQuota                     // there is no room for another proposal
 )
 
 // unusableError is about a proposal on disk that evidence cannot be added to.

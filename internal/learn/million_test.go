@@ -171,7 +171,7 @@ func checkMarks(t *testing.T, all []Proposal, lost bool) {
 	}
 	for i := range all {
 		p := &all[i]
-		if !p.Truncated() && !lost {
+		if !p.CutShort() && !lost {
 			t.Errorf("%s is not marked: %q", p.RuleName, p.SecurityNotes)
 		}
 		for _, grant := range Grants(orEmpty(p.Rule)) {

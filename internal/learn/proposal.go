@@ -4,13 +4,13 @@ package learn
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
+	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
 )
 
@@ -25,12 +25,6 @@ const (
 	StatusSuperseded = "superseded"
 )
 
-// The kinds of a proposal: for a network rule, and for paths of the filesystem.
-const (
-	KindNetwork    = "network"
-	KindFilesystem = "filesystem"
-)
-
 // Proposal is a rule that would make a set of denials allowed, with what a person needs to
 // decide on it.
 type Proposal struct {
@@ -40,10 +34,9 @@ type Proposal struct {
 	Kind    string `json:"kind"`
 	Status  string `json:"status"`
 
-	RuleName   string             `json:"rule_name"` // the rule's key in the learned policy
-	Rule       *policy.Rule       `json:"rule,omitempty"`
-	Filesystem *policy.Filesystem `json:"filesystem,omitempty"` // instead of a rule
-	Digest     string             `json:"digest"`               // of either: what an approval approves
+	RuleName string `json:"rule_name"` // the rule's key in the learned policy
+	Edit            // what is proposed
+	Digest   string `json:"digest"` // of it: what an approval approves
 	// InForce are the paths that approving the proposal has added to the learned policy.
 	InForce *policy.Filesystem `json:"in_force,omitempty"`
 	// Tightened is what a reviewer approved in place of the proposal, while it is in force.
@@ -54,7 +47,8 @@ type Proposal struct {
 	Ancestors    []string `json:"ancestors,omitempty"`
 
 	Rationale     string   `json:"rationale"`
-	SecurityNotes []string `json:"security_notes"`
+	SecurityNotes []string `json:"security_notes"` // for people only
+	Flags         Flags    `json:"flags"`
 	Confidence    float64  `json:"confidence"`
 
 	Provenance Provenance       `json:"provenance"`
@@ -113,19 +107,11 @@ type Sample struct {
 
 // newProposal is the first proposal for the evidence, or false where no valid rule can be built.
 func newProposal(e *Evidence) (Proposal, bool) {
-	if e.files != nil {
-		return newFileProposal(e)
-	}
-	rule := BuildRule(e)
-	if rule == nil || rule.Validate(rule.Name) != nil || !dialable(e.target) {
-		return Proposal{}, false
-	}
+	name := e.target.kind()
 	p := Proposal{
-		Version: ProposalVersion, ID: e.id, Policy: e.policy, Kind: KindNetwork,
-		Status: StatusPending, RuleName: rule.Name, Binary: e.target.binary,
+		Version: ProposalVersion, ID: e.id, Policy: e.policy, Kind: name, Status: StatusPending, RuleName: e.ruleName(),
 	}
-	p.describe(e, rule)
-	return p, true
+	return p, p.rebuild(e) == nil
 }
 
 // grow adds evidence to a proposal and reports whether its rule changed. What was decided on the
@@ -149,26 +135,9 @@ func (p *Proposal) grow(e *Evidence) (bool, error) {
 
 // rebuild makes the rule and all else anew from all the evidence.
 func (p *Proposal) rebuild(e *Evidence) error {
-	if e.files != nil {
-		return p.describeFiles(e)
-	}
-	rule := BuildRule(e)
-	if rule == nil {
-		return errors.New("rule: allows nothing")
-	}
-	if err := rule.Validate(rule.Name); err != nil {
-		return err
-	}
-	p.describe(e, rule)
-	return nil
-}
-
-// describe fills in all that follows from the evidence.
-func (p *Proposal) describe(e *Evidence, rule *policy.Rule) {
-	p.Rule, p.Digest = rule, policy.RuleDigest(rule)
-	p.BinarySHA256, p.Ancestors = e.sha256, e.ancestors
-	p.Rationale, p.SecurityNotes, p.Confidence = e.rationale(rule), e.notes(), e.confidence()
+	p.Flags = Flags{Truncated: e.truncated, Inexpressible: e.inexpressible, Replaced: e.replaced}
 	p.describeEvidence(e)
+	return p.kind().build(p, e)
 }
 
 func (p *Proposal) describeEvidence(e *Evidence) {
@@ -198,38 +167,19 @@ func (p *Proposal) describeEvidence(e *Evidence) {
 
 // check reports what makes a proposal unfit to be used.
 func (p *Proposal) check() error {
-	if err := p.checkContent(); err != nil {
+	if err := state.CheckVersion(p.Version, ProposalVersion); err != nil {
+		return fmt.Errorf("proposal %s: %w", p.ID, err)
+	}
+	if idOfRule(p.RuleName) != p.ID {
+		return fmt.Errorf("proposal %s: rule_name %q: must end in the id", p.ID, p.RuleName)
+	}
+	if err := p.checkKind(); err != nil {
+		return err
+	}
+	if err := p.kind().check(p); err != nil {
 		return err
 	}
 	return p.checkTightened()
-}
-
-func (p *Proposal) checkContent() error {
-	switch {
-	case p.Version != ProposalVersion:
-		return fmt.Errorf("proposal %s: version %q: must be %q", p.ID, p.Version, ProposalVersion)
-	case idOfRule(p.RuleName) != p.ID:
-		return fmt.Errorf("proposal %s: rule_name %q: must end in the id", p.ID, p.RuleName)
-	case p.Kind == KindFilesystem:
-		return p.checkFiles()
-	case p.Kind != KindNetwork:
-		return fmt.Errorf("proposal %s: kind %q: must be %q or %q", p.ID, p.Kind, KindNetwork, KindFilesystem)
-	case p.Rule == nil || len(p.Rule.Endpoints) == 0 || len(p.Rule.Binaries) == 0:
-		return fmt.Errorf("proposal %s: rule: must have an endpoint and a binary", p.ID)
-	case p.learned() && (len(p.Rule.Binaries) != 1 || !oneService(p.Rule.Endpoints)):
-		return fmt.Errorf("proposal %s: rule: must have endpoints of one host and port, and one binary", p.ID)
-	case p.Rule.Name != p.RuleName:
-		return fmt.Errorf("proposal %s: rule_name %q: must be the rule's", p.ID, p.RuleName)
-	case policy.RuleDigest(p.Rule) != p.Digest:
-		return fmt.Errorf("proposal %s: digest: is not the rule's; the file was changed by hand", p.ID)
-	}
-	return nil
-}
-
-// Truncated reports whether the proposal does not tell all that was seen, or allows more because there was
-// too much of it: nobody should approve it without a look.
-func (p *Proposal) Truncated() bool {
-	return slices.Contains(p.SecurityNotes, noteTruncated) || slices.Contains(p.SecurityNotes, noteWidened)
 }
 
 // learned reports whether the proposal is made from denials, not from what a workload asked for.
@@ -252,41 +202,16 @@ func oneService(endpoints []policy.Endpoint) bool {
 	return true
 }
 
-// target is what the denials are about that the proposal is made from; nothing for one that
-// is not made from denials.
-func (p *Proposal) target() target {
-	if !p.learned() || p.Kind == KindFilesystem {
-		return target{tree: p.Evidence.Tree}
-	}
-	endpoint := &p.Rule.Endpoints[0]
-	t := target{host: endpoint.Host, port: endpoint.Ports[0], binary: p.Rule.Binaries[0].Path}
-	if endpoint.Protocol == policy.ProtocolUDP {
-		t.protocol = endpoint.Protocol
-	}
-	return t
-}
+// target is what the denials are about that the proposal is made from.
+func (p *Proposal) target() target { return p.kind().target(p) }
 
 // evidence is what the proposal was made from, as far as more evidence can change it.
 func (p *Proposal) evidence() (*Evidence, error) {
 	e := newEvidence(p.Policy, p.target())
 	e.id = p.ID
 	e.tls = p.Evidence.TLS
-	if e.files != nil {
-		e.restoreFiles(&p.Evidence)
-	}
-	e.restore(p.Evidence.Endpoints)
-	for i := range p.endpoints() {
-		endpoint := &p.Rule.Endpoints[i]
-		if endpoint.Rules != nil {
-			continue
-		}
-		e.tlsSkip = endpoint.TLS == policy.TLSSkip
-		// With TLS unknown nothing but connections was seen.
-		e.connects, e.raw = e.tls == "", e.tls != ""
-	}
-	e.unspeakable = slices.Contains(p.SecurityNotes, noteUnspeakable)
-	e.truncated = slices.Contains(p.SecurityNotes, noteTruncated)
-	e.replaced = slices.Contains(p.SecurityNotes, noteReplaced)
+	e.inexpressible, e.truncated, e.replaced = p.Flags.Inexpressible, p.Flags.Truncated, p.Flags.Replaced
+	p.kind().restore(p, e)
 	e.permissive = p.Provenance.Mode == ModePermissive
 	e.sha256, e.ancestors = p.BinarySHA256, p.Ancestors
 	e.hits = p.Evidence.Hits

@@ -41,12 +41,12 @@ func (g *Gatherer) Observe(run Run, d Denial) bool {
 // ObserveFile is Observe for what a program did to a file.
 func (g *Gatherer) ObserveFile(run Run, a FileAccess) bool {
 	note := Note{Kind: NoteUnnamed, Host: a.Path, Binary: a.Binary, Reason: "no policy can grant " + a.Op.String()}
-	n, ok := needOf(a)
+	n, ok := requestFor(a)
 	if !ok {
 		g.notes.add(note)
 		return false
 	}
-	return g.take(target{tree: n.tree()}, note, func(e *Evidence) { e.addFile(run, n, a) })
+	return g.take(n.target(), note, func(e *Evidence) { e.addFile(run, n, a) })
 }
 
 func (g *Gatherer) take(t target, note Note, add func(*Evidence)) bool {

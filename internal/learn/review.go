@@ -109,21 +109,21 @@ func approveChoices(store *state.Store, policyName string, choices []choice, by 
 		if err != nil {
 			return Result{}, err
 		}
-		if c.edit == nil && p.Status == StatusApproved && p.inForceIn(learned) ||
-			slices.ContainsFunc(approved, func(o Proposal) bool { return o.ID == p.ID }) {
+		before := p.granted()
+		if slices.ContainsFunc(approved, func(o Proposal) bool { return o.ID == p.ID }) {
+			continue
+		}
+		stands := p.Status == StatusApproved && p.kind().inForce(&p, learned)
+		if stands && c.edit == nil {
 			continue
 		}
 		if err := p.tighten(c.edit); err != nil {
 			return Result{}, err
 		}
-		if p.Status == StatusApproved && p.inForceIn(learned) && p.Kind != KindFilesystem {
+		if stands && p.kind().digest(p.granted()) == p.kind().digest(before) {
 			continue // the same edit again
 		}
-		if p.Kind == KindFilesystem {
-			ledger.add(learned, &p, p.granted().Filesystem)
-		} else {
-			p.AddEditTo(learned, p.granted())
-		}
+		p.kind().add(ledger, learned, &p, p.granted())
 		p.decide(StatusApproved, by)
 		p.RejectionReason = ""
 		approved = append(approved, p)
@@ -163,10 +163,6 @@ func reviewed(store *state.Store, policyName, arg string) (Proposal, error) {
 		return p, fmt.Errorf("proposal %s: its rule has changed: look at it again", id)
 	}
 	return p, nil
-}
-
-func sameRule(a, b *policy.Rule) bool {
-	return a != nil && b != nil && policy.RuleDigest(a) == policy.RuleDigest(b)
 }
 
 // decide puts down a decision, and whose it is.
@@ -220,8 +216,7 @@ func Undo(store *state.Store, policyName, id, by string) ([]string, error) {
 	if !p.CanUndo(learned) {
 		return nil, fmt.Errorf("proposal %s: is not approved", p.ID)
 	}
-	delete(learned.Network, p.RuleName)
-	ledger.remove(learned, &p)
+	p.kind().remove(ledger, learned, &p)
 	p.Tightened = nil
 	p.decide(StatusPending, by)
 	b := store.Batch(policyName)
@@ -273,6 +268,7 @@ func loadProposal(store *state.Store, policyName, id string) (Proposal, error) {
 	if p.ID != id || p.Policy != policyName {
 		return Proposal{}, fmt.Errorf("proposal %s of policy %s: the file says %.140q of policy %.140q", id, policyName, p.ID, p.Policy)
 	}
+	p.adoptNotes()
 	return p, p.check()
 }
 

@@ -3,8 +3,6 @@
 package learn
 
 import (
-	"fmt"
-	"path"
 	"strings"
 
 	"openshell.ai/openshell/policy"
@@ -18,47 +16,26 @@ import (
 // looked into because the client rejects the sandbox's CA, makes a rule for the
 // whole connection, as do connections that nothing was seen of.
 func BuildRule(e *Evidence) *policy.Rule {
-	endpoints := e.endpoints()
-	if e.opaque() || len(endpoints) == 0 {
-		if !e.opaque() && !e.connects {
-			return nil
-		}
-		whole := policy.Endpoint{Host: e.target.host, Ports: []uint16{e.target.port}, Protocol: e.target.protocol}
-		if e.tlsSkip {
-			whole.TLS = policy.TLSSkip
-		}
-		endpoints = []policy.Endpoint{whole}
+	addition := e.target.addition()
+	if e.opaque() {
+		addition.Uninspected = e.tlsSkip
+	} else if addition.Content = e.content(); len(addition.Content) == 0 && !e.connects {
+		return nil
 	}
-	return &policy.Rule{
-		Name:      e.ruleName(),
-		Endpoints: endpoints,
-		Binaries:  []policy.Binary{{Path: e.target.binary}},
-	}
+	rule := addition.Rule()
+	rule.Name = e.ruleName()
+	return rule
+}
+
+// addition is what a policy lacks for connections to a target.
+func (t target) addition() *policy.Addition {
+	return &policy.Addition{Binary: t.binary, Host: t.host, Port: t.port, UDP: t.protocol == policy.ProtocolUDP}
 }
 
 // ruleName is readable, and through the id the proposal's own.
 func (e *Evidence) ruleName() string {
-	if e.target.tree != "" {
-		return "files_" + word(strings.TrimPrefix(e.target.tree, "/"), 64) + "_" + strings.TrimPrefix(e.id, "p-")
-	}
-	parts := []string{word(e.target.host, 64), fmt.Sprint(e.target.port)}
-	if e.target.protocol != "" {
-		parts = append(parts, e.target.protocol)
-	}
-	parts = append(parts, word(path.Base(e.target.binary), 32), strings.TrimPrefix(e.id, "p-"))
-	return strings.Join(parts, "_")
+	return kinds[e.target.kind()].ruleName(e.target) + "_" + strings.TrimPrefix(e.id, "p-")
 }
 
 // idOfRule is the id of the proposal that a rule of that name was made for.
 func idOfRule(name string) string { return "p-" + name[strings.LastIndexByte(name, '_')+1:] }
-
-// word keeps a name's letters and digits.
-func word(s string, limit int) string {
-	w := strings.Map(func(r rune) rune {
-		if r < 0x80 && (isLower(byte(r)) || isUpper(byte(r)) || isDigit(byte(r))) {
-			return r
-		}
-		return '_'
-	}, s)
-	return w[:min(len(w), limit)]
-}

@@ -79,6 +79,9 @@ func Runs(store *state.Store, policyName string) ([]RunRecord, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy %s: run %s: %w", policyName, id, err)
 		}
+		if err := state.CheckVersion(r.Version, runVersion); err != nil {
+			return nil, fmt.Errorf("policy %s: run %s: %w", policyName, id, err)
+		}
 		runs = append(runs, r)
 	}
 	slices.SortFunc(runs, func(a, b RunRecord) int { return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Run, b.Run)) })

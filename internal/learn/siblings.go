@@ -27,7 +27,7 @@ func Suggestions(proposals []Proposal) map[string]string {
 	groups := map[string]map[string]string{} // siblings: host to id
 	for i := range proposals {
 		p := &proposals[i]
-		if !p.learned() || p.Kind != KindNetwork || p.Status == StatusRejected {
+		if !p.learned() || p.Rule == nil || p.Status == StatusRejected {
 			continue
 		}
 		for key := range siblingKeys(p) {

@@ -153,12 +153,12 @@ func (s *Submission) proposal(op Operation) (Proposal, error) {
 	}
 	sum := sha256.Sum256([]byte(s.Policy + "\x00" + ModeAgent + "\x00" + policy.RuleDigest(rule)))
 	id := "p-" + hex.EncodeToString(sum[:])[:agentIDLength-len("p-")]
-	rule.Name = word(op.RuleName, 64) + "_" + strings.TrimPrefix(id, "p-")
+	rule.Name = policy.KeyWord(op.RuleName, 64) + "_" + strings.TrimPrefix(id, "p-")
 
 	now := time.Now().UTC().Truncate(time.Second)
 	p := Proposal{
 		Version: ProposalVersion, ID: id, Policy: s.Policy, Kind: KindNetwork, Status: StatusPending,
-		RuleName: rule.Name, Rule: rule, Digest: policy.RuleDigest(rule),
+		RuleName: rule.Name, Edit: Edit{Rule: rule}, Digest: policy.RuleDigest(rule),
 		Binary: audit.Escape(s.Binary, maxShownName), BinarySHA256: audit.Escape(s.SHA256, maxShownName),
 		Rationale: audit.Escape(s.Intent, maxIntent), SecurityNotes: ruleNotes(rule, s.Binary), Confidence: agentConfidence,
 		Provenance: Provenance{

@@ -25,7 +25,16 @@ type target struct {
 	protocol string // udp, or empty: tcp
 	binary   string
 
-	tree string // of files; the rest is empty then
+	tree      string // of files; the rest is empty then
+	sensitive bool   // the tree itself is granted, though it is one of those that hold what decides over a system
+}
+
+// kind is that of the target's proposals.
+func (t target) kind() string {
+	if t.tree != "" {
+		return KindFilesystem
+	}
+	return KindNetwork
 }
 
 // targetOf is what a rule for the denial would name. It is false where no rule can name
@@ -100,12 +109,15 @@ func shortID(policyName string, t target) string { return "p-" + t.hash(policyNa
 func longID(policyName string, t target) string  { return "p-" + t.hash(policyName)[:32] }
 
 func (t target) hash(policyName string) string {
-	text := fmt.Sprintf("%s\x00%s\x00%s\x00%d\x00%s", policyName, KindNetwork, t.host, t.port, t.binary)
+	text := fmt.Sprintf("%s\x00%s\x00%s\x00%d\x00%s", policyName, t.kind(), t.host, t.port, t.binary)
 	if t.tree != "" {
-		text = fmt.Sprintf("%s\x00%s\x00%s", policyName, KindFilesystem, t.tree)
+		text = fmt.Sprintf("%s\x00%s\x00%s", policyName, t.kind(), t.tree)
 	}
 	if t.protocol != "" {
 		text += "\x00" + t.protocol
+	}
+	if t.sensitive {
+		text += "\x00sensitive"
 	}
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
@@ -120,5 +132,15 @@ func (t target) String() string {
 
 func (t target) compare(o target) int {
 	return cmp.Or(cmp.Compare(t.host, o.host), cmp.Compare(t.port, o.port),
-		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree, o.tree))
+		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree, o.tree), compareBool(t.sensitive, o.sensitive))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }

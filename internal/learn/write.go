@@ -15,7 +15,7 @@ import (
 type writing struct {
 	store  *state.Store
 	files  *state.Batch
-	room   *room
+	quota  *quota
 	staged map[string]bool // ids of proposals that are in files
 }
 
@@ -27,9 +27,9 @@ func (w *writing) update(e *Evidence) (Proposal, outcome, error) {
 		return p, what, err
 	}
 	if what == created {
-		return p, crowded, nil
+		return p, overQuota, nil
 	}
-	e.curtail()
+	e.dropDetails()
 	if p, what, err = w.add(e); errors.Is(err, fileio.ErrTooLarge) {
 		err = &unusableError{err}
 	}
@@ -43,17 +43,17 @@ func (w *writing) add(e *Evidence) (Proposal, outcome, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		fresh, ok := newProposal(e)
 		if !ok {
-			return p, impossible, nil
+			return p, notExpressible, nil
 		}
-		if w.room.none() {
-			return p, crowded, nil
+		if w.quota.exhausted() {
+			return p, overQuota, nil
 		}
 		p, what = fresh, created
 	case err != nil:
 		return p, unchanged, &unusableError{err}
 	default:
-		if w.room.bytes <= 0 {
-			e.curtail()
+		if w.quota.bytes <= 0 {
+			e.dropDetails()
 		}
 		changed, err := p.grow(e)
 		if err != nil {
@@ -67,7 +67,7 @@ func (w *writing) add(e *Evidence) (Proposal, outcome, error) {
 	if err != nil {
 		return p, what, err
 	}
-	w.room.take(p.ID, size)
+	w.quota.take(p.ID, size)
 	w.staged[p.ID] = true
 	return p, what, nil
 }

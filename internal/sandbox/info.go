@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,6 +26,7 @@ import (
 
 // Info is what a running sandbox says of itself in sandbox.json.
 type Info struct {
+	Format   string    `json:"format,omitzero"` // infoFormat; empty in files from before there was one
 	ID       string    `json:"id"`
 	Policy   string    `json:"policy"`
 	Mode     string    `json:"mode"`               // confine.ModePermissive or ModeEnforcing
@@ -175,7 +177,10 @@ func named(all []Info, match func(string) bool) iter.Seq[Info] {
 	}
 }
 
-const infoFile = "sandbox.json"
+const (
+	infoFile   = "sandbox.json"
+	infoFormat = "openshell.ai/sandbox/v1"
+)
 
 func readInfo(dir string) (Info, error) {
 	path := filepath.Join(dir, infoFile)
@@ -185,6 +190,9 @@ func readInfo(dir string) (Info, error) {
 	}
 	var info Info
 	if err := json.Unmarshal(data, &info); err != nil {
+		return Info{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := state.CheckVersion(cmp.Or(info.Format, infoFormat), infoFormat); err != nil {
 		return Info{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	if !info.names(filepath.Base(dir)) {
@@ -199,6 +207,7 @@ func readInfo(dir string) (Info, error) {
 // writeInfo replaces sandbox.json. The run directory does not outlive a boot, so
 // that the file need not reach the disk.
 func writeInfo(dir string, info Info) error {
+	info.Format = infoFormat
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err == nil {
 		err = fileio.Replace(filepath.Join(dir, infoFile), data, 0o600)

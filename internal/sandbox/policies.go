@@ -31,8 +31,8 @@ type Policies struct {
 	// none.
 	Maximum     *policy.Policy
 	MaximumFile string
-	// Named is false where neither the operator nor an approval has made a
-	// policy of this name, and Base is the default that stands in for it.
+	// Named is false where neither the operator, nor an approval, nor a permissive run has
+	// made a policy of this name, and Base is the default that stands in for it.
 	Named bool
 
 	stateDir string
@@ -60,11 +60,18 @@ func LoadPolicies(c *config.Config, name string) (*Policies, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(state.Open(c.StateDir).LearnedPath(name)); err == nil {
-		p.Named = true
-	}
+	p.Named = p.Named || hasLearned(state.Open(c.StateDir), name)
 	p.Learned, p.Effective = learned, policy.Merge(p.Base, learned)
 	return p, nil
+}
+
+// hasLearned reports whether there are approved rules for a policy, or a permissive run that may have needed none.
+func hasLearned(store *state.Store, name string) bool {
+	if _, err := os.Stat(store.LearnedPath(name)); err == nil {
+		return true
+	}
+	runs, err := store.Runs(name)
+	return err == nil && len(runs) > 0
 }
 
 // Compile makes what decides by the policies. The mode is the caller's to set.

@@ -198,6 +198,14 @@ type Sandbox struct {
 // Start makes a sandbox and puts it to work. Where it fails, nothing is left.
 func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r, nil) }
 
+// ranBefore reports whether a permissive run of a policy has been, also one that is just ending.
+func ranBefore(c *config.Config, policyName string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), stoppedWait)
+	defer cancel()
+	_ = Settle(ctx, c.RunDir, policyName) // what cannot be written is said elsewhere
+	return hasLearned(state.Open(c.StateDir), policyName)
+}
+
 // startBy is Start. keeping is for a supervisor's process, and nil for others.
 func startBy(t clock, c *config.Config, r Request, keeping *keeping) (_ *Sandbox, err error) {
 	seen := markFiles(policyFiles(c, r.Policy))
@@ -209,7 +217,7 @@ func startBy(t clock, c *config.Config, r Request, keeping *keeping) (_ *Sandbox
 	if err != nil {
 		return nil, err
 	}
-	if r.PolicyNamed && !policies.Named && !r.Permissive {
+	if r.PolicyNamed && !policies.Named && !r.Permissive && !ranBefore(c, r.Policy) {
 		return nil, fmt.Errorf("policy %q does not exist: write %s, or run once with openshell.ai/permissive=true and approve what it proposes",
 			r.Policy, filepath.Join(c.PolicyDir, r.Policy+".yaml"))
 	}

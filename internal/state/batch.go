@@ -78,13 +78,13 @@ func (b *Batch) Commit() error {
 	if err := b.stage(); err != nil {
 		return err
 	}
-	journal := filepath.Join(b.dir, journalName)
-	data, err := json.Marshal(b.files)
+	path := filepath.Join(b.dir, journalName)
+	data, err := json.Marshal(journal{journalVersion, b.files})
 	if err == nil {
-		err = WriteFile(journal, data, 0o600)
+		err = WriteFile(path, data, 0o600)
 	}
 	if err != nil {
-		os.Remove(journal)
+		os.Remove(path)
 		b.discard()
 		return err
 	}
@@ -159,7 +159,28 @@ func (b *Batch) settle() error {
 
 // journalName is the file that says what a Commit has begun. It is there for no
 // longer than that takes, unless the Commit is cut short.
-const journalName = "journal.json"
+const (
+	journalName    = "journal.json"
+	journalVersion = "openshell.ai/journal/v1"
+)
+
+type journal struct {
+	Version string   `json:"version"`
+	Files   []staged `json:"files"`
+}
+
+// parseJournal also reads one from before there were versions, which is the list of its files.
+func parseJournal(data []byte) ([]staged, error) {
+	var files []staged
+	if json.Unmarshal(data, &files) == nil {
+		return files, nil
+	}
+	var j journal
+	if err := json.Unmarshal(data, &j); err != nil {
+		return nil, err
+	}
+	return j.Files, CheckVersion(j.Version, journalVersion)
+}
 
 // finishJournal does what is left of a Commit.
 func finishJournal(dir string) error {
@@ -170,7 +191,7 @@ func finishJournal(dir string) error {
 	}
 	b := Batch{dir: dir}
 	if err == nil {
-		err = json.Unmarshal(data, &b.files)
+		b.files, err = parseJournal(data)
 	}
 	if err != nil {
 		return fmt.Errorf("finish what was begun: %s: %w", path, err)

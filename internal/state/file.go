@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -89,4 +91,32 @@ func ReadJSON(path string, v any) error {
 		return fmt.Errorf("reading %s: text after the JSON document", path)
 	}
 	return nil
+}
+
+// CheckVersion reports why a program that knows one version of a format cannot use a document of another.
+// Versions end in "/v" and a number; what comes after it, as in "/v1.2", may be passed over.
+func CheckVersion(version, known string) error {
+	format, number := splitVersion(version)
+	knownFormat, knownNumber := splitVersion(known)
+	switch {
+	case format != knownFormat || number == 0 || number < knownNumber:
+		return fmt.Errorf("version %.140q: must be %q", version, known)
+	case number > knownNumber:
+		return fmt.Errorf("version %.140q: a newer openshell wrote it: use that one; this one knows %q", version, known)
+	}
+	return nil
+}
+
+// splitVersion returns the format's name and its major version, 0 where there is none.
+func splitVersion(version string) (format string, major int) {
+	i := strings.LastIndex(version, "/v")
+	if i < 0 {
+		return version, 0
+	}
+	text, _, _ := strings.Cut(version[i+2:], ".")
+	major, err := strconv.Atoi(text)
+	if err != nil || major < 0 {
+		return version, 0
+	}
+	return version[:i], major
 }

@@ -3,7 +3,9 @@
 package engine
 
 import (
+	"cmp"
 	"iter"
+	"slices"
 	"strings"
 
 	"openshell.ai/openshell/internal/wildcard"
@@ -125,5 +127,6 @@ func (r *Request) matches(method string) []policy.L7Match {
 	for _, path := range r.Target.Readings() {
 		all = append(all, policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(path), Upgrade: r.Upgrades})
 	}
+	slices.SortFunc(all, func(a, b policy.L7Match) int { return cmp.Compare(a.Path, b.Path) }) // as what is learned
 	return all
 }

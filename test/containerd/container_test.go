@@ -6,17 +6,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"openshell.ai/openshell/test/machine"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 
+	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/state"
+	"openshell.ai/openshell/test/machine"
 )
 
 const runtimeName = "io.containerd.openshell.v1"
@@ -170,11 +172,15 @@ func (n *node) sandboxOf(t *testing.T, id string) sandbox.Info {
 	panic("unreachable")
 }
 
-// awaitProposals waits until a policy has so many proposals that can be approved.
-func (n *node) awaitProposals(t *testing.T, policy string, count int) {
+// awaitProposal waits until a policy has the proposal for a host. One for files, or for another host, may be there before.
+func (n *node) awaitProposal(t *testing.T, policy, host string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d proposals for %s", count, policy), func() bool {
-		return len(glob(t, filepath.Join(n.stateDir, "policies", policy, "proposals", "*.json"))) >= count
+	eventually(t, "a proposal for "+host+" in "+policy, func() bool {
+		all, err := learn.List(state.Open(n.stateDir), policy)
+		must(t, err)
+		return slices.ContainsFunc(all, func(p learn.Proposal) bool {
+			return p.Kind == learn.KindNetwork && p.Rule.Endpoints[0].Host == host
+		})
 	})
 }
 

@@ -23,7 +23,7 @@ func testDiscovery(t *testing.T, n *node) {
 	policy := n.name("agent")
 	id := n.detached(t, runFlags("policy="+policy, "permissive=true"), "/bin/sleep", "1000")
 	worked(t, n.client(t, id, "get", wanted))
-	n.awaitProposals(t, policy, 1) // while it runs
+	n.awaitProposal(t, policy, fakenet.WeatherHost) // while it runs
 	if text := n.openshell(t, "proposals", policy); !strings.Contains(text, fakenet.WeatherHost) {
 		t.Errorf("proposals: %s", text)
 	}

@@ -52,7 +52,7 @@ func testPod(t *testing.T, n *node) {
 	p.forward(t, "8080")
 
 	worked(t, p.client(t, side, "get", wanted))
-	n.awaitProposals(t, policy, 1)
+	n.awaitProposal(t, policy, fakenet.WeatherHost)
 	n.openshell(t, "approve", policy, "--all")
 	p.remove(t)
 

@@ -164,3 +164,36 @@ func TestFilesAfterPermissiveTime(t *testing.T) {
 		t.Errorf("proposed %q", got)
 	}
 }
+
+// What replaces a file in /etc, or makes one in /run, has another name each time: the directory is proposed, told as
+// what it is, and taken by nobody unseen. Enforcing, the denial is enough for that.
+func TestSensitiveDirectories(t *testing.T) {
+	t.Parallel()
+	w := node.New(t)
+	work := func(edits ...node.Edit) *node.Container {
+		c := w.Container(append([]node.Edit{node.Policy("sensitive"), node.Script("set -e\nsed -i s/a/b/ /etc/x\necho 1 >/run/x.pid\necho finished")}, edits...)...)
+		for _, name := range []string{"etc/x", "run/there"} {
+			path := filepath.Join(c.Rootfs(), name)
+			node.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+			node.Must(t, os.WriteFile(path, []byte("a\n"), 0o644))
+		}
+		return c
+	}
+	c := work(node.Permissive)
+	finished(t, c.Run())
+	c.AwaitEnd()
+	if got, want := w.Granted("sensitive"), []string{"w /etc", "w /run"}; !slices.Equal(got, want) {
+		t.Errorf("proposed %q, want %q", got, want)
+	}
+	contains(t, "proposals", w.Operate("proposals", "sensitive"), "pending, sensitive")
+	o := w.OpenShell("approve", "sensitive", "--all")
+	contains(t, "approve --all", o.Stderr, "what it grants whole is sensitive", "--include-sensitive")
+	if o.Status != 1 || strings.Contains(o.Stdout, "approved ") {
+		t.Errorf("approve --all: %s", o)
+	}
+	if o := work().Run(); strings.Contains(o.Stdout, "finished") || !strings.Contains(o.Stdout+o.Stderr, "ermission denied") {
+		t.Errorf("passes unapproved: %s", o)
+	}
+	contains(t, "approve --all --include-sensitive", w.Operate("approve", "sensitive", "--all", "--include-sensitive"), "accounts, and the configuration", "sockets and state")
+	finished(t, work().Run())
+}

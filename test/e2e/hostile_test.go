@@ -64,7 +64,7 @@ func TestHostileWorkload(t *testing.T) {
 		t.Fatalf("status %d: %.400s", o.Status, o.Stderr)
 	}
 	c.AwaitEnd()
-	granted := []string{"r /root/.ssh/id_rsa", "r /srv/many", "w /data", "w /srv/sub"}
+	granted := []string{"r /root/.ssh/id_rsa", "r /srv/many", "w /data", "w /etc", "w /srv/sub"}
 	if got := w.Granted("hostile"); !slices.Equal(got, granted) {
 		t.Errorf("paths proposed: %q, want %q", got, granted)
 	}
@@ -76,12 +76,12 @@ func TestHostileWorkload(t *testing.T) {
 		}
 	}
 
-	// What was cut short is left out, and that is a failure.
+	// What was cut short, or is sensitive, is left out, and that is a failure.
 	shown := w.Operate("proposals", "hostile")
 	o := w.OpenShell("approve", "hostile", "--all")
 	for _, p := range w.ProposalsOf(learn.KindFilesystem, "hostile") {
 		shown += w.Operate("show", p.ID)
-		if cut := slices.Contains(p.Filesystem.ReadOnly, "/srv/many"); cut != (p.Status == learn.StatusPending) ||
+		if cut := slices.Contains(p.Filesystem.ReadOnly, "/srv/many") || slices.Contains(p.Filesystem.ReadWrite, "/etc"); cut != (p.Status == learn.StatusPending) ||
 			cut && (o.Status == 0 || !strings.Contains(o.Stderr, p.ID)) {
 			t.Errorf("%s is %s: approve --all: %s", p.Rationale, p.Status, o)
 		}

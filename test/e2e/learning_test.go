@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
@@ -161,4 +163,23 @@ func TestRejectedProposalStaysRejected(t *testing.T) {
 	if out := w.Operate("approve", "picky", "--all"); !strings.Contains(out, "nothing is pending") {
 		t.Errorf("approve --all: %s", out)
 	}
+}
+
+// A permissive run that was denied nothing has shown what its policy is: the default is enough.
+func TestNothingNeeded(t *testing.T) {
+	t.Parallel()
+	w := node.New(t)
+	run := func(edits ...node.Edit) node.Outcome {
+		return w.Container(append([]node.Edit{node.Policy("modest"), node.Script("echo finished; cat /outside/file")}, edits...)...).Run()
+	}
+	idle := func(s *specs.Spec) { node.Script("echo finished")(s) }
+	if o := run(idle); o.Status == 0 || !strings.Contains(o.Stderr, `policy "modest" does not exist`) {
+		t.Errorf("before: %s", o)
+	}
+	finished(t, run(idle, node.Permissive))
+	finished(t, run(idle))
+	if o := run(); o.Status == 0 || !strings.Contains(o.Stdout, "finished") {
+		t.Errorf("what was not needed then: %s", o)
+	}
+	contains(t, "approve", w.Operate("approve", "modest", "--all"), "nothing is pending")
 }

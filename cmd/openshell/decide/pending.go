@@ -24,13 +24,13 @@ func (r *Reviewer) Settle(ctx context.Context, policyName string) error {
 }
 
 // ApproveAll approves all that is pending for a policy, unseen and as it is at that moment, a run that still
-// learns notwithstanding. It leaves out what exceeds the node's maximum policy and, unless truncated is
-// wanted, proposals that were cut short. The error names what was left out.
-func (r *Reviewer) ApproveAll(ctx context.Context, policyName string, truncated bool) (Change, error) {
+// learns notwithstanding. It leaves out what exceeds the node's maximum policy, and what nobody should approve
+// without a look, unless that is included. The error names what was left out.
+func (r *Reviewer) ApproveAll(ctx context.Context, policyName string, include learn.Include) (Change, error) {
 	var leftOut error
 	c, err := r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
 		result, err := learn.ApproveChosen(r.Store, policyName, r.By, func() (ids []string, err error) {
-			if ids, leftOut, err = r.pending(policyName, truncated); err != nil {
+			if ids, leftOut, err = r.pending(policyName, include); err != nil {
 				return nil, err
 			}
 			c.Pending = len(ids)
@@ -49,52 +49,57 @@ func (r *Reviewer) ApproveAll(ctx context.Context, policyName string, truncated 
 }
 
 // pending names the proposals of a policy that may be approved together, unseen, each as id@digest: those
-// that wait for a decision. Those that were cut short are left out, and named in leftOut, unless they are
-// wanted.
-func (r *Reviewer) pending(policyName string, truncated bool) (ids []string, leftOut, err error) {
+// that wait for a decision. What is left out is named in leftOut.
+func (r *Reviewer) pending(policyName string, include learn.Include) (ids []string, leftOut, err error) {
 	proposals, err := learn.List(r.Store, policyName)
 	if err != nil {
 		return nil, nil, err
 	}
-	var cut []string
+	left := map[string][]string{} // by the reason
 	for i := range proposals {
-		switch p := &proposals[i]; {
-		case p.Status != learn.StatusPending:
-		case p.Truncated() && !truncated:
-			cut = append(cut, p.ID)
-		default:
-			ids = append(ids, p.ID+"@"+p.Digest)
+		p := &proposals[i]
+		if p.Status != learn.StatusPending {
+			continue
 		}
+		if why := include.LeavesOut(p); why != "" {
+			left[why] = append(left[why], p.ID)
+			continue
+		}
+		ids = append(ids, p.ID+"@"+p.Digest)
 	}
-	if truncated {
-		return ids, nil, nil
-	}
-	return ids, r.truncation(policyName, cut), nil
+	leftOut, err = r.leftOut(policyName, left, include)
+	return ids, leftOut, err
 }
 
-// truncation says what was cut short: proposals, or what there are no proposals for at all.
-func (r *Reviewer) truncation(policyName string, cut []string) error {
+// leftOut says what was left out: proposals, or what there are no proposals for at all.
+func (r *Reviewer) leftOut(policyName string, left map[string][]string, include learn.Include) (leftOut, err error) {
 	var reasons []string
-	if len(cut) > 0 {
-		reasons = append(reasons, fmt.Sprintf("not approved, because too much was seen to tell it all: %s: look at them with openshell show, or use --include-truncated",
-			strings.Join(cut, ", ")))
-	}
-	runs, err := learn.Runs(r.Store, policyName)
-	if err != nil {
-		return err
+	for _, by := range []struct{ reason, flag string }{
+		{learn.LeftTruncated, "--include-truncated"}, {learn.LeftSensitive, "--include-sensitive"},
+	} {
+		if ids := left[by.reason]; len(ids) > 0 {
+			reasons = append(reasons, fmt.Sprintf("not approved, because %s: %s: look at them with openshell show, or use %s",
+				by.reason, strings.Join(ids, ", "), by.flag))
+		}
 	}
 	lost := 0
-	for i := range runs {
-		lost += runs[i].Lost
+	if !include.Truncated {
+		runs, err := learn.Runs(r.Store, policyName)
+		if err != nil {
+			return nil, err
+		}
+		for i := range runs {
+			lost += runs[i].Lost
+		}
 	}
 	if lost > 0 {
 		reasons = append(reasons, fmt.Sprintf("%s of policy %s had no room in any proposal: what is approved does not cover all that was seen: --include-truncated accepts that",
 			describe.Count(lost, "denial", "denials"), policyName))
 	}
 	if len(reasons) == 0 {
-		return nil
+		return nil, nil
 	}
-	return errors.New(strings.Join(reasons, "; "))
+	return errors.New(strings.Join(reasons, "; ")), nil
 }
 
 // Match completes the ids of a policy's proposals, each once. All of them are checked before any is

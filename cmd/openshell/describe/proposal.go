@@ -3,15 +3,11 @@
 package describe
 
 import (
-	"cmp"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
-	"strings"
 
 	"openshell.ai/openshell/internal/learn"
-	"openshell.ai/openshell/policy"
 )
 
 // maxWhat is how long the first of what a proposal allows may get in one cell, in characters.
@@ -26,30 +22,9 @@ func SeenIn(p *learn.Proposal, runs []learn.RunRecord) string {
 	return fmt.Sprintf("%d of %d", seen, of)
 }
 
-// Services are the hosts and ports of a proposal, each once.
-func Services(p *learn.Proposal) []string {
-	var list []string
-	if p.Rule == nil {
-		return nil
-	}
-	for i := range p.Rule.Endpoints {
-		e := &p.Rule.Endpoints[i]
-		for _, port := range e.PortList() {
-			s := Plain(net.JoinHostPort(cmp.Or(e.Host, "*"), strconv.Itoa(int(port))))
-			if !slices.Contains(list, s) {
-				list = append(list, s)
-			}
-		}
-	}
-	return list
-}
-
 // Endpoint is the destination of a proposal, and how many others it has, or the tree of its files.
 func Endpoint(p *learn.Proposal) string {
-	if p.Kind == learn.KindFilesystem {
-		return Plain(p.Evidence.Tree)
-	}
-	return firstOf(Services(p), 0)
+	return firstOf(p.Summary().Destinations, 0)
 }
 
 // Binaries are the programs that a proposal is for, each once.
@@ -81,7 +56,7 @@ func firstOf(list []string, width int) string {
 	if len(list) == 0 {
 		return "-"
 	}
-	first, more := list[0], ""
+	first, more := Plain(list[0]), ""
 	if n := len(list) - 1; n > 0 {
 		more = fmt.Sprintf(" +%d", n)
 	}
@@ -92,43 +67,15 @@ func firstOf(list []string, width int) string {
 }
 
 // What says how much a proposal allows, in one cell.
-func What(p *learn.Proposal) string {
-	if p.Kind == learn.KindFilesystem {
-		return fileCount(p)
-	}
-	if grants := learn.Grants(p.Rule); len(grants) > 0 {
-		grants[0] = Plain(grants[0])
-		return firstOf(grants, maxWhat)
-	}
-	e := &p.Rule.Endpoints[0]
-	switch {
-	case e.Protocol == policy.ProtocolUDP:
-		return "any (UDP)"
-	case e.TLS == policy.TLSSkip:
-		return "any (L4, tls: skip)"
-	}
-	return "any (L4)"
-}
-
-// fileCount says how many paths are to be read, and written.
-func fileCount(p *learn.Proposal) string {
-	var parts []string
-	if n := len(p.Filesystem.ReadOnly); n > 0 {
-		parts = append(parts, fmt.Sprintf("read %d", n))
-	}
-	if n := len(p.Filesystem.ReadWrite); n > 0 {
-		parts = append(parts, fmt.Sprintf("write %d", n))
-	}
-	return strings.Join(parts, ", ")
-}
+func What(p *learn.Proposal) string { return firstOf(p.Summary().Allows, maxWhat) }
 
 // Confidence is how plausible the proposal is, 0 to 1.
 func Confidence(p *learn.Proposal) string { return strconv.FormatFloat(p.Confidence, 'f', 2, 64) }
 
 // Subject is a proposal in a few words.
 func Subject(p *learn.Proposal) string {
-	if p.Kind == learn.KindFilesystem {
-		return Plain(p.Rationale)
+	if subject := p.Summary().Subject; subject != "" {
+		return Plain(subject)
 	}
 	return Programs(p) + " to " + Endpoint(p) + ", " + What(p)
 }

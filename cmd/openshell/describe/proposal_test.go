@@ -18,11 +18,11 @@ func TestHostileProposals(t *testing.T) {
 	rule := &policy.Rule{Name: "evil_1", Endpoints: []policy.Endpoint{{Host: "a.example", Port: 443, Protocol: policy.ProtocolREST,
 		Enforcement: policy.EnforcementEnforce, Rules: []policy.L7Allow{{Allow: policy.L7Match{Method: "GET", Path: "/*"}}}}},
 		Binaries: []policy.Binary{{Path: "/usr/bin/x"}}}
-	p := &learn.Proposal{ID: "p-1", Kind: learn.KindNetwork, Policy: evil, Status: evil, RuleName: "evil_1", Rule: rule, Binary: evil, BinarySHA256: evil,
+	p := &learn.Proposal{ID: "p-1", Kind: learn.KindNetwork, Policy: evil, Status: evil, RuleName: "evil_1", Edit: learn.Edit{Rule: rule}, Binary: evil, BinarySHA256: evil,
 		Ancestors: []string{evil}, Rationale: evil, SecurityNotes: []string{evil}, DecidedBy: evil, RejectionReason: evil, SupersededBy: evil,
 		Provenance: learn.Provenance{Mode: evil, TTL: evil, Runs: []learn.RunEvidence{{Run: evil, Sandbox: evil, Image: evil}}},
 		Evidence: learn.ProposalEvidence{Reasons: map[string]int{evil: 1}, TLS: evil, ResolvedIPs: []string{evil},
-			Samples: []learn.Sample{{Method: evil, Path: evil}}, Files: []learn.FileUse{{Path: "/" + evil, Why: evil, Samples: []string{evil}}}}}
+			Samples: []learn.Sample{{Method: evil, Path: evil}}, Files: []learn.FileUse{{Path: "/" + evil, Reason: evil, Samples: []string{evil}}}}}
 	var b bytes.Buffer
 	WriteSummary(&b, p, nil)
 	WriteNotes(&b, p, evil)

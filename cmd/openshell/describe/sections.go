@@ -33,7 +33,7 @@ func WriteSummary(w io.Writer, p *learn.Proposal, runs []learn.RunRecord) {
 	}
 	field("SHA-256", p.BinarySHA256)
 	field("Started by", strings.Join(p.Ancestors, ", "))
-	field("Endpoint", strings.Join(Services(p), ", "))
+	field("Endpoint", Plain(strings.Join(p.Services(), ", ")))
 	field("Tree", p.Evidence.Tree)
 	field("Rationale", p.Rationale)
 	field("Confidence", Confidence(p))
@@ -146,10 +146,10 @@ func writeGrants(w io.Writer, grants []learn.FileGrant) {
 			mode = "write"
 		}
 		fmt.Fprintf(w, "  %-6s%s\n", mode, Plain(g.Path))
-		if g.Why == "" {
+		if g.Reason == "" {
 			continue
 		}
-		fmt.Fprintf(w, "        %s: %s\n", Plain(g.Why), Plain(strings.Join(g.Observed, ", ")))
+		fmt.Fprintf(w, "        %s: %s\n", Plain(g.Reason.Explain()), Plain(strings.Join(g.Observed, ", ")))
 	}
 }
 

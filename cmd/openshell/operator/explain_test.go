@@ -22,7 +22,7 @@ func TestPolicyExplain(t *testing.T) {
 		"allowed": {[]string{"p", "--binary", "/usr/bin/curl", "--url", "https://api.github.com/repos/a?x=1", "--resolved-ip", "140.82.112.6"},
 			[]string{"allow: /usr/bin/curl GET https://api.github.com:443/repos/a\n", "connection  allow  ", "(github)\n", "addresses   allow  ", "request     allow  "}},
 		"by file": {[]string{"--policy", file, "--binary", "/usr/bin/curl", "--url", "https://api.github.com", "--method", "POST"},
-			[]string{"deny: ", "request     deny   POST / not permitted", "github: names the endpoint for this program, and allows GET /repos/**", "to allow it, add to network_policies:\n  api_github_com_443:\n", "        method: POST\n"}},
+			[]string{"deny: ", "request     deny   POST / not permitted", "github: names the endpoint for this program, and allows GET /repos/**", "to allow it, add to network_policies:\n  api_github_com_443_curl:\n", "        method: POST\n"}},
 		"permissive": {[]string{"p", "--permissive", "--binary", "/usr/bin/wget", "--url", "http://api.github.com?x"},
 			[]string{"audit: /usr/bin/wget GET http://api.github.com:80/\n", "connection  audit  endpoint api.github.com:80", "other ports: 443"}},
 		"ancestor": {[]string{"p", "--binary", "/bin/sh", "--ancestor", "/x", "--ancestor", "/usr/bin/curl", "--url", "tcp://api.github.com:443"},

@@ -73,11 +73,11 @@ func TestApproveAllLeavesOutWhatWasCutShort(t *testing.T) {
 	n := newNode(t)
 	var accesses []learn.FileAccess
 	for i := range 1000 {
-		accesses = append(accesses, learn.FileAccess{Time: start, Path: fmt.Sprintf("/etc/f%d", i), Op: learn.OpCreate, Binary: "/bin/x", Permissive: true})
+		accesses = append(accesses, learn.FileAccess{Time: start, Path: fmt.Sprintf("/etc/f%d", i), Op: learn.OpWrite, Binary: "/bin/x", Permissive: true})
 	}
 	n.learnFiles("agent", "r1", accesses...)
 	cut := n.only("agent")
-	if !cut.Truncated() {
+	if !cut.CutShort() {
 		t.Fatalf("notes %q", cut.SecurityNotes)
 	}
 	wantContains(t, n.run("proposals", "agent"), "pending, truncated")

@@ -139,7 +139,7 @@ func TestEvalAndExplainHeedTheNode(t *testing.T) {
 	wantContains(t, out, "deny: /usr/bin/curl GET https://other.example.com:443/", "connection  deny   exceeds the node's maximum policy", "(all)")
 	wantLacks(t, out, "to allow it, add")
 	out = n.run("policy", "explain", "agent", "--permissive", "--binary", "/usr/bin/pip", "--url", "tcp://pypi.org:443")
-	wantContains(t, out, "deny: ", "permissive.never", "to allow it, add to network_policies:\n  pypi_org_443:")
+	wantContains(t, out, "deny: ", "permissive.never", "to allow it, add to network_policies:\n  pypi_org_443_pip:")
 	n.maximum("nonsense: 1\n")
 	wantContains(t, n.fails("policy", "explain", "agent", "--binary", "/a", "--url", "tcp://pypi.org:443"), "maximum_policy")
 }

@@ -92,11 +92,7 @@ func named(c *config.Config, store *state.Store, name string) (*sandbox.Policies
 	if err != nil {
 		return nil, err
 	}
-	runs, err := store.Runs(name)
-	if err != nil {
-		return nil, err
-	}
-	if len(ids)+len(runs) == 0 {
+	if len(ids) == 0 {
 		return nil, fmt.Errorf("policy %s: there is none: write %s, or run a container permissively with that name", name, ownFile(c, name))
 	}
 	return p, nil

@@ -154,8 +154,11 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 	for i := range proposals {
 		p := &proposals[i]
 		status := plain(p.Status)
-		if p.Truncated() {
+		if p.CutShort() {
 			status += ", truncated" // --all leaves it out
+		}
+		if p.Flags.Sensitive {
+			status += ", sensitive" // and this
 		}
 		rows = append(rows, row(p.Policy, p.ID, status,
 			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p), maxEndpointColumn), describe.What(p),

@@ -13,8 +13,8 @@ import (
 )
 
 func proposal(id, status, binary string, e policy.Endpoint) learn.Proposal {
-	return learn.Proposal{ID: id, Policy: "agent", Status: status, Binary: binary, Confidence: 0.65,
-		Rule:       &policy.Rule{Endpoints: []policy.Endpoint{e}, Binaries: []policy.Binary{{Path: binary}}},
+	return learn.Proposal{ID: id, Policy: "agent", Kind: learn.KindNetwork, Status: status, Binary: binary, Confidence: 0.65,
+		Edit:       learn.Edit{Rule: &policy.Rule{Endpoints: []policy.Endpoint{e}, Binaries: []policy.Binary{{Path: binary}}}},
 		Evidence:   learn.ProposalEvidence{Hits: 12},
 		Provenance: learn.Provenance{Mode: learn.ModePermissive, Runs: []learn.RunEvidence{{Run: "r1"}, {Run: "r2"}}}}
 }

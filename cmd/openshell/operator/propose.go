@@ -26,9 +26,10 @@ import (
 
 func policyProposeCommand() *cobra.Command {
 	var base, name string
-	var asJSON, truncated bool
+	var asJSON bool
+	var include learn.Include
 	cmd := &cobra.Command{
-		Use:   "propose [--base FILE] [--name NAME] [--json | --include-truncated]",
+		Use:   "propose [--base FILE] [--name NAME] [--json | [--include-truncated] [--include-sensitive]]",
 		Short: "Make a policy from a log of what was done",
 		Long: "Read what a workload did from standard input, and write the policy that allows it: the base, and\n" +
 			"what approving every proposal would add. Each line is a request, as openshell policy eval reads\n" +
@@ -36,8 +37,9 @@ func policyProposeCommand() *cobra.Command {
 			`as "file": {"path": "/data/x", "access": "read|write|execute"}; or an OCSF event, as` + "\n" +
 			"openshell logs SANDBOX --json prints them. No state is read or changed. What no rule can be made for is\n" +
 			"told on standard error. Left out are proposals that do not tell all that was seen, or allow more than\n" +
-			"that because there was too much of it, unless --include-truncated is given. The exit code is 2 if the\n" +
-			"base is invalid, and 1 if a line was malformed or something was left out.",
+			"that because there was too much of it, unless --include-truncated is given, and those that grant a\n" +
+			"sensitive directory whole, unless --include-sensitive is. The exit code is 2 if the base is invalid,\n" +
+			"and 1 if a line was malformed or something was left out.",
 		Example: "  openshell logs build-1 --json | openshell policy propose --name build > build.yaml\n" +
 			"  openshell policy propose --base build.yaml --json < requests.jsonl",
 		Args: args(0, 0),
@@ -57,7 +59,7 @@ func policyProposeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			complete, err := p.write(cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON, truncated)
+			complete, err := p.write(cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON, include)
 			if err != nil {
 				return err
 			}
@@ -70,8 +72,9 @@ func policyProposeCommand() *cobra.Command {
 	cmd.Flags().StringVar(&base, "base", "", "the policy `FILE` to add to; the built-in default if absent")
 	cmd.Flags().StringVar(&name, "name", "proposed", "the policy's `NAME`, which the proposals' ids are made from")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the proposals instead, one JSON object a line")
-	cmd.Flags().BoolVar(&truncated, "include-truncated", false, "also what proposals allow that were cut short")
+	includeFlags(cmd, &include, "")
 	cmd.MarkFlagsMutuallyExclusive("json", "include-truncated")
+	cmd.MarkFlagsMutuallyExclusive("json", "include-sensitive")
 	return cmd
 }
 
@@ -235,7 +238,7 @@ func (p *proposer) takeFile(run learn.Run, r *logged) error {
 
 // write writes the proposals, or the policy with all of them. It is not complete where something was
 // left out that there are, or should be, proposals for.
-func (p *proposer) write(out, problems io.Writer, asJSON, truncated bool) (complete bool, err error) {
+func (p *proposer) write(out, problems io.Writer, asJSON bool, include learn.Include) (complete bool, err error) {
 	proposals := p.found.Proposals()
 	complete = p.found.Lost() == 0
 	for _, n := range p.found.Notes() {
@@ -256,10 +259,10 @@ func (p *proposer) write(out, problems io.Writer, asJSON, truncated bool) (compl
 	}
 	learned := &policy.Policy{Version: 1}
 	for i := range proposals {
-		if proposals[i].Truncated() && !truncated {
+		if why := include.LeavesOut(&proposals[i]); why != "" {
 			complete = false
-			fmt.Fprintf(problems, "left out, because too much was seen to tell it all: proposal %s: %s: look at it with --json, or use --include-truncated\n",
-				proposals[i].ID, subject(&proposals[i]))
+			fmt.Fprintf(problems, "left out, because %s: proposal %s: %s: look at it with --json, or use --include-%s\n",
+				why, proposals[i].ID, subject(&proposals[i]), map[string]string{learn.LeftTruncated: "truncated", learn.LeftSensitive: "sensitive"}[why])
 			continue
 		}
 		proposals[i].AddTo(learned)

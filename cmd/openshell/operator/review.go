@@ -18,17 +18,19 @@ import (
 )
 
 func approveCommand() *cobra.Command {
-	var all, truncated bool
+	var all bool
+	var include learn.Include
 	var by, edit string
 	cmd := &cobra.Command{
-		Use:   "approve POLICY ID... | POLICY ID --edit FILE | POLICY --all [--include-truncated]",
+		Use:   "approve POLICY ID... | POLICY ID --edit FILE | POLICY --all [--include-truncated] [--include-sensitive]",
 		Short: "Allow what proposals propose, also in the sandboxes that run",
 		Long: "Add the rules of proposals to a policy, exactly as shown and each under its own key, and print\n" +
 			"the difference. An ID may be cut short as long as it is unique. ID@DIGEST, as openshell show\n" +
 			"prints it, approves only the rule that was looked at, should the proposal have grown since.\n" +
 			"Proposals that are named are approved all or none. --all approves what it can: it leaves out, and\n" +
 			"fails for, what exceeds the node's maximum policy, and proposals that do not tell all that was seen,\n" +
-			"or allow more than that because there was too much of it, unless --include-truncated is given too.\n" +
+			"or allow more than that because there was too much of it, unless --include-truncated is given too, and those\n" +
+			"that grant a sensitive directory whole, such as /etc, unless --include-sensitive is.\n" +
 			"--edit approves less than what is proposed: the rule in FILE, a policy with nothing else in it,\n" +
 			"in place of the proposal's and under its key.",
 		Example: "  openshell approve agent p-3f9a1c2b\n" +
@@ -41,8 +43,8 @@ func approveCommand() *cobra.Command {
 			if edit != "" && (all || len(ids) != 1) {
 				return errors.New("--edit goes with one proposal: " + usage(cmd))
 			}
-			if truncated && !all {
-				return errors.New("--include-truncated goes with --all: " + usage(cmd))
+			if include != (learn.Include{}) && !all {
+				return errors.New("--include-truncated and --include-sensitive go with --all: " + usage(cmd))
 			}
 			if all == (len(ids) > 0) {
 				return errors.New("name the proposals, or use --all for all that are pending: " + usage(cmd))
@@ -55,7 +57,7 @@ func approveCommand() *cobra.Command {
 				return approveEdited(cmd, r, name, ids, edit)
 			}
 			if all {
-				return approveAll(cmd, r, name, truncated)
+				return approveAll(cmd, r, name, include)
 			}
 			if ids, err = r.Match(name, ids); err != nil {
 				return err
@@ -66,21 +68,27 @@ func approveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "approve all that are pending")
-	cmd.Flags().BoolVar(&truncated, "include-truncated", false, "with --all: also those that were cut short")
+	includeFlags(cmd, &include, "with --all: ")
 	cmd.Flags().StringVar(&edit, "edit", "", "the `FILE` with what to approve of the proposal, or - for standard input")
 	byFlag(cmd, &by)
 	return cmd
 }
 
+// includeFlags are for what is left out unless somebody has looked at it.
+func includeFlags(cmd *cobra.Command, include *learn.Include, when string) {
+	cmd.Flags().BoolVar(&include.Truncated, "include-truncated", false, when+"also proposals that were cut short")
+	cmd.Flags().BoolVar(&include.Sensitive, "include-sensitive", false, when+"also those that grant a sensitive directory whole")
+}
+
 // approveAll approves what is pending.
-func approveAll(cmd *cobra.Command, r *decide.Reviewer, name string, truncated bool) error {
-	if err := r.Settle(cmd.Context(), name); err != nil && !truncated {
+func approveAll(cmd *cobra.Command, r *decide.Reviewer, name string, include learn.Include) error {
+	if err := r.Settle(cmd.Context(), name); err != nil && !include.Truncated {
 		return err
 	}
 	if _, err := named(r.Config, r.Store, name); err != nil {
 		return err
 	}
-	c, err := r.ApproveAll(cmd.Context(), name, truncated)
+	c, err := r.ApproveAll(cmd.Context(), name, include)
 	if c.Pending > 0 {
 		writeApproval(cmd.OutOrStdout(), c, err)
 		return err

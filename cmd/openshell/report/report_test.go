@@ -32,7 +32,7 @@ func proposal(id, status, binary, host string, rules ...policy.L7Match) learn.Pr
 	}
 	name := "rule_" + id[2:]
 	return learn.Proposal{ID: id, Policy: "agent", Kind: learn.KindNetwork, Status: status, RuleName: name, Confidence: 0.65, Binary: binary,
-		Rule:       &policy.Rule{Name: name, Endpoints: []policy.Endpoint{e}, Binaries: []policy.Binary{{Path: binary}}},
+		Edit:       learn.Edit{Rule: &policy.Rule{Name: name, Endpoints: []policy.Endpoint{e}, Binaries: []policy.Binary{{Path: binary}}}},
 		Evidence:   learn.ProposalEvidence{Hits: 3, Reasons: map[string]int{"endpoint " + host + " is not allowed": 3}},
 		Provenance: learn.Provenance{Mode: learn.ModePermissive, Runs: []learn.RunEvidence{{Run: "r1", Image: "alpine:3", Hits: 3, FirstSeen: *at(-50), LastSeen: *at(-40)}}}}
 }
@@ -46,8 +46,8 @@ func sample() *Data {
 	rejected.DecidedAt, rejected.DecidedBy, rejected.RejectionReason = at(-10), "bob", "no business there"
 	rejected.SecurityNotes = []string{"Mind the gap."}
 	files := learn.Proposal{ID: "p-00000003", Kind: learn.KindFilesystem, Status: learn.StatusPending, RuleName: "files_data_00000003", Rationale: "Allow to read /data/in.",
-		Filesystem: &policy.Filesystem{ReadOnly: []string{"/data/in"}},
-		Evidence:   learn.ProposalEvidence{Tree: "/data", Hits: 7, Files: []learn.FileUse{{Path: "/data/in", Count: 7, Binaries: []string{"/usr/bin/cat"}}}}}
+		Edit:     learn.Edit{Filesystem: &policy.Filesystem{ReadOnly: []string{"/data/in"}}},
+		Evidence: learn.ProposalEvidence{Tree: "/data", Hits: 7, Files: []learn.FileUse{{Path: "/data/in", Count: 7, Binaries: []string{"/usr/bin/cat"}}}}}
 	base := &policy.Policy{Version: 1, Filesystem: &policy.Filesystem{ReadWrite: []string{"/work"}}, Network: map[string]*policy.Rule{
 		"pypi": {Endpoints: []policy.Endpoint{{Host: "pypi.org", Port: 443}}}}}
 	learned := &policy.Policy{Version: 1, Network: map[string]*policy.Rule{approved.RuleName: approved.Tightened.Rule}}

@@ -51,35 +51,38 @@ func (m *model) askApproval(p *learn.Proposal) {
 		m.say("what the approval would change is not known yet: try again")
 	default:
 		text := fmt.Sprintf("approve %s (%s)?", p.ID, tally(d.lines))
-		if p.Truncated() {
+		if p.Flags.Sensitive {
+			text = fmt.Sprintf("approve %s (%s), though what it grants whole is sensitive?", p.ID, tally(d.lines))
+		}
+		if p.CutShort() {
 			text = fmt.Sprintf("approve %s (%s), though it does not tell all that was seen?", p.ID, tally(d.lines))
 		}
 		m.ask(text, m.desk.approve([]string{keyOf(p)}))
 	}
 }
 
-// askAll asks for the approval of all pending proposals that are listed, and tell all.
+// askAll asks for the approval of all pending proposals that are listed, and need no look.
 func (m *model) askAll() {
 	var keys []string
-	cut := 0
+	left := 0
 	for _, i := range m.listed {
 		switch p := &m.all[i]; {
 		case p.Status != learn.StatusPending:
-		case p.Truncated():
-			cut++
+		case (learn.Include{}).LeavesOut(p) != "":
+			left++
 		default:
 			keys = append(keys, keyOf(p))
 		}
 	}
-	left := ""
-	if cut > 0 {
-		left = fmt.Sprintf(" (not %d that do not tell all that was seen)", cut)
+	without := ""
+	if left > 0 {
+		without = fmt.Sprintf(" (not %d that have to be looked at: they do not tell all, or are sensitive)", left)
 	}
 	if len(keys) == 0 {
-		m.fail(errors.New("nothing that is listed waits for approval" + left))
+		m.fail(errors.New("nothing that is listed waits for approval" + without))
 		return
 	}
-	m.ask(fmt.Sprintf("approve %s%s?", describe.Count(len(keys), "proposal", "proposals"), left), m.desk.approveAllowed(keys))
+	m.ask(fmt.Sprintf("approve %s%s?", describe.Count(len(keys), "proposal", "proposals"), without), m.desk.approveAllowed(keys))
 }
 
 func (m *model) askUndo(p *learn.Proposal) {

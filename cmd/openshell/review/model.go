@@ -178,7 +178,7 @@ func (m *model) list(selected string) {
 func matches(p *learn.Proposal, query string) bool {
 	query = strings.ToLower(query)
 	for _, text := range slices.Concat([]string{p.ID, describe.Subject(p), p.Rationale, p.Evidence.Tree}, describe.Binaries(p),
-		describe.Services(p), p.SecurityNotes) {
+		p.Services(), p.SecurityNotes) {
 		if strings.Contains(strings.ToLower(text), query) {
 			return true
 		}

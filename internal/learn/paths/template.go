@@ -9,6 +9,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // Template is one method and path of a rule, in the language of a policy.
@@ -50,11 +52,8 @@ func glob(s string) string {
 	case typeRest:
 		star = "**"
 	}
-	return escape(before) + star + escape(after)
+	return wildcard.EscapeGlob(before) + star + wildcard.EscapeGlob(after)
 }
-
-// escape quotes the only character of a path in a rule's spelling that means something in a glob.
-func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
 
 // Templates returns the rules' templates, sorted by path and method.
 func (s *Set) Templates() []Template { return s.TemplatesAbove(0) }

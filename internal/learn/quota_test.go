@@ -42,7 +42,7 @@ func TestManyRequestsOfOneEndpoint(t *testing.T) {
 	learnFrom(t, store, permissiveRun("r2"), many...)
 	learnFrom(t, store, permissiveRun("r3"), missing(2, "/x"))
 	p := one(t, store)
-	if len(p.Rule.Endpoints) != 3 || p.Truncated() {
+	if len(p.Rule.Endpoints) != 3 || p.CutShort() {
 		t.Errorf("%d endpoints, notes %q", len(p.Rule.Endpoints), p.SecurityNotes)
 	}
 }
@@ -67,7 +67,7 @@ func TestProposalTooLargeForAFile(t *testing.T) {
 	}
 	closeLearner(t, l)
 	p := one(t, store)
-	if !p.Truncated() || p.Evidence.Hits <= before.Evidence.Hits {
+	if !p.CutShort() || p.Evidence.Hits <= before.Evidence.Hits {
 		t.Errorf("%d hits, notes %q", p.Evidence.Hits, p.SecurityNotes)
 	}
 	learnFrom(t, store, permissiveRun("r3"), with(connect(), func(d *Denial) { d.Host = "other.example" }))
@@ -92,7 +92,7 @@ func TestProposalsAreBoundedTogether(t *testing.T) {
 		with(connect(), func(d *Denial) { d.Host = "new.example" }),
 		with(connect(), func(d *Denial) { d.Host = "127.0.0.1" })) // no rule could
 	p, err := Get(store, small.ID)
-	if err != nil || !p.Truncated() || p.Digest != small.Digest || p.Evidence.Hits != 3 || len(p.Provenance.Runs) != 2 {
+	if err != nil || !p.CutShort() || p.Digest != small.Digest || p.Evidence.Hits != 3 || len(p.Provenance.Runs) != 2 {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if r := readRun(t, store, "r2"); r.Lost != 1 || r.Unproposed != 1 {

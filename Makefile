@@ -42,11 +42,11 @@ check-go:
 	@test -n "$(GO)" || { echo "make: no Go 1.21 or later found: install it from https://go.dev/dl/" >&2; exit 1; }
 
 .PHONY: build
-build: check-go ## build bin/openshell, openshell-init and the containerd shim, all static
+build: check-go ## build bin/openshell, its helpers and the containerd shim, all static
 	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/ -ldflags \
 		"-linkmode external -extldflags -static -s -w $(STAMP)" \
 		./cmd/openshell ./cmd/containerd-shim-openshell-v1
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w $(STAMP)" -o bin/openshell-init ./cmd/openshell-init
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w $(STAMP)" -o bin/ ./cmd/openshell-init ./cmd/openshell-keeper
 
 .PHONY: demo
 demo: root deps build ## learn, review, approve and enforce, on an internet of its own (as root)
@@ -134,6 +134,7 @@ release: check-go ## check and tag VERSION (v1.2.3, with a section in CHANGELOG.
 install: build ## install below PREFIX (/usr/local)
 	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/openshell bin/containerd-shim-openshell-v1
 	@install -D -m 755 bin/openshell-init $(DESTDIR)$(PREFIX)/libexec/openshell/openshell-init
+	@install -D -m 755 bin/openshell-keeper $(DESTDIR)$(PREFIX)/libexec/openshell/openshell-keeper
 
 .PHONY: clean
 clean: ## remove what was built

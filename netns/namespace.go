@@ -50,7 +50,7 @@ func Open(path string) (*Namespace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	ns, err := fromFile(f)
+	ns, err := FromFile(f)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -58,8 +58,9 @@ func Open(path string) (*Namespace, error) {
 	return ns, nil
 }
 
-// fromFile takes over a namespace's file.
-func fromFile(f *os.File) (*Namespace, error) {
+// FromFile takes over a file that is a network namespace. Where it fails, the file
+// is still the caller's.
+func FromFile(f *os.File) (*Namespace, error) {
 	// The netlink libraries take descriptor 0, their zero value, to mean no
 	// namespace, and would write the rules into this process's own. It is free
 	// where the process has closed its standard input.
@@ -109,6 +110,9 @@ func (n *Namespace) ID() ID { return n.id }
 
 // Fd returns the handle's descriptor, valid until Close.
 func (n *Namespace) Fd() int { return int(n.file.Fd()) }
+
+// File returns the handle's file, valid until Close.
+func (n *Namespace) File() *os.File { return n.file }
 
 // Path returns a path by which other processes of the same PID namespace can
 // open the namespace while this process holds the handle (proc_pid_fd(5)).

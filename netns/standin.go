@@ -18,31 +18,39 @@ import (
 // namespace of its own, with nothing else.
 type StandIns struct {
 	at, outer *Namespace
-	nowhere   *Namespace // nil until the first
-	list      []standIn
+	nowhere   *Namespace
+	list      []StandIn
 	count     int // of all there were
 }
 
-// standIn is known by its index, which no later device of the namespace has.
-type standIn struct {
-	index  int
-	device Device // in the outer namespace
+// StandIn is known by its index, which no later device of the namespace has.
+type StandIn struct {
+	Index  int    `json:"index"`
+	Device Device `json:"device"` // in the outer namespace
 }
 
 // NewStandIns returns those in one namespace for devices in another. There are
-// none yet.
-func NewStandIns(at, outer *Namespace) *StandIns { return &StandIns{at: at, outer: outer} }
+// none yet. What they lead to, as long as it is open: nowhere.
+func NewStandIns(at, outer, nowhere *Namespace) *StandIns {
+	return &StandIns{at: at, outer: outer, nowhere: nowhere}
+}
+
+// List returns the stand-ins.
+func (s *StandIns) List() []StandIn { return slices.Clone(s.list) }
+
+// Restore takes over those that another process has left.
+func (s *StandIns) Restore(list []StandIn) {
+	s.list = slices.Clone(list)
+	for _, i := range list { // the other ends' names must differ from any before
+		s.count = max(s.count, i.Index)
+	}
+}
 
 // Add leaves a stand-in for each of the devices that Move has moved, with its
 // name, hardware address and MTU.
 func (s *StandIns) Add(moved []Device) (err error) {
 	if len(moved) == 0 {
 		return nil
-	}
-	if s.nowhere == nil {
-		if s.nowhere, err = New(); err != nil {
-			return err
-		}
 	}
 	at, err := handle(s.at)
 	if err != nil {
@@ -59,7 +67,7 @@ func (s *StandIns) Add(moved []Device) (err error) {
 		if err != nil {
 			return fmt.Errorf("leave a stand-in for %s: %w", d.Name, err)
 		}
-		s.list = append(s.list, standIn{index, d})
+		s.list = append(s.list, StandIn{index, d})
 	}
 	return nil
 }
@@ -88,7 +96,7 @@ func (s *StandIns) make(d Device, at, outer *netlink.Handle) (index int, err err
 func (s *StandIns) Names() []string {
 	var names []string
 	for _, i := range s.list {
-		names = append(names, i.device.Name)
+		names = append(names, i.Device.Name)
 	}
 	return names
 }
@@ -107,14 +115,14 @@ func (s *StandIns) Follow() (removed int, err error) {
 	}
 	defer outer.Close()
 	var errs []error
-	s.list = slices.DeleteFunc(s.list, func(i standIn) bool {
-		if _, err := at.LinkByIndex(i.index); !isNoLink(err) {
+	s.list = slices.DeleteFunc(s.list, func(i StandIn) bool {
+		if _, err := at.LinkByIndex(i.Index); !isNoLink(err) {
 			return false
 		}
 		removed++
-		err := outer.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: i.device.Index}})
+		err := outer.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: i.Device.Index}})
 		if err != nil && !errors.Is(err, unix.ENODEV) { // the other end may have gone first
-			errs = append(errs, fmt.Errorf("remove %s: %w", i.device.Name, err))
+			errs = append(errs, fmt.Errorf("remove %s: %w", i.Device.Name, err))
 		}
 		return true
 	})
@@ -127,9 +135,4 @@ func isNoLink(err error) bool {
 }
 
 // Close removes the stand-ins.
-func (s *StandIns) Close() error {
-	if s.nowhere == nil {
-		return nil
-	}
-	return s.nowhere.Close()
-}
+func (s *StandIns) Close() error { return s.nowhere.Close() }

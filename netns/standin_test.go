@@ -21,7 +21,7 @@ func moved(t *testing.T) (inner, outer, host *Namespace, s *StandIns) {
 	outer = newNamespace(t)
 	devices, err := Move(inner, outer, nil, false)
 	must(t, err)
-	s = NewStandIns(inner, outer)
+	s = NewStandIns(inner, outer, newNamespace(t))
 	t.Cleanup(func() { s.Close() })
 	must(t, s.Add(devices))
 	return inner, outer, host, s

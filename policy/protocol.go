@@ -164,7 +164,7 @@ func (d *decoder) match(to *L7Match) field {
 	return func(n *yaml.Node, path string) { d.mapping(n, path, fields) }
 }
 
-// has reports whether the protocol's rules may have a field that is another's.
-func (p *Protocol) has(field, of string) bool {
-	return p.Name == of || slices.Contains(p.alsoOf, of) || slices.Contains(p.alsoOf, field)
+// borrows reports whether the protocol's rules may have a field that is another protocol's.
+func (p *Protocol) borrows(field, of string) bool {
+	return slices.Contains(p.alsoOf, of) || slices.Contains(p.alsoOf, field)
 }

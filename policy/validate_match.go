@@ -24,6 +24,10 @@ func (v *validator) matches(path string, e *Endpoint) {
 		v.match(Element(path+".rules", i)+".allow", e, &e.Rules[i].Allow)
 	}
 	for i := range e.DenyRules {
+		if e.DenyRules[i].Upgrade != nil {
+			v.problem(Element(path+".deny_rules", i)+".upgrade", "belongs to rules that allow: without one, no upgrade is")
+			continue
+		}
 		v.match(Element(path+".deny_rules", i), e, &e.DenyRules[i])
 	}
 }
@@ -34,7 +38,7 @@ func (v *validator) match(path string, e *Endpoint, m *L7Match) {
 	own := e.protocol()
 	for _, p := range protocols {
 		for _, f := range p.fields {
-			if f.present(m) && !own.has(f.name, p.Name) {
+			if f.present(m) && p != own && !own.borrows(f.name, p.Name) {
 				v.problem(path+"."+f.name, f.refused, e.Protocol)
 			}
 		}
@@ -44,10 +48,14 @@ func (v *validator) match(path string, e *Endpoint, m *L7Match) {
 	}
 }
 
-// ValidFor reports whether an endpoint of the protocol can have the match in its rules.
-func (m *L7Match) ValidFor(protocol string) bool {
-	e := Endpoint{Protocol: protocol, Rules: []L7Allow{{*m}}}
-	e.Fit()
+// CanAllow reports whether rules of the protocol can have the match, which names literally
+// what was seen.
+func (p *Protocol) CanAllow(m *L7Match) bool {
+	e := Endpoint{Protocol: p.Name}
+	if p.fit != nil {
+		e.Rules = []L7Allow{{*m}}
+		p.fit(&e)
+	}
 	v := &validator{}
 	v.match("", &e, m)
 	return len(v.problems) == 0

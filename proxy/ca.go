@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -70,6 +71,47 @@ func NewCA() (*CA, error) {
 		return nil, fmt.Errorf("make sandbox CA: %w", err)
 	}
 	return &CA{cert: cert, key: key, leafKey: leafKey, leaves: make(map[string]*tls.Certificate)}, nil
+}
+
+// Secret returns the CA with its keys, in PEM. It is for nobody but the process
+// that takes over the sandbox.
+func (c *CA) Secret() ([]byte, error) {
+	secret := c.PEM()
+	for _, key := range []crypto.Signer{c.key, c.leafKey} {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return nil, fmt.Errorf("pass on sandbox CA: %w", err)
+		}
+		secret = append(secret, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
+	}
+	return secret, nil
+}
+
+// ReadCA returns the CA that a Secret is of.
+func ReadCA(secret []byte) (*CA, error) {
+	c := &CA{leaves: make(map[string]*tls.Certificate)}
+	var keys []crypto.Signer
+	for block, rest := pem.Decode(secret); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("take over sandbox CA: %w", err)
+			}
+			c.cert = cert
+			continue
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		signer, ok := key.(crypto.Signer)
+		if err != nil || !ok {
+			return nil, fmt.Errorf("take over sandbox CA: a key cannot be read: %w", err)
+		}
+		keys = append(keys, signer)
+	}
+	if c.cert == nil || len(keys) != 2 {
+		return nil, errors.New("take over sandbox CA: it is not complete")
+	}
+	c.key, c.leafKey = keys[0], keys[1]
+	return c, nil
 }
 
 // Certificate returns the CA's own certificate.

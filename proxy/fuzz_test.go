@@ -93,7 +93,7 @@ func newStage(t testing.TB, rules string) *stage {
 	}
 	e := compiled(rules, false)
 	s.proxy = New(Config{
-		Outer: home, Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: e} }, Names: names.NewTable(),
+		Outer: home, Snapshot: func() decision.Snapshot { return decision.Snapshot{Effective: e} }, Names: names.NewTable(nil),
 		Resolve:        func(context.Context, string) ([]netip.Addr, error) { return nil, io.EOF },
 		Identify:       func(netip.AddrPort, netip.AddrPort) (identity.Process, error) { return tool, nil },
 		Record:         s.record,

@@ -137,7 +137,7 @@ func newRoom(t testing.TB, v decision.Snapshot, change ...func(*room, *Config)) 
 	}
 	t.Cleanup(func() { tracked.Close() })
 	upstream := names.NewUpstream(outer, []netip.AddrPort{internet.DNS()}, nil)
-	table := names.NewTable()
+	table := names.NewTable(nil)
 	config := Config{
 		Inner:            r.inner,
 		Outer:            outer,

@@ -18,6 +18,7 @@ import (
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/fileio"
+	"openshell.ai/openshell/internal/libexec"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/validname"
 )
@@ -51,7 +52,7 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 	if err != nil {
 		return err
 	}
-	init, err := findLauncher()
+	init, err := libexec.Find(confine.InitName)
 	if err != nil {
 		return err
 	}
@@ -209,29 +210,4 @@ func imageOf(a map[string]string) string {
 		}
 	}
 	return ""
-}
-
-// LauncherPlaces returns where openshell-init may be: beside this program, or in
-// a directory for programs that only programs call.
-func LauncherPlaces() []string {
-	places := []string{filepath.Join("/usr/libexec/openshell", confine.InitName)}
-	self, err := os.Executable()
-	if err != nil {
-		return places
-	}
-	dir := filepath.Dir(self)
-	return append([]string{
-		filepath.Join(dir, confine.InitName),
-		filepath.Join(dir, "..", "libexec", "openshell", confine.InitName),
-	}, places...)
-}
-
-func findLauncher() (string, error) {
-	places := LauncherPlaces()
-	for _, p := range places {
-		if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
-			return filepath.Clean(p), nil
-		}
-	}
-	return "", fmt.Errorf("%s is in none of its places: install it as one of %s", confine.InitName, strings.Join(places, ", "))
 }

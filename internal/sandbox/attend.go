@@ -55,6 +55,19 @@ func (s Supervisor) stopped() bool {
 	return err == nil && stat.StartTime == s.StartTime && (stat.State == system.Stopped || stat.State == system.TracingStop)
 }
 
+// awaitEnd waits for the process's end, and kills it after so long.
+func (s Supervisor) awaitEnd(within time.Duration) {
+	p, err := openProcess(s.PID)
+	if err != nil {
+		return
+	}
+	defer p.close()
+	if alive(s.PID, s.StartTime) && !p.ended(within) {
+		_ = p.kill()
+		p.ended(within)
+	}
+}
+
 // kill ends the supervisor and waits for its end.
 func (s Supervisor) kill() error {
 	p, err := openProcess(s.PID)

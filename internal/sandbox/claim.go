@@ -164,7 +164,7 @@ func share(ctx context.Context, runDir string, outer netns.ID, join func(Info) (
 		case claim != nil:
 			defer claim.release()
 			return create()
-		case info != nil && info.State() != Starting:
+		case info != nil && info.State() != Starting && info.State() != Restarting:
 			ready, err := join(*info)
 			if !errors.Is(err, errEnding) && !errors.Is(err, errUnreachable) {
 				return ready, err

@@ -66,7 +66,7 @@ func (i Info) close(ctx context.Context, runDir, root, id string, force bool) er
 		err = await(ctx, runDir, i, func(now Info) bool { return now.Broken == nil && len(now.Containers) > 0 && !now.has(root, id) })
 	}
 	if err != nil && force {
-		if err := i.Supervisor.kill(); err != nil {
+		if err := i.end(runDir); err != nil {
 			return err
 		}
 		return abandon(runDir, i.ID, deleted)
@@ -75,6 +75,17 @@ func (i Info) close(ctx context.Context, runDir, root, id string, force bool) er
 		return fmt.Errorf("sandbox %s: %w", i.ID, err)
 	}
 	return i.aside(runDir)
+}
+
+// end ends a sandbox's keeper and supervisor, whoever that is by now.
+func (i Info) end(runDir string) error {
+	if err := i.Keeper.kill(); err != nil {
+		return err
+	}
+	if now, there := look(filepath.Join(sandboxesDir(runDir), i.ID)); there && now.sameAs(i) {
+		i = now
+	}
+	return errors.Join(i.Keeper.kill(), i.Supervisor.kill())
 }
 
 // await waits until a sandbox has gone, or enough holds for it. One whose
@@ -86,7 +97,7 @@ func await(ctx context.Context, runDir string, info Info, enough func(Info) bool
 	for {
 		now, there := look(dir)
 		switch {
-		case !there || now.Broken == nil && info.Broken == nil && now.Supervisor != info.Supervisor: // another has the name by now
+		case !there || now.Broken == nil && info.Broken == nil && !now.sameAs(info): // another has the name by now
 			return removeRemains(dir)
 		case enough(now):
 			return nil
@@ -201,7 +212,7 @@ func abandon(runDir, id string, deleted func(Container) bool) error {
 			return nil
 		}
 		return removeDirectory(dir)
-	case info.Alive():
+	case info.State() != Dead:
 		return nil
 	}
 	var left []Container

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/runc/libcontainer/system"
 	"openshell.ai/openshell/internal/confine"
 )
 
@@ -70,7 +71,10 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 	}
 	ctx, leave := context.WithCancel(s.ctx)
 	m := &member{containerPrograms: c, leave: leave}
-	if err := s.updateInfo(func() { s.members = append(s.members, m) }); err != nil {
+	if err = s.rememberCreator(c.Container, creator); err == nil {
+		err = s.updateInfo(func() { s.members = append(s.members, m) })
+	}
+	if err != nil {
 		s.removeMembers(func(other *member) bool { return other == m })
 		p.close()
 		s.wg.Done()
@@ -81,6 +85,17 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 		s.watch(ctx, m, p)
 	}()
 	return nil
+}
+
+func (s *Sandbox) rememberCreator(c Container, pid int) error {
+	if s.keeping == nil {
+		return nil
+	}
+	stat, err := system.Stat(pid)
+	if err != nil {
+		return nil // it has ended: making the container failed
+	}
+	return s.remember(line{Creator: &creator{c.Root, c.ID, Supervisor{pid, stat.StartTime}}})
 }
 
 // Detach takes a deleted container out of the sandbox, which ends with its
@@ -138,8 +153,17 @@ func (s *Sandbox) end() {
 // watch follows a container from before it exists to its end.
 func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 	defer s.removeMembers(func(other *member) bool { return other == m })
-	init, pid, err := m.awaitInit(ctx, creator)
-	creator.close()
+	var (
+		init *process
+		pid  int
+		err  error
+	)
+	if creator == nil { // of a container that was there before this supervisor
+		init, pid, err = m.openInit()
+	} else {
+		init, pid, err = m.awaitInit(ctx, creator)
+		creator.close()
+	}
 	m.ReleaseBundle(s.config.RunDir)
 	if err != nil {
 		return
@@ -157,7 +181,9 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 	}
 	runs, ended := context.WithCancel(ctx)
 	var reported sync.WaitGroup
-	reported.Go(func() { s.reportConfined(runs, m, pid, init) })
+	if m.confined == nil {
+		reported.Go(func() { s.reportConfined(runs, m, pid, init) })
+	}
 	stop := s.observeFiles(ctx, pid)
 	init.ended(0)
 	ended()

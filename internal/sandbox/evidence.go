@@ -61,7 +61,7 @@ func (e *UnwrittenError) Error() string {
 // still has evidence.
 func (i Info) aside(runDir string) error {
 	now, err := readInfo(filepath.Join(sandboxesDir(runDir), asideName(i)))
-	if err != nil || now.Supervisor != i.Supervisor || now.State() != Ending {
+	if err != nil || !now.sameAs(i) || now.State() != Ending {
 		return nil
 	}
 	why := now.Health.Unwritable
@@ -116,7 +116,7 @@ func settleOne(ctx context.Context, runDir string, info Info) error {
 		}
 	}
 	now, there := look(filepath.Join(sandboxesDir(runDir), info.ID))
-	if there && now.Supervisor == info.Supervisor && now.State() != Ending {
+	if there && now.sameAs(info) && now.State() != Ending {
 		return nil // Reload says so of one that cannot be reached
 	}
 	// It ends, and its last evidence is on its way to the disk.
@@ -126,7 +126,7 @@ func settleOne(ctx context.Context, runDir string, info Info) error {
 			return err
 		}
 	}
-	if now, there = look(filepath.Join(sandboxesDir(runDir), info.ID)); there && now.Supervisor == info.Supervisor && now.Health.Unwritable != "" {
+	if now, there = look(filepath.Join(sandboxesDir(runDir), info.ID)); there && now.sameAs(info) && now.Health.Unwritable != "" {
 		return errors.New(now.Health.Warning())
 	}
 	return info.aside(runDir)

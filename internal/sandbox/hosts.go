@@ -37,6 +37,9 @@ func (s *Sandbox) addHosts(container string, r Resolver) error {
 	if s.hosts.read[r.HostsFile] {
 		return nil
 	}
+	if err := s.remember(line{Hosts: &r}); err != nil {
+		return err
+	}
 	s.hosts.read[r.HostsFile] = true
 	before := s.hostAliases()
 	if contradicted := s.hosts.Add(r.Hosts); len(contradicted) > 0 {

@@ -36,6 +36,7 @@ type Info struct {
 	PolicyError string      `json:"policy_error,omitzero"`
 	Started     time.Time   `json:"started"`
 	Supervisor  Supervisor  `json:"supervisor"`
+	Keeper      Supervisor  `json:"keeper,omitzero"` // starts the supervisor again
 	Outer       netns.ID    `json:"outer"`           // where upstream connections start
 	Shared      bool        `json:"shared,omitzero"` // other containers of that namespace join
 	OuterPath   string      `json:"outer_path,omitzero"`
@@ -78,6 +79,12 @@ type Container struct {
 // Alive reports whether the supervisor still runs: the process with its pid is
 // the one it was.
 func (i Info) Alive() bool { return alive(i.Supervisor.PID, i.Supervisor.StartTime) }
+
+// kept reports whether the keeper runs, which starts a dead supervisor again.
+func (i Info) kept() bool { return alive(i.Keeper.PID, i.Keeper.StartTime) }
+
+// sameAs reports whether two say of the same sandbox, whoever supervises it.
+func (i Info) sameAs(other Info) bool { return i.ID == other.ID && i.Started.Equal(other.Started) }
 
 // List returns the sandboxes that have a directory in the run directory, whatever
 // their state.
@@ -182,6 +189,9 @@ func readInfo(dir string) (Info, error) {
 	}
 	if !info.names(filepath.Base(dir)) {
 		return Info{}, fmt.Errorf("read %s: it is of the sandbox %.140q", path, info.ID)
+	}
+	if why, err := state.ReadFile(filepath.Join(dir, closedFile)); err == nil {
+		info.Health.LastError = strings.TrimSpace(string(why))
 	}
 	return info, nil
 }

@@ -113,11 +113,34 @@ func (s *Sandbox) openLate() error {
 		return err
 	}
 	s.outer, s.lent = outer, true
-	s.standIns = netns.NewStandIns(s.inner, outer)
+	if s.nowhere, err = netns.New(); err != nil {
+		watcher.Close()
+		return err
+	}
+	s.standIns = netns.NewStandIns(s.inner, outer, s.nowhere)
 	s.standIn(moved)
-	s.wg.Go(func() { s.takeOver(watcher) })
-	context.AfterFunc(s.ctx, func() { watcher.Close() })
+	s.follow(watcher)
 	return nil
+}
+
+// followEngine goes on with what an earlier supervisor of the sandbox did.
+func (s *Sandbox) followEngine(standIns []netns.StandIn) error {
+	if s.nowhere == nil {
+		return errors.New("take over the network: it is not complete")
+	}
+	watcher, err := netns.Watch(s.inner)
+	if err != nil {
+		return err
+	}
+	s.standIns = netns.NewStandIns(s.inner, s.outer, s.nowhere)
+	s.standIns.Restore(standIns)
+	s.follow(watcher)
+	return nil
+}
+
+func (s *Sandbox) follow(w *netns.Watcher) {
+	s.wg.Go(func() { s.adoptChanges(w) })
+	context.AfterFunc(s.ctx, func() { w.Close() })
 }
 
 // standIn leaves something in the place of an engine's devices, if it will look for
@@ -126,7 +149,11 @@ func (s *Sandbox) standIn(moved []netns.Device) {
 	if !s.request.Outer.StandIns {
 		return
 	}
-	if err := s.standIns.Add(moved); err != nil {
+	err := s.standIns.Add(moved)
+	if err == nil && len(moved) > 0 {
+		err = s.rememberStandIns()
+	}
+	if err != nil {
 		s.recordError("what the engine does to the container's devices will not be followed", err)
 	}
 }
@@ -135,11 +162,15 @@ func (s *Sandbox) standIn(moved []netns.Device) {
 // taken to be set up: engines do that in many steps.
 const settled = 200 * time.Millisecond
 
-// takeOver does outside what an engine does inside while the workload runs.
-func (s *Sandbox) takeOver(w *netns.Watcher) {
+func (s *Sandbox) rememberStandIns() error {
+	return s.remember(line{StandIns: &savedStandIns{s.standIns.List()}})
+}
+
+// adoptChanges does outside what an engine does inside while the workload runs.
+func (s *Sandbox) adoptChanges(w *netns.Watcher) {
 	for w.Changed(settled) == nil {
 		s.applying.Lock()
-		err := s.follow()
+		err := s.adopt()
 		s.applying.Unlock()
 		if err != nil && s.ctx.Err() == nil {
 			s.recordError("the network that the engine has changed cannot be used", err)
@@ -147,11 +178,14 @@ func (s *Sandbox) takeOver(w *netns.Watcher) {
 	}
 }
 
-// follow removes the devices that the engine has taken back, moves those out that
+// adopt removes the devices that the engine has taken back, moves those out that
 // it has added, and takes over its gateway. What has been removed has made room,
 // and an error with one does not keep the others. s.applying must be held.
-func (s *Sandbox) follow() error {
+func (s *Sandbox) adopt() error {
 	removed, removeErr := s.standIns.Follow()
+	if removed > 0 {
+		removeErr = errors.Join(removeErr, s.rememberStandIns())
+	}
 	moved, moveErr := netns.Move(s.inner, s.outer, slices.Concat(s.native, s.standIns.Names()), true)
 	s.standIn(moved)
 	errs := []error{removeErr, moveErr, netns.FollowGateway(s.inner, s.outer)}

@@ -66,7 +66,7 @@ func (h *handClock) pass(elapsed, wall time.Duration) {
 // startAt is start by a clock that the test moves.
 func startAt(t *testing.T, h *handClock, c *config.Config, r Request) *Sandbox {
 	t.Helper()
-	s, err := startBy(h.clock(), c, r)
+	s, err := startBy(h.clock(), c, r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

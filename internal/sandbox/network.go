@@ -65,6 +65,26 @@ func (s *Sandbox) serveNetwork() error {
 	if err != nil {
 		return err
 	}
+	l, err := s.listen(ipv6)
+	if err != nil {
+		return err
+	}
+	if err := s.holdNetwork(l); err != nil {
+		l.close()
+		return err
+	}
+	return s.serveListeners(l, nil)
+}
+
+// serveListeners starts the servers for the listeners, which it takes over. known
+// are the names that have addresses already.
+func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error) {
+	serving := false
+	defer func() {
+		if !serving {
+			l.close()
+		}
+	}()
 	if err := s.startIngress(); err != nil {
 		return err
 	}
@@ -78,15 +98,18 @@ func (s *Sandbox) serveNetwork() error {
 		finder.Close()
 		return err
 	}
-	l, err := s.listen(ipv6)
-	if err != nil {
-		finder.Close()
-		tracked.Close()
-		return err
+	table := names.NewTable(func(i uint32, name string) error {
+		return s.remember(line{Name: &numberedName{i, name}})
+	})
+	for _, n := range known {
+		table.Restore(n.Number, n.Name)
 	}
-	table, upstream := names.NewTable(), names.NewUpstream(s.outer, s.nameservers, s.hosts.Hosts)
+	upstream := names.NewUpstream(s.outer, s.nameservers, s.hosts.Hosts)
 	s.proxy = proxy.New(s.proxyConfig(table, upstream, finder, tracked))
-	server := &names.Server{Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: ipv6, Local: true}
+	server := &names.Server{
+		Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: len(l.packets) > 1, Local: true,
+	}
+	serving = true
 	if s.request.DNS.Embedded {
 		upstream.UseEmbedded(s.inner)
 		server.Forwarded = upstream.Forwarded

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -82,6 +83,32 @@ func (p *programs) container(mountNamespace uint64) (name string) {
 		}
 	}
 	return name
+}
+
+// after has names begin behind those that were saved.
+func (p *programs) after(list []savedPrograms) {
+	for _, saved := range list {
+		if n, err := strconv.Atoi(saved.Name); err == nil {
+			p.named = max(p.named, n)
+		}
+	}
+}
+
+// save returns what the containers' links lead to, as far as it was asked for.
+func (p *programs) save() (list []savedPrograms) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.containers {
+		list = append(list, savedPrograms{c.Root, c.ID, c.name, maps.Clone(c.targets)})
+	}
+	return list
+}
+
+// restore gives a container the name and the links that it had.
+func (p *programs) restore(c *containerPrograms, saved savedPrograms) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.name, c.targets = saved.Name, saved.Targets
 }
 
 func (c *containerPrograms) target(path string) string {

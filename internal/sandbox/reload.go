@@ -75,7 +75,7 @@ func reload(ctx context.Context, runDir string, info Info) (bool, error) {
 			return false, nil
 		}
 		patience := stoppedWait
-		if info.State() == Starting && !info.Supervisor.stopped() {
+		if s := info.State(); s == Restarting || s == Starting && !info.Supervisor.stopped() {
 			patience = startTimeout
 		}
 		if ctx.Err() != nil || time.Since(begun) > patience {

@@ -39,6 +39,10 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 	if r.snapshot, err = p.Compile(s.never, options); err != nil {
 		return err
 	}
+	// A supervisor that takes over goes by the same links.
+	if err := s.remember(line{Programs: s.programs.save()}); err != nil {
+		return err
+	}
 	s.rules.Store(r)
 	return nil
 }

@@ -163,6 +163,7 @@ type Sandbox struct {
 	native       []string         // devices that the kernel made in inner
 	landlock     int              // the version of the kernel's, or confine.NoLandlock
 	standIns     *netns.StandIns  // in inner, for the engine's devices; nil where the network is not late
+	nowhere      *netns.Namespace // what they lead to
 	proxy        *proxy.Proxy
 	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
@@ -175,6 +176,8 @@ type Sandbox struct {
 	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
 	applying     sync.Mutex // held while the policy or the mode changes
+	keeping      *keeping   // nil: nobody takes over from this supervisor
+	tookOver     bool       // from another supervisor, which has died
 	seen         []fileMark // of the policy's files, when they were last read; applying guards it
 
 	ctx    context.Context // ends with the sandbox
@@ -193,9 +196,10 @@ type Sandbox struct {
 }
 
 // Start makes a sandbox and puts it to work. Where it fails, nothing is left.
-func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r) }
+func Start(c *config.Config, r Request) (*Sandbox, error) { return startBy(systemClock(), c, r, nil) }
 
-func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
+// startBy is Start. keeping is for a supervisor's process, and nil for others.
+func startBy(t clock, c *config.Config, r Request, keeping *keeping) (_ *Sandbox, err error) {
 	seen := markFiles(policyFiles(c, r.Policy))
 	policies, err := LoadPolicies(c, r.Policy)
 	if err != nil {
@@ -218,7 +222,7 @@ func startBy(t clock, c *config.Config, r Request) (_ *Sandbox, err error) {
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
-		seen: seen, mode: mode{clock: t},
+		seen: seen, mode: mode{clock: t}, keeping: keeping,
 		hosts: newHosts(r.DNS), landlock: landlock,
 	}
 	if err := s.readSettings(); err != nil {
@@ -360,13 +364,10 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 
 // serve starts everything that runs, for the first container.
 func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
-	var err error
-	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
-	if err != nil {
+	s.thisRun = s.run(p)
+	if err := s.openRecords(); err != nil {
 		return err
 	}
-	s.thisRun = s.run(p)
-	s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
 	if s.outer != nil {
 		if err := s.serveNetwork(); err != nil {
 			return err
@@ -399,6 +400,15 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 	s.info.LastState = Running
 	s.mu.Unlock()
 	return s.attach(first, s.request.Creator)
+}
+
+// openRecords opens what is written down about the run.
+func (s *Sandbox) openRecords() (err error) {
+	s.log, err = audit.Open(s.store.SandboxDir(s.request.ID), audit.Options{OCSF: s.config.Audit.OCSF, Lost: s.eventsLost})
+	if err == nil {
+		s.learner = learn.Start(s.store, s.thisRun, learn.Options{Record: s.record, Report: s.unwritten})
+	}
+	return err
 }
 
 func (s *Sandbox) run(p *Policies) learn.Run {
@@ -446,6 +456,7 @@ func (s *Sandbox) Stop() {
 		s.cancel()
 		s.wg.Wait()
 		written := s.closeRecords()
+		s.dismissKeeper()
 		if s.ingress != nil {
 			if err := s.ingress.Remove(); err != nil {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more

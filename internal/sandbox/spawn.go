@@ -89,7 +89,7 @@ func sharing(runDir string, named netns.ID) (Info, bool, error) {
 		return Info{}, false, err
 	}
 	for _, info := range all {
-		if info.InnerID == named || info.Shared && info.Outer == named && info.Alive() {
+		if info.InnerID == named || info.Shared && info.Outer == named && info.State() != Dead {
 			return info, true, nil
 		}
 	}
@@ -239,8 +239,7 @@ const answerFD = 3
 // Supervise runs one sandbox until its containers are gone. The request comes
 // on standard input, the answer goes to descriptor 3.
 func Supervise(c *config.Config) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	signals := notified()
 	CaptureLog()
 	answer := os.NewFile(answerFD, "answer")
 	var r Request
@@ -255,7 +254,11 @@ func Supervise(c *config.Config) error {
 		return fmt.Errorf("let go of the engine's descriptors: %w", err)
 	}
 	unix.Umask(0o022) // the engine's may keep a workload from its own files
-	s, err := Start(c, r)
+	keeping, err := newKeeping()
+	if err != nil {
+		slog.Warn("nobody starts the supervisor again if it dies", "error", err)
+	}
+	s, err := startBy(systemClock(), c, r, keeping)
 	o := outcome{}
 	if err != nil {
 		o.Error = err.Error()
@@ -271,8 +274,24 @@ func Supervise(c *config.Config) error {
 		return err
 	}
 	if s.begin() {
-		go func() { defer s.wg.Done(); s.account() }()
+		go func() {
+			defer s.wg.Done()
+			s.account()
+			s.keep()
+		}()
 	}
+	return s.runUntilDone(signals)
+}
+
+// notified are the signals that ask a supervisor to end.
+func notified() <-chan os.Signal {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	return signals
+}
+
+// runUntilDone is a supervisor's life.
+func (s *Sandbox) runUntilDone(signals <-chan os.Signal) error {
 	for {
 		select {
 		case sig := <-signals:

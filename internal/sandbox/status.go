@@ -20,6 +20,7 @@ const (
 	Starting   State = "starting"   // it is being made; nothing runs in it yet
 	Running    State = "running"    // its supervisor is at work
 	Ending     State = "ending"     // it lets nothing through and takes nothing more, but writes down what it learned
+	Restarting State = "restarting" // its supervisor has died, and is being started again
 	Dead       State = "dead"       // its supervisor ended without taking it down: nothing gets through
 	Unreadable State = "unreadable" // what it says of itself cannot be read
 )
@@ -30,6 +31,8 @@ func (i Info) State() State {
 	switch {
 	case i.Broken != nil:
 		return Unreadable
+	case !i.Alive() && i.kept():
+		return Restarting
 	case !i.Alive():
 		return Dead
 	case i.LastState == "":

@@ -120,22 +120,6 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-func BenchmarkParseTarget(b *testing.B) {
-	for name, target := range map[string]string{
-		"canonical": "/repos/owner/name/issues?state=open",
-		"escaped":   "/repos/owner/a%20b/./issues?state=open",
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := httptarget.Parse("GET", target); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 func BenchmarkCheckAddress(b *testing.B) {
 	m := benchEngine(b, 10).Connect(benchConnections["exact"])
 	a := netip.MustParseAddr("140.82.112.6")

@@ -68,6 +68,14 @@ func (c *coverage) take(ep *endpoint) {
 
 func (c *coverage) covered() bool { return c.protocol != nil }
 
+// protocolName is "" where no endpoint covers the request.
+func (c *coverage) protocolName() string {
+	if c.protocol == nil {
+		return ""
+	}
+	return c.protocol.Name
+}
+
 // covering are the endpoints whose path covers the request's.
 func (m *Match) covering(path string) iter.Seq[*endpoint] {
 	return func(yield func(*endpoint) bool) {
@@ -84,13 +92,14 @@ func (c *coverage) decideHTTP(r *Request, method string) Verdict {
 	case c.denied:
 		return c.refuse(r.reason(method, "blocked by deny rule"))
 	case !c.allowed:
-		return c.refuse(r.reason(method, "not permitted by policy"), policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(r.Path)})
+		return c.refuse(r.reason(method, r.asked()+"not permitted by policy"),
+			policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(r.Path), Upgrade: r.Upgrades})
 	}
 	return c.allow()
 }
 
 func (c *coverage) allow() Verdict {
-	return Verdict{Decision: Allow, Policy: c.policy, Protocol: c.protocol.Name, Path: c.path}
+	return Verdict{Decision: Allow, Policy: c.policy, Protocol: c.protocolName(), Path: c.path}
 }
 
 // maxMissing bounds how many matches a verdict names as missing.
@@ -99,7 +108,7 @@ const maxMissing = 100
 // refuse denies, if the endpoints enforce. Where no rule could allow the
 // request, nothing is named as missing.
 func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
-	v := Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocol.Name, Path: c.path}
+	v := Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocolName(), Path: c.path}
 	if missing = distinct(missing); c.expressible(missing) {
 		v.Missing = missing[:min(len(missing), maxMissing)]
 	}
@@ -112,22 +121,22 @@ func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
 // expressible reports whether rules can name the matches, each with nothing
 // else: what a workload asks for may be too long, or look like a wildcard.
 func (c *coverage) expressible(matches []policy.L7Match) bool {
-	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !m.ValidFor(c.protocol.Name) })
+	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return !c.protocol.CanAllow(&m) })
 }
 
 // malformed denies in every mode.
 func (c *coverage) malformed(reason string) Verdict {
-	return Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocol.Name, Path: c.path, Malformed: true}
+	return Verdict{Policy: c.policy, Reason: reason, Protocol: c.protocolName(), Path: c.path, Malformed: true}
 }
 
 // unseen denies what cannot be decided for want of the body.
 func (c *coverage) unseen() Verdict {
-	return Verdict{Policy: c.policy, Reason: "protocol " + c.protocol.Name + " decides by the body, which was not seen", Protocol: c.protocol.Name, Path: c.path}
+	return Verdict{Policy: c.policy, Reason: "protocol " + c.protocolName() + " decides by the body, which was not seen", Protocol: c.protocolName(), Path: c.path}
 }
 
 // several denies what different protocols claim.
 func (c *coverage) several(r *Request) Verdict {
-	return Verdict{Policy: c.policy, Reason: printable.Text(r.Path) + " is covered by endpoints of different protocols: give them paths of their own", Protocol: c.protocol.Name, Path: c.path}
+	return Verdict{Policy: c.policy, Reason: printable.Text(r.Path) + " is covered by endpoints of different protocols: give them paths of their own", Protocol: c.protocolName(), Path: c.path}
 }
 
 // distinct drops matches that are given twice.

@@ -45,7 +45,7 @@ type reading struct {
 // section 3.2.4).
 const asterisk = "*"
 
-// ParseTarget reads a request's target, in origin, absolute or asterisk form. The
+// Parse reads a request's target, in origin, absolute or asterisk form. The
 // error is for a target that no request may have, because servers would read it in
 // ways that cannot be told beforehand.
 func Parse(method, target string) (Target, error) {
@@ -187,6 +187,9 @@ func readingsOf(sent string) (*readings, error) {
 	all := []found{{text: first}}
 	for i := 0; i < len(all); i++ {
 		text := all[i].text
+		if hasOneReading(text) {
+			continue
+		}
 		if err := check(text); err != nil {
 			return nil, err
 		}
@@ -217,6 +220,20 @@ func readingsOf(sent string) (*readings, error) {
 	return r, nil
 }
 
+// hasOneReading reports whether decoded text has nothing that check or one of the ways is
+// about. It may say no of some that has not.
+func hasOneReading(text string) bool {
+	for i := range len(text) {
+		switch b := text[i]; {
+		case b < 0x20, b >= 0x80, b == '%', b == ';', b == '\\':
+			return false
+		case b == '/' && i+1 < len(text) && (text[i+1] == '/' || text[i+1] == '.'):
+			return false
+		}
+	}
+	return true
+}
+
 func mustUnescape(path string) string {
 	unescaped, err := url.PathUnescape(path)
 	if err != nil { // decode has read it
@@ -233,6 +250,7 @@ var ways = []struct {
 }{
 	{read: func(text string) (string, error) { return dropParameters(text, ";"), nil }},
 	{read: func(text string) (string, error) { return dropParameters(text, ";"+encodedSemicolon), nil }},
+	{read: func(text string) (string, error) { return strings.ReplaceAll(text, encodedSemicolon, ";"), nil }},
 	{read: func(text string) (string, error) { return mergeSlashes(text), nil }},
 	{read: resolveDots},
 	{read: func(text string) (string, error) { return decode(text, false) }},
@@ -405,6 +423,9 @@ func resolveDots(text string) (string, error) {
 
 // spell escapes decoded text in the one way that rules are compared with.
 func spell(text string) string {
+	if isPlain(text) {
+		return text
+	}
 	const upperHex = "0123456789ABCDEF"
 	var out strings.Builder
 	out.Grow(len(text))

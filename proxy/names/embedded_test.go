@@ -79,7 +79,7 @@ func TestEmbeddedResolver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &Server{Table: NewTable(), Upstream: u, Gate: openGate{}, Forwarded: u.Forwarded}
+	server := &Server{Table: NewTable(nil), Upstream: u, Gate: openGate{}, Forwarded: u.Forwarded}
 	go server.Serve(t.Context(), []*net.UDPConn{packets}, nil)
 
 	for name, want := range map[string]string{"peer": "172.18.0.2", "web.example": "192.0.2.7"} {

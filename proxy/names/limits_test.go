@@ -40,7 +40,7 @@ func (a asker) WriteMsg(m *dns.Msg) error { a.answered(m); return nil }
 // TestQueriesAreBounded asks for more than the upstream answers.
 func TestQueriesAreBounded(t *testing.T) {
 	upstream := &slow{release: make(chan struct{})}
-	s := &Server{Table: NewTable(), Upstream: upstream, Gate: openGate{}}
+	s := &Server{Table: NewTable(nil), Upstream: upstream, Gate: openGate{}}
 	var refused, answered atomic.Int64
 	var wg sync.WaitGroup
 	for range 2 * maxQueries {

@@ -55,7 +55,7 @@ func newServer() (*Server, *zone) {
 		fail: map[string]bool{"broken.example.com": true},
 	}
 	g := gate{"api.example.com": true, "gone.example.com": true, "broken.example.com": true}
-	return &Server{Table: NewTable(), Upstream: z, Gate: g, Search: []string{"corp.internal"}, IPv6: true}, z
+	return &Server{Table: NewTable(nil), Upstream: z, Gate: g, Search: []string{"corp.internal"}, IPv6: true}, z
 }
 
 func TestAnswer(t *testing.T) {
@@ -139,7 +139,7 @@ func TestPointerNamesTheSyntheticAddress(t *testing.T) {
 }
 
 func TestTableIsStableAndBounded(t *testing.T) {
-	table := NewTable()
+	table := NewTable(nil)
 	a4, a6, _ := table.Addresses("a")
 	b4, _, _ := table.Addresses("b")
 	if again, _, _ := table.Addresses("a"); again != a4 || a4 == b4 {
@@ -244,4 +244,44 @@ func TestTheLocalNameNeverLeaves(t *testing.T) {
 	if len(z.asked) != 1 {
 		t.Error("where nobody answers, it is not like any other name")
 	}
+}
+
+// A table that takes over has the addresses of the one before, and gives nobody's
+// to another name.
+func TestTableRestored(t *testing.T) {
+	type entry struct {
+		i    uint32
+		name string
+	}
+	var saved []entry
+	table := NewTable(func(i uint32, name string) error {
+		if name == "unsaved.example" {
+			return errors.New("no room")
+		}
+		saved = append(saved, entry{i, name})
+		return nil
+	})
+	addresses := map[string]netip.Addr{}
+	for _, name := range []string{"a.example", "b.example", "c.example", "a.example"} {
+		addresses[name], _, _ = table.Addresses(name)
+	}
+	if _, _, ok := table.Addresses("unsaved.example"); ok {
+		t.Error("a name has an address that would be lost")
+	}
+	again := NewTable(nil)
+	for _, e := range []entry{saved[0], saved[2]} { // the second was lost
+		again.Restore(e.i, e.name)
+	}
+	if name, ok := again.Name(addresses["b.example"]); ok {
+		t.Errorf("the address of a lost name is %s's", name)
+	}
+	for _, name := range []string{"a.example", "c.example"} {
+		if a, _, ok := again.Addresses(name); !ok || a != addresses[name] {
+			t.Errorf("%s has %s, had %s", name, a, addresses[name])
+		}
+	}
+	if a, _, _ := again.Addresses("new.example"); a == addresses["b.example"] || a == addresses["c.example"] {
+		t.Errorf("new.example has %s", a)
+	}
+	again.Restore(maxNames, "beyond.example")
 }

@@ -10,6 +10,7 @@ package names
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"net/netip"
 	"sync"
 )
@@ -31,10 +32,28 @@ type Table struct {
 	mu    sync.RWMutex
 	index map[string]uint32
 	names []string
+	added func(i uint32, name string) error
 }
 
-// NewTable returns an empty table.
-func NewTable() *Table { return &Table{index: make(map[string]uint32)} }
+// NewTable returns an empty table. added is told of each new name before anybody
+// gets its addresses; where it fails, nobody does. It may be nil.
+func NewTable(added func(i uint32, name string) error) *Table {
+	return &Table{index: make(map[string]uint32), added: added}
+}
+
+// Restore puts back a name that an earlier table had, under the number that added
+// was told. Numbers between that were lost stand for no name.
+func (t *Table) Restore(i uint32, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i >= maxNames {
+		return
+	}
+	for uint32(len(t.names)) <= i {
+		t.names = append(t.names, "")
+	}
+	t.names[i], t.index[name] = name, i
+}
 
 // Addresses returns the name's synthetic addresses. ok is false where the
 // table is full.
@@ -47,6 +66,12 @@ func (t *Table) Addresses(name string) (v4, v6 netip.Addr, ok bool) {
 			return v4, v6, false
 		}
 		i = uint32(len(t.names))
+		if t.added != nil {
+			if err := t.added(i, name); err != nil {
+				slog.Error("a name has no address", "name", name, "error", err)
+				return v4, v6, false
+			}
+		}
 		t.names = append(t.names, name)
 		t.index[name] = i
 	}
@@ -65,7 +90,7 @@ func (t *Table) Name(a netip.Addr) (string, bool) {
 	if int(i) >= len(t.names) {
 		return "", false
 	}
-	return t.names[i], true
+	return t.names[i], t.names[i] != ""
 }
 
 // IsSynthetic tells whether a belongs to the ranges that only this table

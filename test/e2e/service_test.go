@@ -275,7 +275,9 @@ func TestProgramsReplaced(t *testing.T) {
 	node.Must(t, os.Mkdir(bin, 0o755))
 	inUse := filepath.Join(bin, "openshell")
 	current := w.Command().Path
-	node.Must(t, node.CopyFile(filepath.Join(filepath.Dir(current), "openshell-init"), filepath.Join(bin, "openshell-init")))
+	for _, helper := range []string{"openshell-init", "openshell-keeper"} {
+		node.Must(t, node.CopyFile(filepath.Join(filepath.Dir(current), helper), filepath.Join(bin, helper)))
+	}
 	build := exec.Command("go", "build", "-ldflags", "-X openshell.ai/openshell/internal/version.stamp=before", "-o", inUse, "../../cmd/openshell")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -70,7 +70,7 @@ func prepare(dir string) error {
 	if built.tools, err = programs.Engines(); err != nil {
 		return err
 	}
-	if built.bin, err = programs.UnderTest(dir, "openshell", "openshell-init", "containerd-shim-openshell-v1"); err != nil {
+	if built.bin, err = programs.UnderTest(dir, "openshell", "openshell-init", "openshell-keeper", "containerd-shim-openshell-v1"); err != nil {
 		return err
 	}
 	built.client = filepath.Join(dir, "client")

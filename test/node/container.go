@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/sandbox"
 )
 
 // Container is an OCI bundle of its own, and the container made from it.
@@ -167,11 +169,13 @@ func (c *Container) Stream(host, bytes string) *exec.Cmd {
 	return cmd
 }
 
-// KillSupervisor ends the sandbox's supervisor as the kernel does that is out of
-// memory.
+// KillSupervisor ends the sandbox's supervisor for good, and the keeper that would
+// start it again.
 func (c *Container) KillSupervisor() {
 	c.World.T.Helper()
-	info := c.Info()
+	var info sandbox.Info
+	Eventually(c.World.T, Patience, "the keeper", func() bool { info = c.Info(); return info.Keeper.PID != 0 })
+	Must(c.World.T, unix.Kill(info.Keeper.PID, unix.SIGKILL))
 	Must(c.World.T, unix.Kill(info.Supervisor.PID, unix.SIGKILL))
 	Eventually(c.World.T, Patience, "the supervisor's end", func() bool { return !info.Alive() })
 }

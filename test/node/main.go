@@ -71,7 +71,7 @@ func prepare(dir string, programDirs []string) error {
 	if err := findHeld(); err != nil {
 		return err
 	}
-	bin, err := programs.UnderTest(dir, "openshell", "openshell-init")
+	bin, err := programs.UnderTest(dir, "openshell", "openshell-init", "openshell-keeper")
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/try"
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/keeper"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/runtime"
@@ -24,7 +25,9 @@ func Run(args []string) int {
 	inv := runtime.ParseArgs(args)
 	switch {
 	case inv.Command == sandbox.SuperviseCommand:
-		return supervise()
+		return supervise(sandbox.Supervise)
+	case inv.Command == keeper.Command:
+		return supervise(sandbox.SuperviseAgain)
 	case inv.Command == "" && slices.ContainsFunc(args, isVersion):
 		return printVersion()
 	case runtime.IsCommand(inv.Command), inv.Command == runtime.AdmitCommand:
@@ -65,10 +68,10 @@ func runOCI(inv runtime.Invocation) int {
 	return status
 }
 
-func supervise() int {
+func supervise(do func(*config.Config) error) int {
 	c, err := config.Load("")
 	if err == nil {
-		err = sandbox.Supervise(c)
+		err = do(c)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "openshell supervise: "+err.Error())

@@ -24,6 +24,7 @@ import (
 	"openshell.ai/openshell/internal/confine/denials"
 	"openshell.ai/openshell/internal/confine/filter"
 	"openshell.ai/openshell/internal/confine/observe"
+	"openshell.ai/openshell/internal/libexec"
 	"openshell.ai/openshell/internal/safefile"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/netns"
@@ -129,10 +130,15 @@ func checkRuntime(ctx context.Context, name string) finding {
 	return ok("runtime", fmt.Sprintf("%s (%s)", path, version))
 }
 
-// checkLauncher looks for openshell-init, and at whether it would run in any image: it cannot if it needs
 // a dynamic loader, which an image may not have.
-func checkLauncher(places []string) finding {
-	const fix = "install openshell-init, built with CGO_ENABLED=0, beside openshell"
+// checkHelper checks a program that openshell calls, which has to run on its own in a
+// container's or no root file system.
+func checkHelper(name, program string) finding {
+	return checkPlaces(name, program, libexec.Places(program))
+}
+
+func checkPlaces(name, program string, places []string) finding {
+	fix := "install " + program + ", built with CGO_ENABLED=0, beside openshell"
 	for _, path := range places {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -140,17 +146,17 @@ func checkLauncher(places []string) finding {
 		}
 		switch static, elfErr := isStatic(path); {
 		case err != nil:
-			return fail("launcher", err.Error(), fix)
+			return fail(name, err.Error(), fix)
 		case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0:
-			return fail("launcher", path+" is not an executable file", fix)
+			return fail(name, path+" is not an executable file", fix)
 		case elfErr != nil:
-			return fail("launcher", fmt.Sprintf("%s: %v", path, elfErr), fix)
+			return fail(name, fmt.Sprintf("%s: %v", path, elfErr), fix)
 		case !static:
-			return fail("launcher", path+" is linked dynamically", fix)
+			return fail(name, path+" is linked dynamically", fix)
 		}
-		return ok("launcher", path)
+		return ok(name, path)
 	}
-	return fail("launcher", confine.InitName+" is neither beside openshell nor on PATH", fix)
+	return fail(name, program+" is neither beside openshell nor in libexec", fix)
 }
 
 func isStatic(path string) (bool, error) {
@@ -270,7 +276,11 @@ func checkSandboxes(c *config.Config, now time.Time) finding {
 			note(fmt.Sprintf("%s: is unreadable: %s", id, oneLine(s.Broken)), "remove what is unreadable with openshell doctor --clean")
 			continue
 		case sandbox.Dead:
-			note(id+": its supervisor is dead", "stop the containers of dead supervisors: they reach nothing any more")
+			text := id + ": its supervisor is dead"
+			if s.Health.LastError != "" {
+				text += ": " + oneLine(errors.New(s.Health.LastError))
+			}
+			note(text, "stop the containers of dead supervisors: they reach nothing any more")
 			continue
 		}
 		if s.permissive() {

@@ -15,8 +15,9 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/keeper"
 	"openshell.ai/openshell/internal/sandbox"
-	"openshell.ai/openshell/runtime"
 )
 
 // The outcomes of a check.
@@ -114,7 +115,8 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 		checkNetwork(),
 		checkObservation(),
 		checkRuntime(ctx, c.Runtime),
-		checkLauncher(runtime.LauncherPlaces()),
+		checkHelper("launcher", confine.InitName),
+		checkHelper("keeper", keeper.Name),
 		checkPrivate("state_dir", c.StateDir),
 		checkPrivate("run_dir", c.RunDir),
 		checkPolicies(c),

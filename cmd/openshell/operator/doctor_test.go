@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
 )
 
 func TestDoctor(t *testing.T) {
@@ -33,7 +34,7 @@ func TestDoctor(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != 1 {
 		t.Fatalf("exit %d, %v", code, err)
 	}
-	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 13 {
+	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 14 {
 		t.Errorf("report: %+v", report)
 	}
 	for _, f := range report.Checks {
@@ -159,14 +160,14 @@ func TestCheckLauncher(t *testing.T) {
 		status string
 		detail string
 	}{
-		"none":      {nil, statusFail, "neither beside openshell nor on PATH"},
+		"none":      {nil, statusFail, "neither beside openshell nor in libexec"},
 		"missing":   {[]string{missing}, statusFail, "neither"},
 		"second":    {[]string{missing, static}, statusOK, static},
 		"dynamic":   {[]string{dynamic, static}, statusFail, "dynamically"},
 		"no ELF":    {[]string{text}, statusFail, text},
 		"directory": {[]string{dir}, statusFail, "not an executable file"},
 	} {
-		if f := checkLauncher(c.places); f.Status != c.status || !strings.Contains(f.Detail, c.detail) {
+		if f := checkPlaces("launcher", confine.InitName, c.places); f.Status != c.status || !strings.Contains(f.Detail, c.detail) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/netns"
+)
+
+// memory is what only a sandbox's supervisor knows, for the one that takes over
+// when it dies: lines of JSON in a file that is in memory only (memfd_create(2)),
+// which the keeper holds open. A line that a kill cut off is the last.
+type memory struct {
+	mu   sync.Mutex
+	file *os.File
+	size int64
+}
+
+// memoryVersion is that of the lines' form. The same executable reads what it
+// wrote: see package keeper.
+const memoryVersion = 1
+
+// line is one of the file's. Each has one of the fields.
+type line struct {
+	Begun    *begun          `json:"begun,omitempty"`
+	Name     *numberedName   `json:"name,omitempty"`
+	Programs []savedPrograms `json:"programs,omitempty"`
+	Hosts    *Resolver       `json:"hosts,omitempty"`
+	StandIns *savedStandIns  `json:"stand_ins,omitempty"`
+	Creator  *creator        `json:"creator,omitempty"`
+}
+
+// begun is what does not change once a sandbox's network is complete.
+type begun struct {
+	Version   int       `json:"version"`
+	Request   Request   `json:"request"`
+	Started   time.Time `json:"started"` // as sandbox.json has it
+	Authority []byte    `json:"authority"`
+	Run       learn.Run `json:"run"`
+	// Ends is the end of permissive mode, by the clock that only goes forward
+	// (CLOCK_MONOTONIC), in nanoseconds. The wall's is in sandbox.json.
+	Ends   int64    `json:"ends,omitzero"`
+	Native []string `json:"native,omitempty"` // devices that the kernel made
+	Owner  uint64   `json:"owner,omitzero"`   // start time of the request's owner
+	Held   []string `json:"held"`             // what the keeper holds, in order
+}
+
+// numberedName is an entry of names.Table.
+type numberedName struct {
+	Number uint32 `json:"number"`
+	Name   string `json:"name"`
+}
+
+// savedPrograms are what a container's links lead to: what the workload has made
+// of them since is not asked.
+type savedPrograms struct {
+	Root    string            `json:"root"`
+	ID      string            `json:"id"`
+	Name    string            `json:"name"`
+	Targets map[string]string `json:"targets"`
+}
+
+// savedStandIns replace those of earlier lines.
+type savedStandIns struct {
+	List []netns.StandIn `json:"list"`
+}
+
+// creator is the process that makes a container.
+type creator struct {
+	Root    string     `json:"root"`
+	ID      string     `json:"id"`
+	Process Supervisor `json:"process"`
+}
+
+func newMemory() (*memory, error) {
+	fd, err := unix.MemfdCreate("openshell-supervisor", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memory for a supervisor that takes over: %w", err)
+	}
+	return &memory{file: os.NewFile(uintptr(fd), "memory")}, nil
+}
+
+// add appends a line. It may be nil: then nobody takes over.
+func (m *memory) add(l line) error {
+	if m == nil {
+		return nil
+	}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.file.WriteAt(append(data, '\n'), m.size)
+	if err != nil {
+		return errors.Join(fmt.Errorf("memory for a supervisor that takes over: %w", err), m.file.Truncate(m.size))
+	}
+	m.size += int64(n)
+	return nil
+}
+
+// readMemory returns the lines of a file. What a kill cut off is taken away.
+func readMemory(file *os.File) (*memory, []line, error) {
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<40))
+	if err != nil {
+		return nil, nil, err
+	}
+	m := &memory{file: file, size: int64(bytes.LastIndexByte(data, '\n') + 1)}
+	var lines []line
+	for text := range bytes.Lines(data[:m.size]) {
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil {
+			return nil, nil, fmt.Errorf("what the last supervisor knew cannot be read: %w", err)
+		}
+		lines = append(lines, l)
+	}
+	return m, lines, file.Truncate(m.size)
+}
+
+// monotonic is the time of CLOCK_MONOTONIC, which is the same for all processes.
+func monotonic() (int64, error) {
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return now.Nano(), err
+}

@@ -9,11 +9,17 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"openshell.ai/openshell/internal/keeper"
+	"openshell.ai/openshell/internal/version"
 )
 
 func main() {
+	if slices.Equal(os.Args[1:], []string{"--version"}) {
+		fmt.Println(keeper.Name, "version", version.String())
+		return
+	}
 	// There is one of it for each sandbox, and hardly anything to do.
 	runtime.GOMAXPROCS(1)
 	debug.SetMemoryLimit(4 << 20)

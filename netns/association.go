@@ -97,10 +97,10 @@ func (s *Associations[A]) Each(f func(A)) {
 type Association struct {
 	Ends
 	Refused atomic.Bool // nobody is at the destination, or nobody may be reached
-	// May tells whether a datagram of the source's may pass; where not, Relay ends.
+	// May reports whether a datagram of the source's may pass; where not, Relay ends.
 	// It is called by one goroutine. nil: all may.
 	May func() bool
-	// Pass tells whether the source's datagram may pass by what is in it; where not,
+	// Pass reports whether the source's datagram may pass by what is in it; where not,
 	// Relay ends. It is called by two goroutines. nil: all may.
 	Pass func(payload []byte) bool
 	// Silence, where it is less than datagramIdle and not 0, is how long both ends

@@ -103,7 +103,7 @@ func (d *Diag) UDPInodes(local, remote netip.AddrPort) ([]uint64, error) {
 	return inodes, nil
 }
 
-// maySend tells whether the socket of a struct inet_diag_msg may have sent a
+// maySend reports whether the socket of a struct inet_diag_msg may have sent a
 // datagram from local to remote.
 func maySend(b []byte, local, remote netip.AddrPort) bool {
 	if len(b) < diagMsgSize {
@@ -116,7 +116,7 @@ func maySend(b []byte, local, remote netip.AddrPort) bool {
 	return matches(own, local) && (peer.Port() == 0 || matches(peer, remote))
 }
 
-// isConnection tells whether the socket of a struct inet_diag_msg is the one that
+// isConnection reports whether the socket of a struct inet_diag_msg is the one that
 // is connected from local to remote.
 func isConnection(b []byte, local, remote netip.AddrPort) bool {
 	if len(b) < diagMsgSize {

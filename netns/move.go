@@ -334,3 +334,25 @@ func translate(r netlink.Route, indices map[int]int) (netlink.Route, bool) {
 	r.MultiPath = paths
 	return r, true
 }
+
+// RemoveDevices deletes the devices that were moved to a namespace, before it is closed: a connection
+// whose last bytes nobody acknowledges keeps a namespace, with its devices, for minutes after its last
+// descriptor (tcp(7), tcp_orphan_retries). Devices that cannot be deleted go where the kernel puts
+// them when the namespace ends.
+func RemoveDevices(n *Namespace) error {
+	h, err := handle(n)
+	if err != nil {
+		return fmt.Errorf("remove network devices: %w", err)
+	}
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil {
+		return fmt.Errorf("remove network devices: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().Name != "lo" {
+			_ = h.LinkDel(l)
+		}
+	}
+	return nil
+}

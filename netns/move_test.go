@@ -301,3 +301,31 @@ func BenchmarkMove(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// A connection that the other side no longer answers keeps its namespace from ending, but not the
+// engine's device, whose other end the engine waits for.
+func TestRemoveDevices(t *testing.T) {
+	inner, host := plumbed(t)
+	outer := newNamespace(t)
+	_, err := Move(inner, outer, nil, false)
+	must(t, err)
+	h := open(t, host)
+	l, err := host.Listen(netip.MustParseAddrPort("10.89.2.1:80"))
+	must(t, err)
+	defer l.Close()
+	client, err := outer.Dial(t.Context(), "tcp", netip.MustParseAddrPort("10.89.2.1:80"))
+	must(t, err)
+	server, err := l.Accept()
+	must(t, err)
+	defer server.Close()
+	must(t, h.LinkSetDown(linkOf(t, h, "veth2")))
+	_, err = client.Write([]byte("nobody takes this"))
+	must(t, err)
+	must(t, client.Close())
+
+	must(t, RemoveDevices(outer))
+	must(t, outer.Close())
+	if left, err := Devices(host); err != nil || slices.Contains(left, "veth2") {
+		t.Errorf("left: %q, %v", left, err)
+	}
+}

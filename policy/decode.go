@@ -90,9 +90,6 @@ func (d *decoder) enter(n *yaml.Node, path string) *yaml.Node {
 	return n
 }
 
-// mostEdits is how many bytes of a field's name may be wrong for it to be suggested.
-func mostEdits(string) int { return 2 }
-
 // mapping decodes an object whose keys are all known.
 func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 	d.entries(n, path, func(key, value *yaml.Node, at string) {
@@ -103,7 +100,7 @@ func (d *decoder) mapping(n *yaml.Node, path string, fields map[string]field) {
 		reason := fmt.Sprintf("unknown field %q", key.Value)
 		if key.Tag == "!!merge" {
 			reason = "merge keys are not supported: repeat the fields"
-		} else if near := usertext.Closest(key.Value, maps.Keys(fields), mostEdits); near != "" {
+		} else if near := usertext.Closest(key.Value, maps.Keys(fields), twoEdits); near != "" {
 			reason += fmt.Sprintf(": did you mean %q?", near)
 			d.spoiled[Child(path, near)] = true
 		}
@@ -281,3 +278,6 @@ func describe(n *yaml.Node) string {
 		return "a value of type " + printable.Text(n.Tag)
 	}
 }
+
+// twoEdits is how far a misspelt name may be from what it means.
+func twoEdits(string) int { return 2 }

@@ -152,6 +152,9 @@ func (m *L7Match) Describe(url string) string {
 	for i, key := range slices.Sorted(maps.Keys(m.Query)) {
 		line += string("?&"[min(i, 1)]) + key + "=" + strings.Join(m.Query[key].Any, "|")
 	}
+	if len(m.Upgrade) > 0 {
+		line += " (upgrade to " + strings.Join(m.Upgrade, ", ") + ")"
+	}
 	return line
 }
 

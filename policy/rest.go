@@ -35,10 +35,13 @@ var rest = Protocol{
 		present: func(m *L7Match) bool { return m.Query != nil },
 		refused: "%s L7 rules must not use path/query",
 		decode:  func(d *decoder, to *L7Match) field { return d.matchers(&to.Query) },
-	}},
+	}, upgradeField},
 	presets:      restPresets,
-	checkMatch:   func(v *validator, path string, _ *Endpoint, m *L7Match) { v.request(path, m) },
 	canonicalize: (*Endpoint).canonicalizeRules,
+	checkMatch: func(v *validator, path string, _ *Endpoint, m *L7Match) {
+		v.request(path, m)
+		v.upgrade(path+".upgrade", m.Upgrade)
+	},
 }
 
 // restPresets are what the access values stand for. DELETE is not part of read-write.
@@ -147,6 +150,9 @@ func canonicalMatches(matches []L7Match) []L7Match {
 		}
 		for key, matcher := range m.Query {
 			m.Query[key] = Matcher{sortedSet(matcher.Any)}
+		}
+		if m.Upgrade != nil {
+			m.Upgrade = sortedSet(m.Upgrade)
 		}
 	}
 	matches = sortedByText(matches)

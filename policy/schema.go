@@ -154,7 +154,7 @@ type L7Allow struct {
 
 // L7Match describes requests. Which fields there are is the protocol's to say:
 //
-//   - rest, websocket: Method, Path and Query
+//   - rest, websocket: Method, Path and Query; rest also Upgrade, where it allows
 //   - graphql, and websocket for GraphQL over it: OperationType, OperationName
 //     and Fields
 //   - json-rpc: Method
@@ -180,6 +180,9 @@ type L7Match struct {
 	// Tool matches the tool's name in MCP's tools/call.
 	Tool   Matcher            `yaml:"tool,omitempty" json:"tool,omitzero"`
 	Params map[string]Matcher `yaml:"params,omitempty" json:"params,omitempty"`
+	// Upgrade names the protocols, other than WebSocket, that an allowed request may ask to switch to (RFC 9110
+	// section 7.8). OpenShell does not have it.
+	Upgrade []string `yaml:"upgrade,omitempty,flow" json:"upgrade,omitempty"`
 }
 
 // Matcher is a set of globs, one of which must match. In YAML and JSON it is a

@@ -24,6 +24,10 @@ func (v *validator) matches(path string, e *Endpoint) {
 		v.match(Element(path+".rules", i)+".allow", e, &e.Rules[i].Allow)
 	}
 	for i := range e.DenyRules {
+		if e.DenyRules[i].Upgrade != nil {
+			v.problem(Element(path+".deny_rules", i)+".upgrade", "belongs to rules that allow: without one, no upgrade is")
+			continue
+		}
 		v.match(Element(path+".deny_rules", i), e, &e.DenyRules[i])
 	}
 }

@@ -16,7 +16,7 @@ var websocket = Protocol{
 	Rank:    2,
 	HTTP:    true,
 	Content: true,
-	alsoOf:  []string{ProtocolREST, ProtocolGraphQL},
+	alsoOf:  []string{"method", "path", "query", ProtocolGraphQL},
 	presets: map[string][]L7Match{
 		AccessReadOnly:  methods("GET"),
 		AccessReadWrite: methods("GET", MethodWebSocketText),

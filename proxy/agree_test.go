@@ -58,7 +58,7 @@ func (c *chooser) rules() string {
 			}
 		}
 		enforce := ", enforcement: " + c.one("enforce", "audit")
-		switch c.n(6) {
+		switch c.n(7) {
 		case 0: // whatever is said
 		case 1:
 			endpoint += ", protocol: rest" + enforce + ", access: " + c.one("full", "read-only", "read-write")
@@ -71,6 +71,8 @@ func (c *chooser) rules() string {
 			endpoint += ", path: /rpc, protocol: json-rpc" + enforce + ", rules: [{allow: {method: sum}}]"
 		case 5:
 			endpoint += ", protocol: websocket" + enforce + ", rules: [{allow: {method: GET, path: /ws}}" + c.one("]", ", {allow: {method: WEBSOCKET_TEXT, path: /ws}}]")
+		case 6:
+			endpoint += ", protocol: rest" + enforce + ", rules: [{allow: {method: POST, path: '/upgrade/**'" + c.one("}}]", ", upgrade: [tcp]}}]")
 		}
 		text += fmt.Sprintf("  r%d: {endpoints: [{%s}]%s}\n", i, endpoint,
 			c.one("", "", ", binaries: [{path: /usr/bin/tool}]", ", binaries: [{path: /bin/sh}]", ", binaries: [{path: /usr/bin/other}]"))
@@ -126,7 +128,7 @@ func (c *chooser) action() decision.Action {
 		a.ResolvedIPs = []string{public, c.one("127.0.0.1", "169.254.169.254", "fd00:ec2::254")}
 	}
 	a.HTTP = &decision.RequestLine{Method: "GET", Target: c.one("/ok/1", "/ok/no", "/ok//a;b/../c?x=1", "/", "/../x", "/ok%2fno", "/graphql?query={user}", "/rpc")}
-	switch c.n(6) {
+	switch c.n(7) {
 	case 0:
 		a.HTTP.Method = c.one("HEAD", "PUT", "PATCH", "PROPFIND")
 	case 1:
@@ -139,6 +141,8 @@ func (c *chooser) action() decision.Action {
 		a.HTTP.Target = "/ws"
 		text := c.one("hello", `{"id":"1","type":"subscribe","payload":{"query":"{ user }"}}`, `{"id":"1","type":"subscribe","payload":{"query":"mutation { deleteAll }"}}`)
 		a.WebSocketText = &text
+	case 4:
+		a.HTTP = &decision.RequestLine{Method: "POST", Target: "/upgrade/x", Upgrade: []string{c.one("tcp", "TCP", "SPDY/3.1")}}
 	}
 	return a
 }
@@ -210,6 +214,8 @@ func exchangeOnWire(t testing.TB, client net.Conn, a decision.Action) (passed bo
 	text := a.HTTP.Method + " " + a.HTTP.Target + " HTTP/1.1\r\nHost: " + a.Host + "\r\n"
 	if a.WebSocketText != nil {
 		text += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+	} else if a.HTTP.Upgrade != nil {
+		text += "Connection: Upgrade\r\nUpgrade: " + strings.Join(a.HTTP.Upgrade, ", ") + "\r\nContent-Length: 0\r\n"
 	} else {
 		text += "Connection: close\r\n"
 	}
@@ -223,6 +229,15 @@ func exchangeOnWire(t testing.TB, client net.Conn, a decision.Action) (passed bo
 	resp, err := http.ReadResponse(in, &http.Request{Method: a.HTTP.Method})
 	if err != nil {
 		t.Fatalf("%+v: no answer: %v", a.HTTP, err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols && a.HTTP.Upgrade != nil {
+		const raw = "\x00\x01\xff"
+		_, err := io.WriteString(client, raw)
+		echo := make([]byte, len(raw))
+		if err == nil {
+			_, err = io.ReadFull(in, echo)
+		}
+		return err == nil && string(echo) == raw
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		message := ws.MustCompileFrame(ws.MaskFrame(ws.NewTextFrame([]byte(*a.WebSocketText))))

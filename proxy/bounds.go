@@ -5,6 +5,7 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,10 +118,18 @@ func (f *tcpFlow) checkIdle() {
 // no handler knows of yet.
 func (c *serverConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n == 0 || !c.between.Load() {
+	if !c.between.Load() {
+		// The server reads one byte while a request is answered whose body it has, to learn that its client left.
+		if errors.Is(err, io.EOF) && len(b) == 1 {
+			err = c.halfClose.await(c.flow, c.flow.leaveOrigins)
+		}
 		return n, err
 	}
-	size := int64(2*n + headerLine*bytes.Count(b[:n], []byte{'\n'}))
+	if n == 0 {
+		return n, err
+	}
+	c.head = append(c.head, b[:n]...)
+	size := int64(3*n + headerLine*bytes.Count(b[:n], []byte{'\n'}))
 	if !c.flow.p.headers.TryAcquire(size) {
 		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerLimit, Reason: "too many headers are being read"})
 		c.flow.abort()

@@ -204,15 +204,18 @@ func firstWords(client, upstream net.Conn) (said, greeting []byte) {
 
 // alive reports whether an unused connection's other end has not closed it
 // (TCP_INFO, tcp(7)). Reading would tell as well, but takes bytes away.
-func alive(c *net.TCPConn) bool {
+func alive(c *net.TCPConn) bool { return tcpState(c) == unix.BPF_TCP_ESTABLISHED }
+
+// tcpState is a connection's state, or 0 where it has none any more.
+func tcpState(c *net.TCPConn) (state uint8) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return 0
 	}
-	established := false
 	_ = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
-		established = err == nil && info.State == unix.BPF_TCP_ESTABLISHED
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO); err == nil {
+			state = info.State
+		}
 	})
-	return established
+	return state
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +73,7 @@ func (h *httpFlow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error
 	if first := h.unused.Swap(nil); first != nil {
 		// The client may have thought for longer than the origin waits.
 		if alive(tcpOf(*first)) {
-			return *first, nil
+			return h.reading(*first), nil
 		}
 		(*first).Close()
 	}
@@ -81,10 +82,22 @@ func (h *httpFlow) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error
 		return nil, err
 	}
 	h.conns.own(conn)
-	if h.scheme == "https" {
-		return h.secure(ctx, conn)
+	if h.scheme != "https" {
+		return h.reading(conn), nil
 	}
-	return conn, nil
+	secured, err := h.secure(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	return h.reading(secured), nil
+}
+
+// reading has the heads of answers read on a connection to the origin.
+func (h *httpFlow) reading(origin net.Conn) net.Conn {
+	if h.http2 {
+		return origin
+	}
+	return &answerConn{Conn: origin, of: &h.answers}
 }
 
 func tcpOf(c net.Conn) *net.TCPConn {
@@ -124,6 +137,10 @@ func (h *httpFlow) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	x.header = w.Header()
+	if r.ProtoMajor == 1 {
+		h.answers.spelling.Store(nil)
+		w = spelled{w, &h.answers}
+	}
 	if r.Header.Get("Expect") != "" {
 		w = continued{w}
 	}
@@ -157,17 +174,20 @@ func rewrite(pr *httputil.ProxyRequest) {
 			out.Header[name] = values
 		}
 	}
+	if conn, ok := pr.In.Context().Value(connKey{}).(*serverConn); ok && !x.request.Upgrade {
+		conn.names.apply(out.Header)
+	}
 	if trailer := pr.In.Trailer; trailer != nil && out.Body != nil {
 		dropBadTrailers(trailer) // of those announced
 		out.Trailer, out.Body = trailer, &trailedBody{out.Body, trailer}
 	}
-	// Any other protocol than WebSocket, such as h2c, would carry requests that
-	// nobody decides on. A server goes on in HTTP where none is asked for (RFC
-	// 9110 section 7.8).
-	if !x.upgrade {
+	switch {
+	case len(x.request.Upgrades) > 0:
+		out.Header["Upgrade"] = []string{strings.Join(x.request.Upgrades, ", ")}
+	case !x.request.Upgrade: // the reverse proxy would pass h2c on
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
-	} else if !x.textUnseen {
+	case x.decidesText:
 		offerPlainText(out.Header)
 	}
 }
@@ -198,18 +218,22 @@ func dropBadTrailers(trailer http.Header) {
 	}
 }
 
-// answered records the origin's answer. An origin may end HTTP only by
-// agreeing to a WebSocket.
+// answered records the origin's answer. An origin may end HTTP only by agreeing to a protocol that the client
+// asked for.
 func answered(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		if err := checkSwitch(resp.Request, resp); err != nil {
+		check := checkWebSocket
+		if !x.request.Upgrade {
+			check = checkUpgrade
+		}
+		if err := check(resp.Request, resp); err != nil {
 			return err
 		}
-		if !x.textUnseen {
+		if x.decidesText {
 			origin, ok := resp.Body.(io.ReadWriteCloser)
 			if !ok {
-				return errNoWebSocket
+				return errUnasked
 			}
 			resp.Body = x.read(origin)
 		}
@@ -246,7 +270,9 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 type byFlow struct{}
 
 func (byFlow) RoundTrip(r *http.Request) (*http.Response, error) {
-	return exchangeOf(r.Context()).flow.transport.RoundTrip(r)
+	h := exchangeOf(r.Context()).flow
+	h.answers.asked.Add(1)
+	return h.transport.RoundTrip(r)
 }
 
 // buffers pools the reverse proxy's copy buffers.

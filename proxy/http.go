@@ -5,6 +5,7 @@ package proxy
 import (
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -29,6 +30,7 @@ type httpFlow struct {
 	unused      atomic.Pointer[net.Conn] // the upstream connection of the admission, until a request uses it
 	badRequests atomic.Int32             // answers of status 400 that are not the server's own
 	exchanges   exchangeSet
+	answers     answers // in HTTP/1
 }
 
 // serveHTTP has HTTP served on a connection, in the version that it begins with.
@@ -81,11 +83,23 @@ func (e *exchangeSet) stillAllowed(c *decision.Connection) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for x := range e.open {
-		if c.Request(x.request).Outcome == decision.Denied || x.textUnseen && c.TextInspectionRequired(x.request) {
+		if c.Request(x.request).Outcome == decision.Denied || x.request.Upgrade && !x.decidesText && c.TextInspectionRequired(x.request) {
 			return false
 		}
 	}
 	return true
+}
+
+// haveBodies reports whether any request under way has a body.
+func (e *exchangeSet) haveBodies() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for x := range e.open {
+		if x.body {
+			return true
+		}
+	}
+	return false
 }
 
 func (e *exchangeSet) setDecidedSocket(s *socket) {
@@ -102,14 +116,14 @@ func (e *exchangeSet) decidedSocket() *socket {
 
 // exchange is a request that was let through, until its response has ended.
 type exchange struct {
-	flow       *httpFlow
-	request    engine.Request
-	rec        Record
-	free       func()      // gives the memory of request.Body back; may be nil
-	header     http.Header // of the answer
-	upgrade    bool        // it asks for a WebSocket
-	textUnseen bool        // on which nobody decides the text
-	once       sync.Once
+	flow        *httpFlow
+	request     engine.Request
+	rec         Record
+	free        func()      // gives the memory of request.Body back; may be nil
+	header      http.Header // of the answer
+	decidesText bool        // of the WebSocket that it asks for
+	body        bool        // the request has one
+	once        sync.Once
 
 	textAllowed bool // a message was; the reading goroutine's
 }
@@ -179,19 +193,18 @@ func (h *httpFlow) serve(w http.ResponseWriter, r *http.Request) {
 // decideRequest returns the exchange that the request may begin, or why it may not. Where its body decides, it
 // reads that first.
 func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *decision.Connection) (*exchange, *refusal) {
-	target, err := httptarget.Parse(r.Method, r.RequestURI)
+	request, err := newRequest(r)
 	if err != nil {
 		return nil, refusedTarget(err)
 	}
 	if d := c.Decision(); d.Outcome == decision.Denied {
 		return nil, refusedConnection(d)
 	}
-	x := &exchange{flow: h, request: engine.NewRequest(r.Method, target), upgrade: asksForWebSocket(r)}
-	if x.upgrade && r.ContentLength != 0 {
+	x := &exchange{flow: h, request: request, body: r.ContentLength != 0}
+	if x.request.Upgrade && r.ContentLength != 0 {
 		// An origin may take it for the first messages.
 		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", "a WebSocket handshake has no body")
 	}
-	x.request.Upgrade = x.upgrade
 	inspection := c.Inspection(x.request)
 	if inspection.MaxBody > 0 {
 		var refused *refusal
@@ -200,7 +213,7 @@ func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *deci
 		}
 		x.request.ContentType = r.Header.Get("Content-Type")
 	}
-	x.textUnseen = x.upgrade && !inspection.Text
+	x.decidesText = x.request.Upgrade && inspection.Text
 	d := c.Request(x.request)
 	if d.Outcome == decision.Denied {
 		x.release()
@@ -209,6 +222,20 @@ func (h *httpFlow) decideRequest(w http.ResponseWriter, r *http.Request, c *deci
 	x.rec = recordOf(Request, d)
 	x.rec.Method, x.rec.Scheme, x.rec.Path = r.Method, h.scheme, x.request.Path
 	return x, nil
+}
+
+// newRequest is a request as policies see it, but for its body. The error is for a target that no request may have.
+func newRequest(r *http.Request) (engine.Request, error) {
+	target, err := httptarget.Parse(r.Method, r.RequestURI)
+	if err != nil {
+		return engine.Request{}, err
+	}
+	request := engine.NewRequest(r.Method, target)
+	request.Upgrades = upgradesOf(r)
+	if len(request.Upgrades) == 1 && strings.EqualFold(request.Upgrades[0], "websocket") {
+		request.Upgrade, request.Upgrades = true, nil
+	}
+	return request, nil
 }
 
 // release gives back what the exchange held. It may be called again.
@@ -242,15 +269,15 @@ func (h *httpFlow) refuse(w http.ResponseWriter, r *http.Request, refused *refus
 	rec := Record{Kind: Request, Outcome: decision.Denied, Layer: refused.layer, Policy: refused.policy, Reason: refused.reason,
 		Method: r.Method, Scheme: h.scheme, Status: refused.status, Evidence: refused.evidence,
 		Protocol: refused.protocol, EndpointPath: refused.endpointPath, Missing: refused.missing}
-	target, err := httptarget.Parse(r.Method, r.RequestURI)
+	request, err := newRequest(r)
 	if err != nil {
 		rec.Evidence = false // nothing that could be allowed
-	} else if matches := engine.TargetMatches(target, r.Method); len(matches) > 1 && rec.Protocol == "" {
+	} else if matches := request.Matches(); rec.Protocol == "" && (len(matches) > 1 || len(request.Upgrades) > 0) {
 		with := *refused // which answers other requests too
 		with.missing, rec.Missing = matches, matches
 		refused = &with
 	}
-	path := target.Path()
+	path := request.Path
 	rec.Path = path
 	h.record(rec)
 	if refused.status == http.StatusBadRequest {

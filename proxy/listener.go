@@ -101,6 +101,12 @@ type serverConn struct {
 	flow    *httpFlow
 	between atomic.Bool  // no request has reached a handler since the last answer
 	header  atomic.Int64 // of Proxy.headers, for the request that is read or answered
+
+	halfClose halfClose
+
+	// These are the goroutine's that serves the connection.
+	head  []byte   // read since the last answer
+	names spelling // of the request that is answered
 }
 
 func newServerConn(conn net.Conn, h *httpFlow) *serverConn {
@@ -165,6 +171,7 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 func markHandled(ctx context.Context) {
 	if conn, ok := ctx.Value(connKey{}).(*serverConn); ok {
 		conn.between.Store(false)
+		conn.names, conn.head = spellingOf(conn.head), nil
 	}
 }
 

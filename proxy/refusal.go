@@ -220,7 +220,7 @@ func (e *endpoint) missingRule(d decision.Decision, method, path string) *missin
 		Type: strings.ReplaceAll(protocol, "-", "") + "_allow", Layer: LayerL7, Method: method, Path: path,
 		Host: e.host, Port: e.port, Binary: e.process.Path,
 	}
-	if protocol != policy.ProtocolREST || len(d.Missing) > 1 {
+	if protocol != policy.ProtocolREST || len(d.Missing) > 1 || len(d.Missing) == 1 && d.Missing[0].Upgrade != nil {
 		rule.Allow = d.Missing
 	}
 	return rule

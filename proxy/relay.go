@@ -36,8 +36,7 @@ func (f *tcpFlow) relay(client clientConn, up *net.TCPConn, admitted *decision.C
 		h.offer(up)
 		h.serveHTTP(newFlowConn(client, f), h.http2)
 	case s == silent:
-		up.Close()
-		f.finish()
+		f.awaitGreeting(client, up, admitted)
 	default:
 		f.opaque(client, up, admitted)
 	}

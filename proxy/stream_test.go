@@ -111,6 +111,7 @@ func (r *room) carry(up *net.TCPConn) net.Conn {
 		process: tool, host: "web.example", port: 80, addrs: fakenet.Addrs("web.example")[:1], // for later connections
 	})
 	r.proxy.track(f, false)
+	f.conns.own(up)
 	f.admitted.Store(true)
 	go f.relay(clientConn{TCPConn: near}, up, f.decideNow())
 	_ = client.SetDeadline(time.Now().Add(patience))

@@ -195,6 +195,12 @@ func (t *termination) failed(err error, admitted *decision.Connection) {
 // protocol by ALPN (RFC 7301).
 func (t *termination) undeclared(client *tls.Conn, admitted *decision.Connection) {
 	said, greeting := firstWords(client, t.origin)
+	if len(said) == 0 && len(greeting) == 0 && (alive(t.client.TCPConn) || endedSide(t.client.TCPConn)) {
+		_ = t.origin.CloseWrite()
+		greeting = make([]byte, firstRead)
+		n, _ := t.origin.Read(greeting) // it ends with the flow
+		greeting = greeting[:n]
+	}
 	if len(said) == 0 && len(greeting) == 0 {
 		t.origin.Close()
 		t.f.finish()

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/gobwas/httphead"
 	"golang.org/x/net/http/httpguts"
@@ -18,23 +17,14 @@ import (
 	"openshell.ai/openshell/internal/decision"
 )
 
-// asksForWebSocket reports whether a request is the handshake of RFC 6455
-// section 4.1, by the header fields that a server goes by.
-func asksForWebSocket(r *http.Request) bool {
-	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") &&
-		strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
-}
-
 // websocketGUID is what RFC 6455 section 1.3 has a server append to the key.
 const websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-var errNoWebSocket = errors.New("the origin switched to a protocol that was not asked for")
-
-// checkSwitch checks an origin's 101 as a client has to (RFC 6455 section 4.1).
-func checkSwitch(asked *http.Request, resp *http.Response) error {
+// checkWebSocket checks an origin's 101 as a client has to (RFC 6455 section 4.1).
+func checkWebSocket(asked *http.Request, resp *http.Response) error {
 	sum := sha1.Sum([]byte(asked.Header.Get("Sec-WebSocket-Key") + websocketGUID))
 	if asked.Header.Get("Upgrade") == "" || resp.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
-		return errNoWebSocket
+		return errUnasked
 	}
 	const protocol, extensions = "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"
 	chosen := resp.Header.Values(protocol)

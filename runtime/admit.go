@@ -40,7 +40,7 @@ func outerOf(spec *specs.Spec, files tree, command string) sandbox.Outer {
 	return sandbox.Outer{Kind: fallback}
 }
 
-// hooked tells whether hooks may set up the network before the workload runs.
+// hooked reports whether hooks may set up the network before the workload runs.
 func hooked(h *specs.Hooks) bool {
 	//nolint:staticcheck // SA1019: engines still write prestart hooks
 	return h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0 || len(h.CreateContainer) > 0)

@@ -66,7 +66,7 @@ var (
 		"pause", "ps", "restore", "resume", "run", "spec", "start", "state", "update", "help", "h")
 )
 
-// IsCommand tells whether a name is one of the OCI runtime's commands.
+// IsCommand reports whether a name is one of the OCI runtime's commands.
 func IsCommand(name string) bool { return commands[name] && name != "help" && name != "h" }
 
 // ParseArgs takes the arguments behind the program's name apart.
@@ -80,7 +80,7 @@ func ParseArgs(args []string) Invocation {
 	return inv
 }
 
-// forces tells whether --force is among a command's arguments.
+// forces reports whether --force is among a command's arguments.
 func forces(args []string) bool {
 	for _, arg := range args {
 		if arg == "--" {
@@ -118,7 +118,7 @@ func (inv *Invocation) parseGlobal() int {
 	return at
 }
 
-// isUnknown tells whether an argument is a global flag without a value that is
+// isUnknown reports whether an argument is a global flag without a value that is
 // in no table.
 func isUnknown(arg string) bool {
 	return isFlag(arg) && arg != "--" && !strings.Contains(arg, "=") && !globalSwitches[strings.TrimLeft(arg, "-")]
@@ -196,7 +196,7 @@ func (inv *Invocation) scan(from int, values map[string]bool, found func(flag)) 
 	return len(args), false
 }
 
-// isFlag tells whether an argument is a flag, with one dash or two, as
+// isFlag reports whether an argument is a flag, with one dash or two, as
 // urfave/cli takes them. A lone dash is a name: standard input.
 func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' }
 

@@ -37,7 +37,7 @@ func (r *Runtime) exec(inv Invocation) (int, error) {
 	return r.replace(inv.withProcess(path))
 }
 
-// givesDropped tells whether a value of --cap would give a dropped capability
+// givesDropped reports whether a value of --cap would give a dropped capability
 // back. Some command line libraries take a list for such a flag.
 func givesDropped(capabilities string) bool {
 	return slices.ContainsFunc(strings.Split(capabilities, ","), isDropped)

@@ -45,7 +45,7 @@ type part struct {
 	fstype string
 }
 
-// contains tells whether a place shows another one.
+// contains reports whether a place shows another one.
 func (p place) contains(other place) bool {
 	target := other.parts[0]
 	return slices.ContainsFunc(p.parts, func(own part) bool {

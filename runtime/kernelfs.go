@@ -68,7 +68,7 @@ const (
 	sysView
 )
 
-// masks tells whether parts of the mount have to be hidden.
+// masks reports whether parts of the mount have to be hidden.
 func (v kernelView) masks() bool { return v.kind == procView || v.kind == sysView }
 
 // kernelKind tells what a place on the host is of the kernel's. Below /sys, a

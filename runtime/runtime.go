@@ -71,7 +71,7 @@ func findProgram(name string) (string, error) {
 	return exec.LookPath(name)
 }
 
-// isSelf tells whether a program is this one, which would replace itself for
+// isSelf reports whether a program is this one, which would replace itself for
 // ever.
 func isSelf(path string) bool {
 	self, err := os.Stat("/proc/self/exe")

@@ -258,7 +258,7 @@ func confineProcess(p *specs.Process, trustDir string) {
 	p.Env = withTrust(p.Env, trustDir)
 }
 
-// isLaunched tells whether openshell-init is the program already. Only in these
+// isLaunched reports whether openshell-init is the program already. Only in these
 // words: its flags would name another confinement.
 func isLaunched(args []string) bool {
 	return len(args) >= 2 && args[0] == launcher && args[1] == "--"
@@ -340,7 +340,7 @@ func dropFrom(c *specs.LinuxCapabilities) {
 	}
 }
 
-// isDropped tells whether a capability is one of droppedCapabilities, in any
+// isDropped reports whether a capability is one of droppedCapabilities, in any
 // spelling that a runtime might take: exec's --cap may lack the prefix.
 func isDropped(capability string) bool {
 	name := strings.ToUpper(strings.TrimSpace(capability))

@@ -74,6 +74,7 @@ const maxStores = 64
 
 // trustStores finds the trust stores of a container's file system, links resolved.
 func (t tree) trustStores(p *specs.Process) (stores []sandbox.TrustStore) {
+	system := true
 	add := func(kind truststore.Kind, paths ...string) {
 		for _, p := range paths {
 			at, rel, target, ok := t.store(p)
@@ -82,10 +83,11 @@ func (t tree) trustStores(p *specs.Process) (stores []sandbox.TrustStore) {
 				continue
 			}
 			source := rootfs.Path{Location: at.location, Path: rel}
-			stores = append(stores, sandbox.TrustStore{Kind: kind, Target: target, Source: source})
+			stores = append(stores, sandbox.TrustStore{Kind: kind, System: system, Target: target, Source: source})
 		}
 	}
 	add(truststore.PEM, sandbox.SystemBundles...)
+	system = false
 	for _, v := range trustVariables {
 		if value, ok := lookup(p.Env, v.name); ok && path.IsAbs(value) {
 			add(truststore.PEM, value)

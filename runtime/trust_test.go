@@ -21,7 +21,7 @@ func found(t *testing.T, files tree, env ...string) (list []string) {
 	t.Helper()
 	for _, s := range files.trustStores(&specs.Process{Env: env}) {
 		text := string(s.Kind) + " " + s.Target
-		if data, err := s.Source.Read(10); err == nil {
+		if data, _, err := s.Source.Read(10); err == nil {
 			text += " " + string(data)
 		} else if !s.Source.Location.IsZero() {
 			text += " " + s.Source.Path

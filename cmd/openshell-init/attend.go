@@ -68,7 +68,7 @@ func terminal() int {
 	return -1
 }
 
-// reap takes note of the children that have ended, and tells whether the program
+// reap takes note of the children that have ended, and reports whether the program
 // is one of them.
 func reap(child int) (status int, ended bool) {
 	for {

@@ -139,7 +139,11 @@ func (c *Connection) Request(r engine.Request) Decision {
 	if c.capped() {
 		maximum = c.maximum.Request(r)
 	}
-	return c.combine(c.effective.Request(r), maximum)
+	d := c.combine(c.effective.Request(r), maximum)
+	if len(r.Upgrades) > 0 && d.Learnable && d.Protocol == "" {
+		d.Missing = r.Matches()
+	}
+	return d
 }
 
 // Message decides a text message on the WebSocket that a request opened.

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"openshell.ai/openshell/internal/printable"
+	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/policy/httptarget"
@@ -35,10 +37,12 @@ type Action struct {
 	JSONRPC       json.RawMessage `json:"jsonrpc,omitempty"`
 }
 
-// RequestLine is a request's method and its target as it was sent.
+// RequestLine is a request's method, its target as it was sent, and the protocols other than WebSocket that it
+// asks to switch to.
 type RequestLine struct {
-	Method string `json:"method"`
-	Target string `json:"target"`
+	Method  string   `json:"method"`
+	Target  string   `json:"target"`
+	Upgrade []string `json:"upgrade,omitempty"`
 }
 
 // Answer is a Decision as openshell policy eval writes it.
@@ -120,14 +124,14 @@ func (a *Action) connection() engine.Connection {
 // request is the action's request. The error is for a method or a target that no request may have.
 func (a *Action) request() (engine.Request, error) {
 	if !httpguts.ValidHeaderFieldName(a.HTTP.Method) { // both are tokens (RFC 9110 section 9.1)
-		return engine.Request{}, fmt.Errorf("request method %.64q is not a token", a.HTTP.Method)
+		return engine.Request{}, fmt.Errorf("request method %s is not a token", printable.Brief(a.HTTP.Method))
 	}
 	target, err := httptarget.Parse(a.HTTP.Method, a.HTTP.Target)
 	if err != nil {
 		return engine.Request{}, err
 	}
 	r := engine.NewRequest(a.HTTP.Method, target)
-	r.Upgrade = a.WebSocketText != nil
+	r.Upgrade, r.Upgrades = a.WebSocketText != nil, a.HTTP.Upgrade
 	switch {
 	case given(a.GraphQL):
 		r.Body = a.GraphQL
@@ -165,6 +169,8 @@ func (a *Action) check() ([]netip.Addr, error) {
 		return nil, errors.New("http needs protocol tcp")
 	case given(a.GraphQL) && given(a.JSONRPC):
 		return nil, errors.New("graphql and jsonrpc exclude each other: a request has one body")
+	case a.WebSocketText != nil && a.HTTP != nil && a.HTTP.Upgrade != nil:
+		return nil, errors.New("http.upgrade is for other protocols than WebSocket: leave it out where there is a websocket_text")
 	case a.HTTP == nil && (a.WebSocketText != nil || given(a.GraphQL) || given(a.JSONRPC)):
 		return nil, errors.New("websocket_text, graphql and jsonrpc need http: the request they belong to")
 	}
@@ -176,7 +182,7 @@ func (a *Action) check() ([]netip.Addr, error) {
 		}
 		addrs = append(addrs, addr)
 	}
-	if addr, err := netip.ParseAddr(strings.Trim(strings.TrimSuffix(a.Host, "."), "[]")); err == nil {
+	if addr, literal := wildcard.HostAddr(wildcard.CanonicalHost(a.Host)); literal {
 		addrs = append(addrs, addr)
 	}
 	return addrs, nil

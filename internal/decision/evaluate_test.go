@@ -15,7 +15,8 @@ import (
 	"openshell.ai/openshell/policy/engine"
 )
 
-const testdata = "../../policy/testdata"
+// policies are those of the language's own tests.
+const policies = "../../policy/testdata/policies"
 
 func compile(t testing.TB, p *policy.Policy) *engine.Engine {
 	t.Helper()
@@ -54,7 +55,7 @@ func never(t testing.TB, endpoints ...string) *engine.Endpoints {
 // The cases are in testdata, in the form in which they come from outside: a policy, and for each request the
 // decision, enforcing and permissive.
 func TestEvaluate(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join(testdata, "evaluate.jsonl"))
+	data, err := os.ReadFile("testdata/evaluate.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,7 @@ func TestEvaluate(t *testing.T) {
 			t.Fatalf("%s: %v", line, err)
 		}
 		if engines[tt.Policy] == nil {
-			text, err := os.ReadFile(filepath.Join(testdata, "policies", tt.Policy+".yaml"))
+			text, err := os.ReadFile(filepath.Join(policies, tt.Policy+".yaml"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +150,7 @@ func TestEvaluateMethod(t *testing.T) {
 		"PROPFIND": "allow", "M-SEARCH": "allow", "G T": "deny", "GET\r\nX: y": "deny", "GÉT": "deny", "G,T": "deny",
 	} {
 		for _, host := range []string{"h.example", "other.example"} {
-			e, err := s.Evaluate(Action{Binary: "/b", Host: host, Port: 443, HTTP: &RequestLine{method, "/"}})
+			e, err := s.Evaluate(Action{Binary: "/b", Host: host, Port: 443, HTTP: &RequestLine{Method: method, Target: "/"}})
 			if host != "h.example" && want == "allow" {
 				want = "audit"
 			}
@@ -175,7 +176,7 @@ any: {endpoints: [{host: '*.corp.example', port: 80}]}
 `
 	plain := Snapshot{Effective: rules(t, effective)}
 	capped := Snapshot{Effective: rules(t, effective), Maximum: rules(t, maximum), Never: never(t, "*.corp.example", "8.8.8.8:80")}
-	get := func(method, target string) *RequestLine { return &RequestLine{method, target} }
+	get := func(method, target string) *RequestLine { return &RequestLine{Method: method, Target: target} }
 	for name, tt := range map[string]struct {
 		action                        Action
 		enforcing, permissive, reason string

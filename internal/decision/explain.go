@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/internal/ipaddr"
+	"openshell.ai/openshell/internal/wildcard"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 )
@@ -131,7 +132,7 @@ func (s Snapshot) addition(effective *policy.Policy, a *Action, e *Evaluation) (
 // missingRule is what the effective policy lacks for an action, or nil and why no rule would do.
 func (a *Action) missingRule(e *Evaluation) (*policy.Rule, string) {
 	c := e.Connection
-	ep := policy.Endpoint{Host: canonicalHost(a.Host), Port: a.Port}
+	ep := policy.Endpoint{Host: wildcard.CanonicalHost(a.Host), Port: a.Port}
 	if a.Protocol == policy.ProtocolUDP {
 		ep.Protocol = policy.ProtocolUDP
 	}
@@ -174,7 +175,7 @@ func (a *Action) missingMatches(c *Connection) (d Decision, advice string) {
 	}
 	switch {
 	case !c.Ruled(), d.Outcome == Allowed:
-		return Decision{Missing: engine.TargetMatches(request.Target, request.Method)}, ""
+		return Decision{Missing: request.Matches()}, ""
 	case len(d.Missing) == 0:
 		return d, "adding a rule does not help: " + d.Reason
 	}
@@ -188,15 +189,10 @@ func (a *Action) unusedKey(p *policy.Policy) string {
 			return c
 		}
 		return '_'
-	}, canonicalHost(a.Host))
+	}, wildcard.CanonicalHost(a.Host))
 	key := fmt.Sprintf("%s_%d", base[:min(len(base), 100)], a.Port)
 	for i, first := 2, key; p.Network[key] != nil; i++ {
 		key = fmt.Sprintf("%s_%d", first, i)
 	}
 	return key
-}
-
-// canonicalHost is a host as rules name it.
-func canonicalHost(host string) string {
-	return strings.ToLower(strings.Trim(strings.TrimSuffix(host, "."), "[]"))
 }

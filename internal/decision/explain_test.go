@@ -33,7 +33,7 @@ wild:
 func TestExplain(t *testing.T) {
 	p := network(t, explainRules)
 	e := Snapshot{Effective: compile(t, p)}
-	get := func(target string) *RequestLine { return &RequestLine{"GET", target} }
+	get := func(target string) *RequestLine { return &RequestLine{Method: "GET", Target: target} }
 	for _, tt := range []struct {
 		name       string
 		r          Action
@@ -47,7 +47,7 @@ func TestExplain(t *testing.T) {
 		{"not resolved", Action{Binary: "/usr/bin/git", Host: "git.example.com", Port: 22}, false, "l4 allow, ssrf skip", "", "", ""},
 		{"other path", Action{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/users/*?q=1")}, false, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", `path: /users/\*`, ""},
 		{"other path, permissive", Action{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/users")}, true, "l4 allow, ssrf skip, l7 audit", "api 1, git 5, watch 5", "path: /users", ""},
-		{"audit", Action{Binary: "/usr/bin/curl", Host: "watch.example.com", Port: 443, HTTP: &RequestLine{"post", "/x"}}, false, "l4 allow, ssrf skip, l7 audit", "watch 1, api 5, git 5", "method: POST", ""},
+		{"audit", Action{Binary: "/usr/bin/curl", Host: "watch.example.com", Port: 443, HTTP: &RequestLine{Method: "post", Target: "/x"}}, false, "l4 allow, ssrf skip, l7 audit", "watch 1, api 5, git 5", "method: POST", ""},
 		{"deny rule", Action{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/repos/secret")}, false, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", "", "blocked by deny rule"},
 		{"malformed", Action{Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, HTTP: get("/../x")}, true, "l4 allow, ssrf skip, l7 deny", "api 1, git 5, watch 5", "", "no rule allows such a request"},
 		{"other binary", Action{Binary: "/bin/wget", Host: "git.example.com", Port: 22}, false, "l4 deny", "git 2, api 5, watch 5", "path: /bin/wget", ""},

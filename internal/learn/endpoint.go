@@ -16,14 +16,15 @@ import (
 )
 
 // endpointKey is which endpoint of a host and port something was missing from: one that the policy
-// declares, or with an empty path the one for a host that it does not name.
-type endpointKey struct{ protocol, path string }
+// declares, or with an empty path the one for a host that it does not name. Requests that ask to switch to other
+// protocols are apart: upgrade has their names, between commas.
+type endpointKey struct{ protocol, path, upgrade string }
 
 // undeclared is the endpoint for requests that no endpoint of the policy is for.
 var undeclared = endpointKey{protocol: policy.ProtocolREST}
 
 func (k endpointKey) compare(o endpointKey) int {
-	return cmp.Or(cmp.Compare(k.path, o.path), cmp.Compare(k.protocol, o.protocol))
+	return cmp.Or(cmp.Compare(k.path, o.path), cmp.Compare(k.protocol, o.protocol), cmp.Compare(k.upgrade, o.upgrade))
 }
 
 // Bounds of what is learned for the declared endpoints of one host and port.
@@ -111,10 +112,10 @@ func (e *Evidence) addMissing(d Denial) {
 		}
 		calls[text] = m
 	}
-	key := endpointKey{d.L7, d.EndpointPath}
+	key := endpointKey{protocol: d.L7, path: d.EndpointPath}
 	for _, m := range d.Missing {
 		if m.Path != "" {
-			e.addRequestOf(key, m.Method, literalPath(m.Path))
+			e.addMatch(key, m.Method, m)
 		}
 	}
 	for _, text := range slices.Sorted(maps.Keys(calls)) {
@@ -131,6 +132,19 @@ func speakableRequest(method, path string) bool {
 	var probe paths.Set
 	return isMethod(method) && probe.Add(method, path)
 }
+
+// addMatch takes in a request to an endpoint, as a match of it alone.
+func (e *Evidence) addMatch(key endpointKey, method string, m policy.L7Match) {
+	if slices.ContainsFunc(m.Upgrade, func(name string) bool { return !policy.ValidUpgrade(name) }) || len(m.Upgrade) > maxUpgrades {
+		e.unspeakable = true
+		return
+	}
+	key.upgrade = strings.Join(m.Upgrade, ",")
+	e.addRequestOf(key, method, literalPath(m.Path))
+}
+
+// maxUpgrades bounds how many protocols one request may offer.
+const maxUpgrades = 4
 
 // addRequestOf takes in a request to an endpoint.
 func (e *Evidence) addRequestOf(key endpointKey, method, path string) {
@@ -210,10 +224,15 @@ func (e *Evidence) endpoints() []policy.Endpoint {
 		var rules []policy.L7Allow
 		if seen.Requests != nil {
 			for _, t := range seen.Requests.Templates() {
-				rules = append(rules, policy.L7Allow{Allow: policy.L7Match{Method: t.Method, Path: t.Path}})
+				match := policy.L7Match{Method: t.Method, Path: t.Path, Upgrade: seen.Upgrade}
+				rules = append(rules, policy.L7Allow{Allow: match})
 			}
 		}
 		if rules = append(rules, seen.Calls...); len(rules) == 0 {
+			continue
+		}
+		if n := len(list); n > 0 && list[n-1].Path == seen.Path && list[n-1].Protocol == seen.Protocol {
+			list[n-1].Rules = append(list[n-1].Rules, rules...) // they differ in the upgrade
 			continue
 		}
 		endpoint := policy.Endpoint{
@@ -230,7 +249,7 @@ func (e *Evidence) endpoints() []policy.Endpoint {
 // every connection is looked into, whatever a learned rule says.
 func (e *Evidence) declared() bool {
 	for key := range e.requests {
-		if key != undeclared {
+		if key.upgrade = ""; key != undeclared {
 			return true
 		}
 	}
@@ -241,7 +260,8 @@ func (e *Evidence) declared() bool {
 // can be made anew from all of it.
 type EndpointRequests struct {
 	Protocol string           `json:"protocol"`
-	Path     string           `json:"path,omitempty"` // the endpoint's
+	Path     string           `json:"path,omitempty"`    // the endpoint's
+	Upgrade  []string         `json:"upgrade,omitempty"` // what the requests asked to switch to
 	Requests *paths.Set       `json:"requests,omitempty"`
 	Calls    []policy.L7Allow `json:"calls,omitempty"`
 }
@@ -257,14 +277,18 @@ func (e *Evidence) stored() []EndpointRequests {
 	}
 	var list []EndpointRequests
 	for _, key := range slices.SortedFunc(maps.Keys(keys), endpointKey.compare) {
-		list = append(list, EndpointRequests{Protocol: key.protocol, Path: key.path, Requests: e.requests[key], Calls: e.callsOf(key)})
+		seen := EndpointRequests{Protocol: key.protocol, Path: key.path, Requests: e.requests[key], Calls: e.callsOf(key)}
+		if key.upgrade != "" {
+			seen.Upgrade = strings.Split(key.upgrade, ",")
+		}
+		list = append(list, seen)
 	}
 	return list
 }
 
 func (e *Evidence) restore(stored []EndpointRequests) {
 	for _, s := range stored {
-		key := endpointKey{s.Protocol, s.Path}
+		key := endpointKey{s.Protocol, s.Path, strings.Join(s.Upgrade, ",")}
 		if s.Requests != nil {
 			e.mergeRequests(key, s.Requests)
 		}

@@ -152,7 +152,7 @@ func (e *Evidence) addRequest(d Denial) {
 		return
 	}
 	for _, m := range d.Missing { // every way to read the path
-		e.addRequestOf(undeclared, method, literalPath(m.Path))
+		e.addMatch(undeclared, method, m)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"openshell.ai/openshell/internal/abspath"
 )
 
 // FileOp is a set of things done to a file.
@@ -92,8 +94,5 @@ func (r *FileRules) Allows(a FileAccess) bool {
 	return a.Op&opsWrite == 0 && slices.ContainsFunc(r.ReadOnly, below)
 }
 
-// within reports whether p is dir or below it; both are clean.
-func within(dir, p string) bool {
-	rest, ok := strings.CutPrefix(p, strings.TrimSuffix(dir, "/"))
-	return ok && (rest == "" || rest[0] == '/')
-}
+// within reports whether p is dir or below it.
+func within(dir, p string) bool { return abspath.Within(p, dir) }

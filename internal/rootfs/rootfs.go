@@ -57,19 +57,19 @@ type Path struct {
 	Path     string   `json:"path"`
 }
 
-// Read reads a regular file of at most limit bytes.
-func (p Path) Read(limit int64) ([]byte, error) {
+// Read reads a regular file of at most limit bytes, and tells which it was.
+func (p Path) Read(limit int64) ([]byte, File, error) {
 	root, err := p.Location.Open()
 	if err != nil {
-		return nil, err
+		return nil, File{}, err
 	}
 	defer root.Close()
-	data, _, err := root.ReadFile(p.Path, limit)
-	return data, err
+	return root.ReadFile(p.Path, limit)
 }
 
-// ReadFiles reads the regular files of a directory, by name: at most count, of at
-// most limit bytes together. Anything else in it is left out.
+// ReadFiles reads those regular files of a directory that everybody may read, by
+// name: at most count, of at most limit bytes together. Anything else in it is left
+// out.
 func (p Path) ReadFiles(count int, limit int64) (map[string][]byte, error) {
 	root, err := p.Location.Open()
 	if err != nil {
@@ -83,7 +83,7 @@ func (p Path) ReadFiles(count int, limit int64) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, name := range names {
 		data, file, err := root.ReadFile(path.Join(p.Path, name), limit)
-		if err != nil && !file.IsRegular() {
+		if !file.IsRegular() || file.Mode&unix.S_IROTH == 0 {
 			continue
 		}
 		if err != nil {
@@ -125,8 +125,9 @@ type ID struct {
 // File is what a descriptor tells of a file.
 type File struct {
 	ID
-	Mode uint32 // st_mode of stat(2)
-	Size int64
+	Mode     uint32 // st_mode of stat(2)
+	Size     int64
+	UID, GID uint32
 }
 
 // IsRegular reports whether it is a regular file.
@@ -163,7 +164,7 @@ func fileOf(fd int) (File, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return File{}, err
 	}
-	return File{ID{st.Dev, st.Ino}, st.Mode, st.Size}, nil
+	return File{ID{st.Dev, st.Ino}, st.Mode, st.Size, st.Uid, st.Gid}, nil
 }
 
 // Lstat tells what is at a path. The path has no links but at its end.

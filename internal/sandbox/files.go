@@ -132,7 +132,7 @@ func (f *files) openRoot() (mount uint64, err error) {
 	return mount, nil
 }
 
-// launching tells whether the container's first process is the launcher already:
+// launching reports whether the container's first process is the launcher already:
 // then it may have read its file before that was observed.
 func (f *files) launching() bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", f.pid))
@@ -230,7 +230,7 @@ func opOf(k observe.Kind) (op learn.FileOp) {
 	return op
 }
 
-// allows tells whether the policy in force, or what is added to every policy,
+// allows reports whether the policy in force, or what is added to every policy,
 // allows an access.
 func (f *files) allows(a learn.FileAccess) bool {
 	f.mu.Lock()

@@ -76,7 +76,7 @@ type Container struct {
 	Confined *Confined `json:"confined,omitempty"`
 }
 
-// Alive tells whether the supervisor still runs: the process with its pid is
+// Alive reports whether the supervisor still runs: the process with its pid is
 // the one it was.
 func (i Info) Alive() bool { return alive(i.Supervisor.PID, i.Supervisor.StartTime) }
 

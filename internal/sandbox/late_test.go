@@ -66,7 +66,7 @@ func lateRequest(t *testing.T, fallback OuterKind) Request {
 
 func noResolver(Container) (Resolver, error) { return Resolver{}, nil }
 
-// startable tells whether openshell-init would start anything in the sandbox.
+// startable reports whether openshell-init would start anything in the sandbox.
 func startable(s *Sandbox) bool {
 	_, err := os.Stat(filepath.Join(s.confineDir(), confine.ConfigName))
 	return err == nil
@@ -122,7 +122,7 @@ func TestLateDevicesAreMovedOutBeforeTheStart(t *testing.T) {
 	}
 }
 
-// has tells whether a namespace has an address of its own, which a program can
+// has reports whether a namespace has an address of its own, which a program can
 // bind to.
 func has(n *netns.Namespace, addr string) bool {
 	own, err := netns.Addresses(n)

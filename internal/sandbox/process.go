@@ -138,7 +138,7 @@ func running(pid int, startTime uint64, err error) (int, error) {
 	return pid, nil
 }
 
-// alive tells whether the process of a pid is the one that started then, in
+// alive reports whether the process of a pid is the one that started then, in
 // clock ticks since boot (proc_pid_stat(5)), and has not ended.
 func alive(pid int, startTime uint64) bool {
 	stat, err := system.Stat(pid)

@@ -275,7 +275,7 @@ func checkLandlock(p *Policies) (int, error) {
 	return abi, err
 }
 
-// insists tells whether a policy must have Landlock.
+// insists reports whether a policy must have Landlock.
 func insists(p *Policies) bool {
 	l := p.Effective.Landlock
 	return l != nil && l.Compatibility == policy.CompatibilityHardRequirement
@@ -460,6 +460,11 @@ func (s *Sandbox) Stop() {
 		if s.ingress != nil {
 			if err := s.ingress.Remove(); err != nil {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
+			}
+		}
+		if s.standIns != nil { // the outer namespace and what is in it are this sandbox's
+			if err := netns.RemoveDevices(s.outer); err != nil {
+				slog.Error("the engine's devices may stay for a while", "error", err)
 			}
 		}
 		for _, ns := range []*netns.Namespace{s.inner, s.foreignOuter()} {

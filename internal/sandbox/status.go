@@ -42,7 +42,7 @@ func (i Info) State() State {
 }
 
 // listens reports whether some process has the control socket of a sandbox's
-// directory. It tells whether there is a supervisor where the file does not: one
+// directory. It reports whether there is a supervisor where the file does not: one
 // that is stopped listens too.
 func listens(dir string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -14,8 +14,10 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/fileio"
@@ -42,6 +44,9 @@ const (
 // TrustStore is a place in a container where programs look for CAs.
 type TrustStore struct {
 	Kind truststore.Kind `json:"kind"`
+	// System is true for one of SystemBundles. Elsewhere a link may lead to any file
+	// of the container, which has to be a bundle for anything to happen to it.
+	System bool `json:"system,omitzero"`
 	// Target is what is to be covered, a path in the container without links. It
 	// is a directory for browsers' policies, a file for all else.
 	Target string `json:"target"`
@@ -64,9 +69,13 @@ type trust struct {
 	uncovered []string
 }
 
-// MaxBundle bounds what is read of an image's trust store, in bytes. Mozilla's
-// roots have 220 KB.
-const MaxBundle = 8 << 20
+const (
+	// MaxBundle bounds what is read of an image's trust store, in bytes. Mozilla's
+	// roots have 220 KB.
+	MaxBundle = 8 << 20
+	// maxTrust bounds what is read of all of them.
+	maxTrust = 4 * MaxBundle
+)
 
 // makeAuthority makes the sandbox's CA, and its files for the first container.
 func (s *Sandbox) makeAuthority() (err error) {
@@ -84,82 +93,131 @@ func (s *Sandbox) makeTrust(stores []TrustStore) (t trust, err error) {
 	if err != nil {
 		return trust{}, err
 	}
-	t.dir = filepath.Join(s.tlsDir(), digestOf(files))
+	top := filepath.Join(s.tlsDir(), digestOf(files))
+	t.dir = filepath.Join(top, trustDirName)
 	for i := range t.covers {
-		t.covers[i].Source = filepath.Join(t.dir, t.covers[i].Source)
+		t.covers[i].Source = filepath.Join(top, t.covers[i].Source)
 	}
-	if _, err := os.Lstat(t.dir); err == nil {
+	if _, err := os.Lstat(top); err == nil {
 		return t, nil
 	}
-	if err := writeTree(t.dir, files); err != nil {
+	if err := writeTree(top, files); err != nil {
 		return trust{}, fmt.Errorf("write CA: %w", err)
 	}
 	return t, nil
 }
 
-// trustFiles returns what goes into a container's directory, by name. The sources
-// of the covers are names, too.
-func trustFiles(stores []TrustStore, ca *x509.Certificate) (files map[string][]byte, t trust, err error) {
-	files = map[string][]byte{CAFile: truststore.AddPEM(nil, ca)}
+// trustFile is a file for a container. What covers one of the image's belongs to
+// whom that belongs to, and can be read by nobody else.
+type trustFile struct {
+	data     []byte
+	mode     fs.FileMode
+	uid, gid uint32
+}
+
+// Only trustDirName is mounted as a whole: who cannot reach a store in the image does not
+// reach its cover either.
+const (
+	trustDirName = "dir"
+	coversName   = "covers"
+)
+
+// trustFiles returns what is made for a container, by name. The sources of the covers
+// are names, too.
+func trustFiles(stores []TrustStore, ca *x509.Certificate) (files map[string]trustFile, t trust, err error) {
+	b := trustBuilder{ca: ca, pem: truststore.AddPEM(nil, ca), left: maxTrust, files: map[string]trustFile{}}
 	for i, store := range stores {
-		name, added := "", map[string][]byte{}
-		switch store.Kind {
-		case truststore.PEM:
-			name, err = addBundle(files, store, i, ca)
-		case truststore.Java:
-			name = fmt.Sprintf("cacerts-%d", i)
-			added[name], err = readAnd(store, func(own []byte) ([]byte, error) { return truststore.AddJava(own, ca) })
-		case truststore.Chromium:
-			name = fmt.Sprintf("chromium-%d", i)
-			err = addChromium(added, name, store, ca)
-		case truststore.Firefox:
-			name = fmt.Sprintf("firefox-%d", i)
-			added[path.Join(name, CAFile)] = files[CAFile]
-			added[path.Join(name, firefoxFile)], err = readAnd(store, func(own []byte) ([]byte, error) {
-				return truststore.AddFirefox(own, path.Join(store.Target, CAFile))
-			})
-		}
+		name, err := b.cover(store, path.Join(coversName, fmt.Sprintf("%s-%d", store.Kind, i)))
 		switch {
-		case err != nil && store.Kind == truststore.PEM:
+		case err != nil && store.System:
 			return nil, trust{}, fmt.Errorf("CA bundle %s of the container: %w", store.Target, err)
 		case err != nil:
 			t.uncovered = append(t.uncovered, fmt.Sprintf("%s: %v", store.Target, err))
-			continue
+		default:
+			t.covers = append(t.covers, Cover{Source: name, Target: store.Target})
 		}
-		maps.Copy(files, added)
-		t.covers = append(t.covers, Cover{Source: name, Target: store.Target})
 	}
-	if files[BundleFile] == nil {
-		files[BundleFile] = truststore.AddPEM(hostRoots(), ca)
+	if b.files[bundleName].data == nil {
+		b.add(bundleName, truststore.AddPEM(hostRoots(), ca), rootfs.File{Mode: 0o644})
 	}
-	return files, t, nil
+	b.add(path.Join(trustDirName, CAFile), b.pem, rootfs.File{Mode: 0o644})
+	return b.files, t, nil
 }
 
-// addBundle adds what covers a bundle of the image's to a container's files. The
-// first is what clients are pointed at.
-func addBundle(files map[string][]byte, store TrustStore, i int, ca *x509.Certificate) (name string, err error) {
-	own, err := store.Source.Read(MaxBundle)
+// bundleName is what clients are pointed at.
+var bundleName = path.Join(trustDirName, BundleFile)
+
+// trustBuilder makes the files of one container.
+type trustBuilder struct {
+	ca    *x509.Certificate
+	pem   []byte // of ca
+	left  int64  // bytes that may be read
+	files map[string]trustFile
+}
+
+// add adds a file that is to be as another one is.
+func (b *trustBuilder) add(name string, data []byte, as rootfs.File) {
+	b.files[name] = trustFile{data, fs.FileMode(as.Mode & 0o777), as.UID, as.GID}
+}
+
+// read reads what the image has, which may be nothing.
+func (b *trustBuilder) read(store TrustStore) ([]byte, rootfs.File, error) {
+	if store.Source.Location.IsZero() {
+		return nil, rootfs.File{Mode: 0o644}, nil
+	}
+	data, file, err := store.Source.Read(min(b.left, MaxBundle))
+	b.left -= int64(len(data))
+	return data, file, err
+}
+
+// cover makes what covers a store, by the given name or another that it returns.
+func (b *trustBuilder) cover(store TrustStore, name string) (string, error) {
+	if store.Kind == truststore.Chromium {
+		return name, b.coverChromium(store, name)
+	}
+	own, file, err := b.read(store)
 	if err != nil {
 		return "", err
 	}
-	name, data := BundleFile, truststore.AddPEM(own, ca)
-	if first, ok := files[BundleFile]; ok && !slices.Equal(first, data) {
-		name = fmt.Sprintf("ca-bundle-%d.pem", i)
+	switch store.Kind {
+	case truststore.PEM:
+		return b.coverBundle(store, name, own, file)
+	case truststore.Java:
+		added, err := truststore.AddJava(own, b.ca)
+		if err != nil {
+			return "", err
+		}
+		b.add(name, added, file)
+	case truststore.Firefox:
+		added, err := truststore.AddFirefox(own, path.Join(store.Target, CAFile))
+		if err != nil {
+			return "", err
+		}
+		b.add(path.Join(name, firefoxFile), added, file)
+		b.add(path.Join(name, CAFile), b.pem, rootfs.File{Mode: 0o644})
+	default:
+		return "", fmt.Errorf("kind %q is not known", store.Kind)
 	}
-	files[name] = data
 	return name, nil
 }
 
-// readAnd makes a file of the image's, which may have none.
-func readAnd(store TrustStore, change func(own []byte) ([]byte, error)) ([]byte, error) {
-	if store.Source.Location.IsZero() {
-		return change(nil)
+// coverBundle covers a bundle. The first one that everybody may read is what clients
+// are pointed at.
+func (b *trustBuilder) coverBundle(store TrustStore, name string, own []byte, file rootfs.File) (string, error) {
+	if !store.System && !truststore.IsPEM(own) {
+		return "", errors.New("no certificates in PEM")
 	}
-	own, err := store.Source.Read(MaxBundle)
-	if err != nil {
-		return nil, err
+	data := truststore.AddPEM(own, b.ca)
+	first, ok := b.files[bundleName]
+	if public := file.Mode&unix.S_IROTH != 0; public && !ok {
+		b.add(bundleName, data, rootfs.File{Mode: 0o644})
+		first = b.files[bundleName]
 	}
-	return change(own)
+	if file.Mode&0o777 == 0o644 && file.UID == 0 && file.GID == 0 && slices.Equal(first.data, data) {
+		return bundleName, nil
+	}
+	b.add(name, data, file)
+	return name, nil
 }
 
 const (
@@ -168,20 +226,24 @@ const (
 	maxPolicyFiles = 64
 )
 
-// addChromium adds what covers a directory of managed policies.
-func addChromium(files map[string][]byte, dir string, store TrustStore, ca *x509.Certificate) error {
+// coverChromium covers a directory of managed policies.
+func (b *trustBuilder) coverChromium(store TrustStore, name string) error {
 	own := map[string][]byte{}
 	if !store.Source.Location.IsZero() {
 		var err error
-		if own, err = store.Source.ReadFiles(maxPolicyFiles, MaxBundle); err != nil {
+		if own, err = store.Source.ReadFiles(maxPolicyFiles, min(b.left, MaxBundle)); err != nil {
 			return err
 		}
 	}
-	changed, err := truststore.AddChromium(own, ca)
-	for name, data := range changed {
-		files[path.Join(dir, name)] = data
+	changed, err := truststore.AddChromium(own, b.ca)
+	if err != nil {
+		return err
 	}
-	return err
+	for file, data := range changed {
+		b.left -= int64(len(data))
+		b.add(path.Join(name, file), data, rootfs.File{Mode: 0o644})
+	}
+	return nil
 }
 
 // SystemBundles are where distributions keep their roots: Debian, Fedora and
@@ -197,26 +259,26 @@ var SystemBundles = []string{
 // hostRoots reads the host's bundle, for an image that has none.
 func hostRoots() []byte {
 	for _, p := range SystemBundles {
-		if data, err := (rootfs.Path{Location: rootfs.At(p), Path: "/"}).Read(MaxBundle); err == nil {
+		if data, _, err := (rootfs.Path{Location: rootfs.At(p), Path: "/"}).Read(MaxBundle); err == nil {
 			return data
 		}
 	}
 	return nil
 }
 
-// digestOf returns a name for files, by their names and content.
-func digestOf(files map[string][]byte) string {
+// digestOf returns a name for files, by all that they are.
+func digestOf(files map[string]trustFile) string {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%s\x00%d\x00", name, len(files[name]))
-		h.Write(files[name])
+		f := files[name]
+		fmt.Fprintf(h, "%s\x00%o %d %d %d\x00", name, f.mode, f.uid, f.gid, len(f.data))
+		h.Write(f.data)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// writeTree makes a directory with files that every user can read. It appears with
-// all of them.
-func writeTree(dir string, files map[string][]byte) (err error) {
+// writeTree makes a directory with files. It appears with all of them.
+func writeTree(dir string, files map[string]trustFile) (err error) {
 	made, err := os.MkdirTemp(filepath.Dir(dir), ".new-")
 	if err != nil {
 		return err
@@ -229,13 +291,8 @@ func writeTree(dir string, files map[string][]byte) (err error) {
 	if err := os.Chmod(made, 0o755); err != nil {
 		return err
 	}
-	for name, data := range files {
-		if sub := filepath.Join(made, filepath.Dir(name)); sub != made {
-			if err := makeReadable(sub); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-		}
-		if err := fileio.Replace(filepath.Join(made, name), data, 0o644); err != nil {
+	for name, f := range files {
+		if err := f.write(made, name); err != nil {
 			return err
 		}
 	}
@@ -246,6 +303,24 @@ func writeTree(dir string, files map[string][]byte) (err error) {
 		return os.RemoveAll(made)
 	}
 	return err
+}
+
+func (f trustFile) write(top, name string) error {
+	at := top
+	for part := range strings.SplitSeq(path.Dir(name), "/") {
+		at = filepath.Join(at, part)
+		if err := makeReadable(at); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	file := filepath.Join(top, name)
+	if err := fileio.Replace(file, f.data, f.mode); err != nil {
+		return err
+	}
+	if f.uid == 0 && f.gid == 0 {
+		return nil
+	}
+	return os.Lchown(file, int(f.uid), int(f.gid))
 }
 
 // makeReadable makes a directory that the workload can read as its own user,

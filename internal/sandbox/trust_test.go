@@ -32,13 +32,14 @@ func imageWith(t *testing.T, files map[string]string) rootfs.Location {
 	dir := t.TempDir()
 	for name, text := range files {
 		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
-		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
 	return rootfs.At(dir)
 }
 
 func storeIn(image rootfs.Location, kind truststore.Kind, path string) TrustStore {
-	return TrustStore{Kind: kind, Target: path, Source: rootfs.Path{Location: image, Path: path}}
+	system := slices.Contains(SystemBundles, path)
+	return TrustStore{Kind: kind, System: system, Target: path, Source: rootfs.Path{Location: image, Path: path}}
 }
 
 // certificates returns those of a bundle.
@@ -55,7 +56,6 @@ func certificates(t *testing.T, file string) (raw []string) {
 }
 
 func TestTrustFiles(t *testing.T) {
-	defer unix.Umask(unix.Umask(0o077)) // an engine's
 	c := newNode(t)
 	r := request(t.TempDir(), "c1")
 	image, other := newCA(t), newCA(t)
@@ -67,6 +67,7 @@ func TestTrustFiles(t *testing.T) {
 		storeIn(at, truststore.Java, "/jdk/cacerts"), storeIn(at, truststore.Chromium, "/policies"),
 		{Kind: truststore.Firefox, Target: "/etc/firefox/policies", Source: rootfs.Path{Location: at, Path: "/ff/policies.json"}},
 		{Kind: truststore.Chromium, Target: "/none"}}
+	defer unix.Umask(unix.Umask(0o077)) // an engine's
 	s := start(t, c, r)
 	own := string(s.authority.Certificate().Raw)
 	ready := s.Ready()
@@ -187,14 +188,76 @@ func TestHostileBundles(t *testing.T) {
 			must(t, os.Truncate(bundle, 1<<40))
 		}
 		for _, kind := range []truststore.Kind{truststore.PEM, truststore.Java, truststore.Firefox, truststore.Chromium} {
-			files, got, err := trustFiles([]TrustStore{storeIn(rootfs.At(dir), kind, "/b")}, ca)
+			store := storeIn(rootfs.At(dir), kind, "/b")
+			store.System = kind == truststore.PEM
+			files, got, err := trustFiles([]TrustStore{store}, ca)
 			switch {
 			case kind == truststore.PEM && err == nil:
-				t.Errorf("%s: %d bytes", name, len(files[BundleFile]))
+				t.Errorf("%s: %d bytes", name, len(files[bundleName].data))
 			case kind != truststore.PEM && (err != nil || len(got.uncovered) != 1) && (kind != truststore.Chromium || name != "directory"):
 				t.Errorf("%s as %s: %+v, %v", name, kind, got, err)
 			}
 		}
 		must(t, os.Remove(bundle))
+	}
+}
+
+// A cover can be read by nobody who cannot read what it covers, and is in no place
+// where more can reach it.
+func TestCoversAreAsPrivate(t *testing.T) {
+	image := newCA(t)
+	at := imageWith(t, map[string]string{"/secret.pem": string(image.PEM()), "/mine.pem": string(image.PEM())})
+	text, err := at.MarshalText()
+	must(t, err)
+	must(t, os.Chmod(string(text)+"/secret.pem", 0o600))
+	must(t, os.Lchown(string(text)+"/mine.pem", 1000, 1001))
+	c := newNode(t)
+	r := request(t.TempDir(), "c1")
+	r.Stores = []TrustStore{storeIn(at, truststore.PEM, "/secret.pem"), storeIn(at, truststore.PEM, "/mine.pem")}
+	ready := start(t, c, r).Ready()
+	want := []unix.Stat_t{{Mode: unix.S_IFREG | 0o600}, {Mode: unix.S_IFREG | 0o644, Uid: 1000, Gid: 1001}}
+	for i, cover := range ready.Covers {
+		var st unix.Stat_t
+		must(t, unix.Lstat(cover.Source, &st))
+		if st.Mode != want[i].Mode || st.Uid != want[i].Uid || st.Gid != want[i].Gid {
+			t.Errorf("%s: mode %o, of %d and %d", cover.Target, st.Mode, st.Uid, st.Gid)
+		}
+		if strings.HasPrefix(cover.Source, ready.TLS+"/") {
+			t.Errorf("%s is seen in the directory of the CA, too", cover.Target)
+		}
+	}
+	if got := certificates(t, filepath.Join(ready.TLS, BundleFile)); len(ready.Covers) != 2 || len(got) != 2 {
+		t.Errorf("%d covers, %d certificates", len(ready.Covers), len(got))
+	}
+	entries, err := os.ReadDir(ready.TLS)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("the directory of the CA has %v, %v", entries, err)
+	}
+}
+
+// A link may lead to any file of the container: what is no bundle stays as it is.
+func TestLinkToWhatIsNoBundle(t *testing.T) {
+	ca := newCA(t).Certificate()
+	for name, text := range map[string]string{
+		"shadow": "root:!:0:::::", "empty": "", "key": "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n",
+	} {
+		at := imageWith(t, map[string]string{"/file": text})
+		_, got, err := trustFiles([]TrustStore{storeIn(at, truststore.PEM, "/file")}, ca)
+		if err != nil || len(got.covers) > 0 || len(got.uncovered) != 1 {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// All stores of an image together are bounded.
+func TestManyLargeStores(t *testing.T) {
+	at := imageWith(t, map[string]string{"/large": string(newCA(t).PEM()) + strings.Repeat("#", MaxBundle-4096)})
+	var stores []TrustStore
+	for range 8 {
+		stores = append(stores, storeIn(at, truststore.PEM, "/large"))
+	}
+	_, got, err := trustFiles(stores, newCA(t).Certificate())
+	if err != nil || len(got.covers) != 4 || len(got.uncovered) != 4 {
+		t.Errorf("%d covered, %d not, %v", len(got.covers), len(got.uncovered), err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"unicode/utf8"
+
+	"openshell.ai/openshell/internal/printable"
 )
 
 // MaxDepth is how deep values may be nested: OpenShell's parsers have the same limit.
@@ -18,7 +20,7 @@ const MaxDepth = 128
 // RepeatedKey is the error for an object that has a key twice.
 type RepeatedKey struct{ Key string }
 
-func (e *RepeatedKey) Error() string { return fmt.Sprintf("repeated key %.128q", e.Key) }
+func (e *RepeatedKey) Error() string { return "repeated key " + printable.Brief(e.Key) }
 
 // Parse reads a whole JSON text as map[string]any, []any, string, json.Number, bool or nil. Repeated
 // keys, invalid UTF-8, anything after the value and deep nesting are errors.

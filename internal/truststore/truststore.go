@@ -26,6 +26,19 @@ const (
 // IsDir reports whether a store is a directory.
 func (k Kind) IsDir() bool { return k == Chromium || k == Firefox }
 
+// IsPEM reports whether a file is a bundle: certificates, and nothing else that has a
+// name.
+func IsPEM(file []byte) bool {
+	certificates := false
+	for block, rest := pem.Decode(file); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" && block.Type != "TRUSTED CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
+			return false
+		}
+		certificates = true
+	}
+	return certificates
+}
+
 // AddPEM returns a bundle that has one more certificate.
 func AddPEM(bundle []byte, ca *x509.Certificate) []byte {
 	out := slices.Clone(bundle)

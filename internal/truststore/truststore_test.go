@@ -65,6 +65,18 @@ func TestAddPEM(t *testing.T) {
 	}
 }
 
+func TestIsPEM(t *testing.T) {
+	text := string(AddPEM([]byte("# Some CA\n"), newCA(t)))
+	for file, want := range map[string]bool{
+		text: true, text + text: true, "": false, "root:x:0:0::/root:/bin/sh\n": false,
+		text + "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n": false,
+	} {
+		if got := IsPEM([]byte(file)); got != want {
+			t.Errorf("%q: %v", file, got)
+		}
+	}
+}
+
 // jksEntries reads the certificates of a JKS file, by alias.
 func jksEntries(t testing.TB, store []byte) map[string]string {
 	t.Helper()

@@ -41,9 +41,6 @@ type Engine struct {
 
 	knownNames map[string]bool // names' names, whatever the port
 	empty      bool            // no rules at all, which has a reason of its own
-
-	source  *policy.Policy // for Explain
-	options Options
 }
 
 type nameKey struct {
@@ -111,8 +108,6 @@ func Compile(p *policy.Policy, o Options) (*Engine, error) {
 		hostless:   map[policy.Service]*bucket{},
 		knownNames: map[string]bool{},
 		empty:      len(p.Network) == 0,
-		source:     p,
-		options:    o,
 	}
 	// In key order, so that equal policies compile equally.
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {

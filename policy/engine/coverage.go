@@ -92,7 +92,8 @@ func (c *coverage) decideHTTP(r *Request, method string) Verdict {
 	case c.denied:
 		return c.refuse(r.reason(method, "blocked by deny rule"))
 	case !c.allowed:
-		return c.refuse(r.reason(method, "not permitted by policy"), policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(r.Path)})
+		return c.refuse(r.reason(method, r.asked()+"not permitted by policy"),
+			policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(r.Path), Upgrade: r.Upgrades})
 	}
 	return c.allow()
 }

@@ -38,7 +38,7 @@ func (m *Match) ofReadings(r Request, message *[]byte) Verdict {
 	case len(r.Target.Others()) == 0:
 		return v
 	case !m.Allowed:
-		v.Missing = TargetMatches(r.Target, method)
+		v.Missing = r.matches(method)
 		return v
 	case !m.Inspect:
 		return v
@@ -59,7 +59,7 @@ func (m *Match) ofReadings(r Request, message *[]byte) Verdict {
 		v = v.with(decide(&one))
 	}
 	if v.Decision != Allow && v.Protocol == "" { // no endpoint covers it
-		v.Missing = TargetMatches(r.Target, method)
+		v.Missing = r.matches(method)
 	}
 	return v
 }
@@ -116,12 +116,14 @@ func (v *Verdict) strictness() int {
 // allow the request.
 func (v *Verdict) hopeless() bool { return v.Protocol != "" && len(v.Missing) == 0 }
 
-// TargetMatches are what rules would have to allow for a target: a match for each of
-// its readings.
-func TargetMatches(t httptarget.Target, method string) []policy.L7Match {
+// Matches are what rules would have to allow for a request of which nothing is known but that it is HTTP: a
+// match for each reading of its target.
+func (r *Request) Matches() []policy.L7Match { return r.matches(r.Method) }
+
+func (r *Request) matches(method string) []policy.L7Match {
 	var all []policy.L7Match
-	for _, path := range t.Readings() {
-		all = append(all, policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(path)})
+	for _, path := range r.Target.Readings() {
+		all = append(all, policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(path), Upgrade: r.Upgrades})
 	}
 	return all
 }

@@ -3,6 +3,8 @@
 package engine
 
 import (
+	"strings"
+
 	"openshell.ai/openshell/internal/printable"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/httptarget"
@@ -23,6 +25,8 @@ type Request struct {
 	ContentType string
 	// Upgrade: the request asks for a WebSocket.
 	Upgrade bool
+	// Upgrades are the other protocols that it asks to switch to, any of which the server may choose.
+	Upgrades []string
 }
 
 // Inspection is what has to be seen of a request, besides its first line,
@@ -153,6 +157,8 @@ func (m *Match) request(r *Request) Verdict {
 		return c.refuse(r.reason(r.Method, "did not match an L7 endpoint path"))
 	case c.ambiguous:
 		return c.several(r)
+	case len(r.Upgrades) > 0 && c.inspector != nil && c.inspector.request != nil: // its rules cannot say that
+		return c.refuse(r.reason(r.Method, r.asked()+"not permitted by policy"))
 	case c.inspector != nil && c.inspector.request != nil:
 		return c.inspector.request(*m, c, *r)
 	default:
@@ -169,6 +175,14 @@ func (m *Match) connection() (v Verdict, decided bool) {
 		return Verdict{Decision: Allow, Policy: m.Policy}, true
 	}
 	return Verdict{}, false
+}
+
+// asked begins what is said of a request that asks for an upgrade.
+func (r *Request) asked() string {
+	if len(r.Upgrades) == 0 {
+		return ""
+	}
+	return "upgrade to " + printable.Text(strings.Join(r.Upgrades, ", ")) + " "
 }
 
 // reason says what was asked for and what became of it.

@@ -20,6 +20,8 @@ type requestMatch struct {
 	method string
 	path   wildcard.Glob
 	query  map[string][]wildcard.Glob
+	// upgrades are what a request may ask to switch to.
+	upgrades []string
 }
 
 func compileRequests(matches []policy.L7Match) (requestSet, error) {
@@ -49,7 +51,7 @@ func compileRequest(source policy.L7Match) (*requestMatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	compiled := &requestMatch{method: source.Method, path: path}
+	compiled := &requestMatch{method: source.Method, path: path, upgrades: source.Upgrade}
 	if len(source.Query) > 0 {
 		compiled.query = make(map[string][]wildcard.Glob, len(source.Query))
 	}
@@ -79,7 +81,8 @@ func (s *requestSet) match(r *Request, method string, q *parsedQuery, values qua
 }
 
 func (m *requestMatch) match(r *Request, method string, q *parsedQuery, values quantifier) bool {
-	return policy.MethodMatches(m.method, method) && m.path.Match(r.Path) && m.queryMatches(q, values)
+	return policy.MethodMatches(m.method, method) && m.path.Match(r.Path) && m.queryMatches(q, values) &&
+		(values == anyValue || policy.UpgradesWithin(r.Upgrades, m.upgrades))
 }
 
 func (m *requestMatch) queryMatches(q *parsedQuery, values quantifier) bool {

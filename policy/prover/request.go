@@ -306,7 +306,8 @@ const maxUnion = 16
 
 // narrower compares all but the path and the query.
 func (c *containment) narrower(m, n *requestPattern) bool {
-	return methodWithin(m.method, n.method) && reflect.DeepEqual(m.special, n.special)
+	return methodWithin(m.method, n.method) && reflect.DeepEqual(m.special, n.special) &&
+		policy.UpgradesWithin(m.source.Upgrade, n.source.Upgrade)
 }
 
 // methodWithin reports whether every method that a matches is one b matches.

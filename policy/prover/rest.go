@@ -7,7 +7,7 @@ import "cmp"
 // takeRequest takes what is said of method, path and query.
 func (m *requestPattern) takeRequest() (err error) {
 	m.method = cmp.Or(m.source.Method, "*")
-	m.special.Method, m.special.Path, m.special.Query = "", "", nil
+	m.special.Method, m.special.Path, m.special.Query, m.special.Upgrade = "", "", nil, nil
 	if m.source.Path != "" {
 		if m.path, err = globPattern(m.source.Path, '/'); err != nil {
 			return err

@@ -120,6 +120,28 @@ func TestNeighbourKeepsItsMountPoint(t *testing.T) {
 	})
 }
 
+// A user's link in the place of a trust store leads to a file that is not theirs to
+// read, or to change. It is neither copied nor covered.
+func TestLinkInPlaceOfATrustStore(t *testing.T) {
+	inEveryBox(t, inWork, func(b *box) {
+		t := b.World.T
+		for _, name := range []string{"app/.venv/lib/python3.12/site-packages/certifi", "etc"} {
+			node.Must(t, os.MkdirAll(filepath.Join(b.Rootfs(), name), 0o755))
+		}
+		node.Must(t, os.WriteFile(filepath.Join(b.Rootfs(), "etc/shadow"), []byte(secret), 0o600))
+		node.Must(t, os.Symlink("/etc/shadow", filepath.Join(b.Rootfs(), "app/.venv/lib/python3.12/site-packages/certifi/cacert.pem")))
+		b.Start()
+		// It is root's as before, with what was in it.
+		o := b.Exec("/bin/cat", "/etc/shadow")
+		if refused := o.Stdout == "" && strings.Contains(o.Stderr, "Permission denied"); o.Stdout != secret && !refused {
+			t.Errorf("it has changed: %s", o)
+		}
+		if o := b.Exec("/bin/grep", "-r", secret, tlsDir); o.Stdout != "" || o.Status != 1 {
+			t.Errorf("it was copied: %s", o)
+		}
+	})
+}
+
 // An image has something in the place of a file that is read from the host. It
 // holds nothing up, and nothing of the host's gets in.
 func TestNoFiles(t *testing.T) {

@@ -125,7 +125,7 @@ filesystem_policy:
   read_write: [/data]
 `
 
-// refusedAccess tells whether an access failed with EACCES, which is Landlock's.
+// refusedAccess reports whether an access failed with EACCES, which is Landlock's.
 func refusedAccess(r node.Result) bool {
 	return !r.OK && strings.Contains(r.Error, "permission denied")
 }

@@ -190,7 +190,7 @@ func (e *errand) loop(t *testing.T) {
 	confinedTo(w, e.name)
 }
 
-// expects tells whether paths are what the errand needs.
+// expects reports whether paths are what the errand needs.
 func (e *errand) expects(paths []string) bool {
 	switch {
 	case e.files == nil:
@@ -203,7 +203,7 @@ func (e *errand) expects(paths []string) bool {
 	})
 }
 
-// onHost tells whether a container of the host's programs has a command.
+// onHost reports whether a container of the host's programs has a command.
 func onHost(name string) bool {
 	return slices.ContainsFunc(filepath.SplitList(hostPath), func(dir string) bool {
 		_, err := exec.LookPath(filepath.Join(dir, name))

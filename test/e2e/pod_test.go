@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -44,6 +45,7 @@ func link(c *node.Container, name, target string) {
 // Each container of a pod has its own links: a rule means the program that its link
 // leads to there, and no other container's program of that path.
 func TestLinksInAPod(t *testing.T) {
+	cases.Show(t, "clients/pods")
 	t.Parallel()
 	w := node.New(t).Apart()
 	w.Policy("pod", byLink)
@@ -105,6 +107,7 @@ const bundlePath = "/etc/ssl/certs/ca-certificates.crt"
 
 // Each container of a pod keeps the CAs of its own image.
 func TestCAsInAPod(t *testing.T) {
+	cases.Show(t, "clients/pods")
 	t.Parallel()
 	w := node.New(t).Apart()
 	w.Policy("pod", weatherTerminated)
@@ -159,6 +162,7 @@ func TestReadOnlyRootFileSystem(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			cases.Show(t, "bundles/read-only file system")
 			if _, err := exec.LookPath(tt.tool); tt.tool != "" && err != nil {
 				t.Skipf("the machine has no %s", tt.tool)
 			}
@@ -207,6 +211,7 @@ func mountImage(c *node.Container, kind string, argv ...string) error {
 // Containers that are made from one bundle directory at the same time have a sandbox
 // each.
 func TestOneBundleDirectory(t *testing.T) {
+	cases.Show(t, "bundles/two containers, one bundle directory")
 	t.Parallel()
 	w := node.New(t)
 	first := w.Container()
@@ -262,6 +267,7 @@ func networkOf(t *testing.T, pid int) uint64 {
 // Where the run directory cannot be written to, the container is deleted all the
 // same, and what is left of it is named.
 func TestDeleteWithAReadOnlyRunDirectory(t *testing.T) {
+	cases.Show(t, "faults/read-only run directory")
 	t.Parallel()
 	w := node.New(t)
 	c := w.Container().Start()

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -24,6 +25,7 @@ type trusting struct {
 	edit    func(c *node.Container)
 	path    string // of the request, where it is not /NAME
 	made    string // a directory that is made for the container, and goes with it
+	row     string // of the table of cases
 }
 
 const (
@@ -61,7 +63,9 @@ import ssl, urllib.request as u
 file = "/venv/lib/python3.11/site-packages/certifi/cacert.pem"
 u.urlopen("` + weather + `certifi-in-a-virtual-environment", context=ssl.create_default_context(cafile=file)).read()'`,
 		edit: func(c *node.Container) {
-			put(c, "venv/lib/python3.11/site-packages/certifi/cacert.pem", "")
+			own, err := os.ReadFile(bundlePath)
+			node.Must(c.World.T, err)
+			put(c, "venv/lib/python3.11/site-packages/certifi/cacert.pem", string(own))
 			link(c, "venv/bin/python3", "/usr/bin/python3")
 		}},
 	{name: "grpcio", needs: []string{"python3", "py:grpc"}, version: "python3 -c 'import grpc; print(grpc.__version__)'", script: `
@@ -69,7 +73,7 @@ python3 -c '
 import grpc
 channel = grpc.secure_channel("stream.example:443", grpc.ssl_channel_credentials())
 call = channel.unary_unary("/svc/Echo", request_serializer=bytes, response_deserializer=bytes)
-assert call(b"", timeout=20) is not None'`, path: "/svc/Echo"},
+assert call(b"", timeout=20) is not None'`, path: "/svc/Echo", row: "clients/gRPC core"},
 	{name: "node", needs: []string{"node"}, version: "node -v", script: `
 node -e 'require("https").get("` + weather + `node", r => process.exit(r.statusCode == 200 ? 0 : 1)).on("error", e => { console.error(e); process.exit(1) })'`},
 	{name: "perl", needs: []string{"perl", "pl:IO::Socket::SSL"}, version: "perl -v | sed -n 2p", script: `
@@ -84,14 +88,14 @@ Options = [{verify, verify_peer}, {cacerts, public_key:cacerts_get()}, {customiz
 {ok, {{_, 200, _}, _, _}} = httpc:request(get, {"` + weather + `erlang", []}, [{ssl, Options}], []), halt(0).'`},
 	{name: "java", needs: []string{"java", "javac"}, version: "java -version 2>&1 | head -1", script: javaGet + `
 case $(java -version 2>&1) in *Picked*) echo a banner; exit 1;; esac
-test "$(java Get.java ` + weather + `java)" = 200`},
+test "$(java Get.java ` + weather + `java)" = 200`, row: "clients/Java"},
 	{name: "java-with-its-own-cacerts", needs: []string{"java", "javac", "keytool"}, version: "java -version 2>&1 | head -1", script: javaGet + `
 test "$(java Get.java ` + weather + `java-with-its-own-cacerts)" = 200
 keytool -list -cacerts -storepass changeit -alias image`,
 		edit: ownCacerts},
 	{name: "chromium", needs: []string{"chromium"}, version: "chromium --version", script: `
 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --dump-dom ` + weather + `chromium 2>&1 | grep -q weather`,
-		made: "etc/chromium/policies"},
+		made: "etc/chromium/policies", row: "clients/browser"},
 	{name: "chromium-with-policies", needs: []string{"chromium"}, version: "chromium --version", script: `
 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --dump-dom ` + weather + `chromium-with-policies 2>&1 | grep -q weather
 test "$(cat /etc/chromium/policies/managed/own.json)" = '{"HomepageLocation":"about:blank"}'`,
@@ -100,7 +104,7 @@ test "$(cat /etc/chromium/policies/managed/own.json)" = '{"HomepageLocation":"ab
 		}},
 	{name: "firefox", needs: []string{"firefox-esr"}, version: "firefox-esr --version", script: `
 timeout 100 firefox-esr --headless --screenshot $PWD/page.png ` + weather + `firefox; test -s page.png`,
-		made: "etc/firefox"},
+		made: "etc/firefox", row: "clients/browser"},
 }
 
 // javaHome is where the host has its JDK.
@@ -143,6 +147,9 @@ func has(need string) bool {
 func TestClientsTrustTheCA(t *testing.T) {
 	for _, client := range trustingClients {
 		t.Run(client.name, func(t *testing.T) {
+			if client.row != "" {
+				cases.Show(t, client.row)
+			}
 			for _, need := range client.needs {
 				if !has(need) {
 					t.Skipf("the host has no %s", need)

@@ -3,6 +3,7 @@
 package engines_test
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -228,11 +229,36 @@ func (n *node) nothingLeft(t *testing.T, before map[string]bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("left behind:\n%s", strings.Join(sorted(left), "\n"))
+			t.Errorf("left behind:\n%s\nnetwork namespaces are held by:\n%s", strings.Join(sorted(left), "\n"), strings.Join(n.holders(), "\n"))
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// holders lists who keeps which network namespace: a device stays as long as somebody does. One that
+// nobody holds, and that is there all the same, has a connection that is not yet at its end.
+func (n *node) holders() []string {
+	found := map[string]bool{}
+	for _, pattern := range []string{"proc/[0-9]*/ns/net", "proc/[0-9]*/fd/*"} {
+		links, _ := filepath.Glob(n.Path(pattern))
+		for _, link := range links {
+			target, err := os.Readlink(link)
+			if err != nil || !strings.HasPrefix(target, "net:[") {
+				continue
+			}
+			process := filepath.Dir(filepath.Dir(link))
+			name, _ := os.ReadFile(filepath.Join(process, "comm"))
+			found[fmt.Sprintf("%s %s %s %s", target, filepath.Base(process), strings.TrimSpace(string(name)), filepath.Base(filepath.Dir(link)))] = true
+		}
+	}
+	mounts, _ := os.ReadFile(n.Path("proc/1/mountinfo"))
+	for line := range linesOf(string(mounts)) {
+		if strings.Contains(line, " nsfs ") {
+			found["mounted: "+line] = true
+		}
+	}
+	return sorted(found)
 }
 
 // kept tells what engines keep after their first container: the bridge, and rules

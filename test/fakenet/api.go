@@ -67,6 +67,8 @@ func (n *Net) startAPIs() error {
 //	/early-hints      103, then 200
 //	/trailers         a body, then trailers
 //	/ws               WebSocket echo
+//	/odd/NAME         one of oddAnswers
+//	/upgrade/ANY      any other upgrade, and an echo of what follows
 //
 // and gRPC requests (by Content-Type), whose messages are echoed.
 //
@@ -81,9 +83,11 @@ var endpoints = map[string]http.HandlerFunc{
 	"chunked":     serveChunked,
 	"drip":        serveDrip,
 	"early-hints": serveEarlyHints,
+	"odd":         serveOdd,
 	"redirect":    serveRedirect,
 	"sse":         serveEvents,
 	"trailers":    serveTrailers,
+	"upgrade":     serveUpgrade,
 	"ws":          serveWebSocket,
 }
 

@@ -97,7 +97,7 @@ func wildcard(name string) ([]netip.Addr, bool) {
 	return blocked[n : n+1], true
 }
 
-// isParent tells whether a name exists only because names below it do (RFC 8020:
+// isParent reports whether a name exists only because names below it do (RFC 8020:
 // it has no records, but is no NXDOMAIN).
 func isParent(name string) bool {
 	for host := range hosts {

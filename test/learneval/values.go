@@ -58,7 +58,7 @@ func (v *values) instance(o *Operation) string {
 	})
 }
 
-// isResourceName tells whether a parameter is a name in the sense of Google's AIP-122, which has several
+// isResourceName reports whether a parameter is a name in the sense of Google's AIP-122, which has several
 // segments, "projects/p/locations/l"; the descriptions have lost the `+` that says so.
 func (v *values) isResourceName(o *Operation, p, name string) bool {
 	before, _, _ := strings.Cut(o.Path, p)

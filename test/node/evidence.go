@@ -136,7 +136,7 @@ func (w *World) Denied(c *Container) []Event {
 	return slices.DeleteFunc(w.Events(c), func(e Event) bool { return e.Action != "Denied" })
 }
 
-// Asked tells whether the name server was asked for a name, or one below it.
+// Asked reports whether the name server was asked for a name, or one below it.
 func (w *World) Asked(name string) bool {
 	return slices.ContainsFunc(w.Net.Queries(), func(q fakenet.Query) bool {
 		n := strings.ToLower(q.Name)

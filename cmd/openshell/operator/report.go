@@ -8,7 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
+
+	"openshell.ai/openshell/internal/usertext"
 )
 
 // The exit codes besides 0.
@@ -41,4 +42,4 @@ func Report(w io.Writer, err error) int {
 }
 
 // oneLine is an error's text without the line ends of errors.Join.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string { return usertext.OneLine(err) }

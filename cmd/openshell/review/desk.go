@@ -35,7 +35,7 @@ type desk struct {
 
 // The messages of the desk's commands.
 type (
-	// loaded is what there is to review. Stamp tells whether it has changed since.
+	// loaded is what there is to review. Stamp reports whether it has changed since.
 	loaded struct {
 		proposals   []learn.Proposal
 		runs        []learn.RunRecord

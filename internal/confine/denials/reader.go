@@ -32,7 +32,7 @@ type Reader struct {
 	unknown map[string]string // event to domain, of pending
 }
 
-// Open starts reading. ours tells whether a process, by its pid as seen from
+// Open starts reading. ours reports whether a process, by its pid as seen from
 // outside, is one whose denials are wanted. It needs CAP_AUDIT_READ, and the error
 // is ErrOff where there is nothing to read.
 func Open(ours func(pid int) bool) (*Reader, error) {

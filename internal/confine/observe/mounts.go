@@ -155,7 +155,7 @@ func (m *mounts) lookup(p string) (int, error) {
 	})
 }
 
-// has tells whether a mount is the container's.
+// has reports whether a mount is the container's.
 func (m *mounts) has(id uint64) bool {
 	_, ok := m.ids[int(id)]
 	return ok
@@ -175,7 +175,7 @@ func (m *mounts) findAliases(all []*mountinfo.Info) {
 	}
 }
 
-// alias tells whether what inner shows is in outer too, at another path.
+// alias reports whether what inner shows is in outer too, at another path.
 func alias(inner, outer *mountinfo.Info) bool {
 	rel, ok := abspath.Rel(inner.Root, outer.Root)
 	return ok && path.Join(outer.Mountpoint, rel) != path.Clean(inner.Mountpoint)

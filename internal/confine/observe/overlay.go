@@ -21,7 +21,7 @@ func (s *entries) prepared(e event, to place) {
 	}
 }
 
-// isWhiteout tells whether a handle is of what marks a deleted file.
+// isWhiteout reports whether a handle is of what marks a deleted file.
 func (s *entries) isWhiteout(h handle) bool {
 	fd, ok := s.open(h)
 	if !ok {
@@ -32,7 +32,7 @@ func (s *entries) isWhiteout(h handle) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
-// isCopy tells whether a file of upperdir is the overlay's copy of the image's.
+// isCopy reports whether a file of upperdir is the overlay's copy of the image's.
 func (s *entries) isCopy(h handle) bool {
 	fd, ok := s.open(h)
 	if !ok {

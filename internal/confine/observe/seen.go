@@ -15,7 +15,7 @@ type seen struct{ young, old map[string]Kind }
 
 func newSeen() *seen { return &seen{young: map[string]Kind{}} }
 
-// has tells whether all of the kinds are known for the path.
+// has reports whether all of the kinds are known for the path.
 func (s *seen) has(path string, kinds Kind) bool {
 	had, ok := s.young[path]
 	if !ok {
@@ -91,7 +91,7 @@ func (m *made) turn() {
 	m.leaving, m.left = m.left[:0], m.leaving
 }
 
-// wasRemoved tells whether the workload removed something that was there before.
+// wasRemoved reports whether the workload removed something that was there before.
 func (m *made) wasRemoved(p string) bool {
 	_, removed := m.removed[p]
 	return removed

@@ -222,7 +222,7 @@ func (s *specials) take(e event) (a Access, ok bool) {
 // maxDescriptors is how many of a process are looked at.
 const maxDescriptors = 1024
 
-// hasWritable tells whether a process has a file open for writing: its mode has no
+// hasWritable reports whether a process has a file open for writing: its mode has no
 // event, and a device that is used by ioctl(2) alone has none of a write either
 // until it is closed. It only reads links, for a stat of what else the process has
 // may wait for a file server.

@@ -91,7 +91,7 @@ type Status struct {
 	CurrentHash      string `json:"current_effective_policy_hash"`
 	CandidateHash    string `json:"candidate_effective_policy_hash"` // with the rule
 
-	// Loaded tells whether an approved rule is in force in this sandbox.
+	// Loaded reports whether an approved rule is in force in this sandbox.
 	Loaded bool `json:"-"`
 }
 

@@ -202,7 +202,7 @@ func TestKillTakesTheCommandAndTheNextRunSweeps(t *testing.T) {
 	}
 }
 
-// running tells whether a process is there and no zombie (an orphan's init may be
+// running reports whether a process is there and no zombie (an orphan's init may be
 // slow to reap it).
 func running(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")

@@ -37,6 +37,10 @@ help: ## list these targets
 deps: ## install what builds and tests need (Debian, Ubuntu; as root)
 	@hack/deps
 
+.PHONY: deps-tests
+deps-tests: deps
+	@hack/deps tests
+
 .PHONY: check-go
 check-go:
 	@test -n "$(GO)" || { echo "make: no Go 1.21 or later found: install it from https://go.dev/dl/" >&2; exit 1; }
@@ -54,7 +58,7 @@ demo: root deps build ## learn, review, approve and enforce, on an internet of i
 	@$(CLEAN) bin/fakenet run -- hack/demo/run
 
 .PHONY: test
-test: root deps build lint ## run every test (as root)
+test: root deps-tests build lint ## run every test (as root)
 	@status=0; \
 	$(MAKE) unit || status=1; \
 	OPENSHELL_BIN=$(CURDIR)/bin $(CLEAN) $(GO) run ./hack/gotest -count=1 -timeout 15m -p 1 ./test/e2e/... ./test/bypass/... || status=1; \

@@ -121,12 +121,13 @@ func (f *tcpFlow) recordPendingRefusal(kind Kind) {
 // recordCarried records, as evidence, that the flow carries something other than HTTP, or nothing, where the
 // policy does not allow the connection. One that is cut off because it no longer does was allowed as long as
 // it lasted.
-func (f *tcpFlow) recordCarried(kind Kind, skip bool) {
+func (f *tcpFlow) recordCarried(kind Kind, skip bool, fault string) {
 	c := f.decideNow()
 	if c.Ruled() || !f.allowedByPermissive.Load() || f.evidenceRecorded.Swap(true) {
 		return
 	}
-	f.record(Record{Kind: kind, Outcome: decision.Logged, Evidence: true, Layer: LayerL4, Reason: c.UnruledReason(), TLSSkip: skip})
+	f.record(Record{Kind: kind, Outcome: decision.Logged, Evidence: true, Layer: LayerL4, Reason: c.UnruledReason(),
+		TLSSkip: skip, TLSFault: fault})
 }
 
 // abort closes the flow at once, telling the workload so.
@@ -156,7 +157,7 @@ func (f *tcpFlow) finish() {
 		defer f.close() // whatever becomes of the record
 		f.recordPendingRefusal(Connect)
 		if f.admitted.Load() {
-			f.recordCarried(Connect, false)
+			f.recordCarried(Connect, false, "")
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -256,7 +257,11 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	refused := x.flow.endpoint().refusedUpstream(err)
-	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
+	// In TLS 1.3 an origin refuses a client without a certificate after the handshake.
+	if x.flow.wantsCert {
+		err = fmt.Errorf("%w: %w", errClientCertificate, err)
+	}
+	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) || errors.Is(err, errClientCertificate) {
 		refused = x.flow.endpoint().refusedCertificate(err)
 	}
 	if x.rec.Outcome == decision.Allowed { // otherwise there is one, which says what the policy lacks

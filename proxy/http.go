@@ -22,6 +22,7 @@ type httpFlow struct {
 	refusal    *refusal // answers every request, where set
 	scheme     string
 	serverName string // the origin's name in TLS
+	wantsCert  bool   // the origin asked for a client certificate
 	http2      bool   // that is what both ends speak
 	absolute   bool   // for one request in absolute form
 	authority  string // of the origin: its host and port

@@ -62,7 +62,8 @@ type Record struct {
 
 	Layer, Policy, Reason string
 	TLS                   string
-	TLSSkip               bool // the client does not trust the sandbox's CA
+	TLSSkip               bool   // TLS is passed on: the client does not trust the sandbox's CA, or see TLSFault
+	TLSFault              string // why the origin's TLS cannot be ended here
 
 	// Protocol and EndpointPath are the deciding endpoint's (engine.Verdict), and
 	// Missing what its rules lack.

@@ -56,7 +56,7 @@ func (f *tcpFlow) opaque(client clientConn, up *net.TCPConn, admitted *decision.
 // declares HTTP allows nothing else.
 func (f *tcpFlow) admitOpaque(admitted *decision.Connection) bool {
 	if !admitted.DecidesRequests() {
-		f.recordCarried(Raw, false)
+		f.recordCarried(Raw, false, "")
 		return f.goPassthrough()
 	}
 	d := f.decideNow().Opaque()
@@ -90,7 +90,22 @@ func (f *tcpFlow) recordPinned(admitted *decision.Connection) {
 			Reason: "the endpoint's requests cannot be seen: the client does not accept the sandbox's CA"})
 		return
 	}
-	f.recordCarried(Raw, true)
+	f.recordCarried(Raw, true, "")
+}
+
+// relayUnterminated passes TLS on whose origin the proxy cannot speak to as the client may. client.said is the
+// whole ClientHello: nobody has answered it yet.
+func (f *tcpFlow) relayUnterminated(client clientConn, fault error) {
+	up, err := f.dial(f.ctx)
+	if err != nil {
+		f.deny(LayerUpstream, err.Error())
+		f.abort()
+		return
+	}
+	f.conns.own(up)
+	f.tls.Store(TLSSpliced)
+	f.recordCarried(Raw, true, fault.Error())
+	f.splicePassthrough(client, up)
 }
 
 // splicePassthrough is splice for what nobody has to look into, if that still holds.

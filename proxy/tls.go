@@ -31,16 +31,32 @@ type termination struct {
 	serverName string // the origin's
 	origin     *tls.Conn
 	originErr  error
-	answered   bool  // the client was shown a certificate
-	left       bool  // or would have been, but did not wait for it
-	refused    error // its ClientHello was not one for this connection
+	wantsCert  bool // the origin asks for a client certificate
+
+	// hello is nil unless the client may be passed on before it is answered; fault
+	// is why it has to be.
+	hello *helloConn
+	fault error
+
+	answered bool  // the client was shown a certificate
+	left     bool  // or would have been, but did not wait for it
+	refused  error // its ClientHello was not one for this connection
 }
 
 // terminate ends TLS at the proxy, so that requests can be seen.
 func (f *tcpFlow) terminate(client clientConn, up *net.TCPConn, admitted *decision.Connection) {
 	f.tls.Store(TLSTerminated)
 	t := &termination{f: f, client: client, upstream: up}
+	// An endpoint whose requests are decided stays so: what cannot be terminated is refused there.
+	if f.decideNow().CanPassthrough() && !admitted.DecidesRequests() {
+		t.hello = &helloConn{Conn: newFlowConn(client, f)}
+	}
 	secured, err := t.handshake()
+	if t.fault != nil {
+		up.Close()
+		f.relayUnterminated(clientConn{client.TCPConn, t.hello.read}, t.fault)
+		return
+	}
 	if err != nil {
 		up.Close()
 		t.failed(err, admitted)
@@ -64,7 +80,7 @@ func (f *tcpFlow) terminate(client clientConn, up *net.TCPConn, admitted *decisi
 
 // serve has the requests on a connection whose TLS has ended served.
 func (t *termination) serve(conn net.Conn, version2 bool) {
-	h := &httpFlow{tcpFlow: t.f, scheme: "https", serverName: t.serverName}
+	h := &httpFlow{tcpFlow: t.f, scheme: "https", serverName: t.serverName, wantsCert: t.wantsCert}
 	h.offer(t.origin)
 	h.serveHTTP(conn, version2)
 }
@@ -83,7 +99,11 @@ func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol =
 func (t *termination) handshake() (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.f.ctx, handshakeWait)
 	defer cancel()
-	client := tls.Server(newFlowConn(t.client, t.f), &tls.Config{GetConfigForClient: t.config})
+	var conn net.Conn = t.hello
+	if t.hello == nil {
+		conn = newFlowConn(t.client, t.f)
+	}
+	client := tls.Server(conn, &tls.Config{GetConfigForClient: t.config})
 	if err := client.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -114,6 +134,13 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	config.SetSessionTicketKeys([][32]byte{f.p.ticketKey})
 	config.NextProtos, t.originErr = t.agree(hello)
+	if t.hello != nil && hello.Context().Err() == nil {
+		if t.fault = t.originFault(); t.fault != nil {
+			t.hello.silent = true
+			return nil, t.fault
+		}
+		t.hello.answered = true
+	}
 	t.answered, t.left = true, !alive(t.client.TCPConn)
 	return config, nil
 }
@@ -124,8 +151,15 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 func (t *termination) agree(hello *tls.ClientHelloInfo) ([]string, error) {
 	var err error
 	if t.upstream != nil {
-		t.origin = tls.Client(t.upstream, t.f.p.originConfig(t.serverName, hello.SupportedProtos))
-		err = t.origin.HandshakeContext(hello.Context())
+		config := t.f.p.originConfig(t.serverName, hello.SupportedProtos)
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			t.wantsCert = true
+			return new(tls.Certificate), nil
+		}
+		t.origin = tls.Client(t.upstream, config)
+		if err = t.origin.HandshakeContext(hello.Context()); err != nil && t.wantsCert {
+			err = fmt.Errorf("%w: %w", errClientCertificate, err)
+		}
 	}
 	if t.upstream == nil || err != nil {
 		for _, proto := range []string{"http/1.1", "h2"} {
@@ -139,6 +173,45 @@ func (t *termination) agree(hello *tls.ClientHelloInfo) ([]string, error) {
 		return []string{proto}, nil
 	}
 	return nil, nil
+}
+
+// errClientCertificate says what an origin asks for that only the client may have.
+var errClientCertificate = errors.New("the origin asks for a client certificate, which can be shown only where its endpoint has tls: skip")
+
+// originFault says why the origin's TLS is better left to the client, which may make something of it that
+// the proxy cannot: by a certificate of its own, or by trusting or speaking what the proxy does not.
+func (t *termination) originFault() error {
+	if t.wantsCert && t.originErr == nil {
+		return errClientCertificate
+	}
+	return t.originErr
+}
+
+// helloConn is a client's connection as long as it may still be handed on with everything that was read of
+// it, without a byte having been answered.
+type helloConn struct {
+	net.Conn
+	read     []byte
+	answered bool // it stays
+	silent   bool // it is handed on
+}
+
+// Read implements net.Conn.
+func (c *helloConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if !c.answered {
+		c.read = append(c.read, b[:n]...)
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *helloConn) Write(b []byte) (int, error) {
+	if c.silent {
+		return len(b), nil
+	}
+	c.read = nil
+	return c.Conn.Write(b)
 }
 
 func (p *Proxy) originConfig(serverName string, protos []string) *tls.Config {

@@ -70,7 +70,8 @@ func TestServerNameMustBeTheConnections(t *testing.T) {
 
 func TestUpstreamCertificatesAreVerifiedInEveryMode(t *testing.T) {
 	for _, host := range []string{fakenet.ExpiredHost, fakenet.UntrustedHost, fakenet.MisnamedHost} {
-		for _, v := range []decision.Snapshot{permissive(""), enforcing("{host: " + host + ", port: 443, protocol: rest, access: full}")} {
+		rule := "{host: " + host + ", port: 443, protocol: rest, access: full}"
+		for _, v := range []decision.Snapshot{permissive(rule), enforcing(rule)} {
 			r := newRoom(t, v)
 			for i, http2 := range []bool{false, true} {
 				resp := r.get(r.client(http2), "https://"+host+"/x")
@@ -91,6 +92,26 @@ func TestUpstreamCertificatesAreVerifiedInEveryMode(t *testing.T) {
 			if len(internet.Requests()) != 0 {
 				t.Error("a request reached the origin")
 			}
+		}
+	}
+}
+
+// Where no endpoint has its requests decided, permissive mode leaves the origin's
+// certificate to the client.
+func TestOriginsCertificateIsTheClientsInPermissiveMode(t *testing.T) {
+	for _, host := range []string{fakenet.ExpiredHost, fakenet.UntrustedHost, fakenet.MisnamedHost} {
+		r := newRoom(t, permissive(""))
+		conn := tls.Client(r.mustDial(host+":443"), &tls.Config{ServerName: host, InsecureSkipVerify: true})
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().PeerCertificates[0]; got.CheckSignatureFrom(r.proxy.CA.Certificate()) == nil {
+			t.Errorf("%s: the certificate is the sandbox's: %s", host, got.Issuer)
+		}
+		conn.Close()
+		r.await(2)
+		if rec := r.records()[1]; rec.Outcome != decision.Logged || !rec.TLSSkip || !rec.Evidence || rec.TLSFault == "" {
+			t.Errorf("%s: record %s", host, line(rec))
 		}
 	}
 }

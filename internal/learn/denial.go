@@ -51,8 +51,10 @@ type Denial struct {
 	Missing      []policy.L7Match
 
 	TLS     string // terminated, spliced or none; unused for KindConnect
-	TLSSkip bool   // the client rejected the sandbox's CA
-	IPs     []netip.Addr
+	TLSSkip bool   // it was passed on: the client rejected the sandbox's CA, or see TLSFault
+	// TLSFault is why the origin's TLS could not be ended by the proxy.
+	TLSFault string
+	IPs      []netip.Addr
 }
 
 // Run is one run of a sandbox, where denials come from.

@@ -36,6 +36,7 @@ type Evidence struct {
 	connects bool // connections whose content was not seen
 	raw      bool // content that is not HTTP
 	tlsSkip  bool
+	tlsFault string // why the origin's TLS could not be ended by the proxy, for one of the connections
 	tls      string
 	requests map[endpointKey]*paths.Set
 	calls    map[endpointKey]*callSet
@@ -121,9 +122,14 @@ func (e *Evidence) addHit(run Run, seen time.Time, permissive bool, sha256 strin
 // addContent takes in what was seen of the connection's content.
 func (e *Evidence) addContent(d Denial) {
 	if d.TLSSkip {
-		e.tlsSkip = true
 		e.addTLS("spliced")
 	}
+	if d.TLSFault != "" {
+		// Whoever is at the origin chose that: it must not widen what was seen of it otherwise.
+		e.tlsFault = cmp.Or(e.tlsFault, audit.Escape(d.TLSFault, maxShownReason))
+		return
+	}
+	e.tlsSkip = e.tlsSkip || d.TLSSkip
 	switch d.Kind {
 	case KindConnect:
 		e.connects = true
@@ -185,6 +191,7 @@ func (e *Evidence) merge(o *Evidence) {
 	e.connects = e.connects || o.connects
 	e.raw = e.raw || o.raw
 	e.tlsSkip = e.tlsSkip || o.tlsSkip
+	e.tlsFault = cmp.Or(e.tlsFault, o.tlsFault)
 	e.inexpressible = e.inexpressible || o.inexpressible
 	e.truncated = e.truncated || o.truncated
 	e.replaced = e.replaced || o.replaced

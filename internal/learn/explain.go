@@ -39,6 +39,8 @@ const (
 	noteReplaced      = "The program's content has changed between denials."
 	noteMixed         = "The connection carried HTTP and other content: the rule allows all of it, unseen."
 	noteTLSSkip       = "The program does not trust the sandbox's CA: its TLS is passed on uninspected."
+	noteTLSFault      = "TLS is passed on uninspected, since the sandbox cannot speak it with the origin: "
+	noteTLSLeft       = "Some connections could only be passed on uninspected, which the rule does not allow: "
 	noteWidened       = "There were too many different requests to list: the rule allows more than was seen."
 )
 
@@ -97,6 +99,8 @@ func (e *Evidence) notes(f Flags) []string {
 	add(port >= firstEphemeral, fmt.Sprintf("Port %d is in the ephemeral range - this may be a temporary service.", port))
 	add(slices.Contains(databases, port), fmt.Sprintf("Port %d is a database or message service (%s).", port, services[port]))
 	add(e.tlsSkip, noteTLSSkip)
+	add(e.tlsFault != "" && e.uninspected(), noteTLSFault+e.tlsFault)
+	add(e.tlsFault != "" && !e.uninspected(), noteTLSLeft+e.tlsFault)
 	add(e.mixed(), noteMixed)
 	add(f.Widened, noteWidened)
 	add(f.Inexpressible, noteInexpressible)
@@ -106,7 +110,13 @@ func (e *Evidence) notes(f Flags) []string {
 }
 
 // opaque reports whether the rule has to allow whole connections though content was seen.
-func (e *Evidence) opaque() bool { return (e.raw || e.tlsSkip) && !e.declared() }
+func (e *Evidence) opaque() bool { return (e.raw || e.uninspected()) && !e.declared() }
+
+// uninspected reports whether the rule has to pass TLS on. A fault of an origin whose requests were seen on other
+// connections is no reason.
+func (e *Evidence) uninspected() bool {
+	return e.tlsSkip || e.tlsFault != "" && len(e.requests) == 0 && len(e.calls) == 0
+}
 
 // widened reports whether a bound has made a rule wider than what was seen.
 func (e *Evidence) widened() bool {

@@ -34,9 +34,10 @@ func (networkKind) ruleName(t target) string { return t.addition().Key() }
 
 func (networkKind) restore(p *Proposal, e *Evidence) {
 	e.restore(p.Evidence.Endpoints)
+	e.tlsFault = p.Evidence.TLSFault
 	for i := range p.endpoints() {
 		endpoint := &p.Rule.Endpoints[i]
-		if endpoint.Rules != nil {
+		if endpoint.Rules != nil || e.tlsFault != "" {
 			continue
 		}
 		e.tlsSkip = endpoint.TLS == policy.TLSSkip

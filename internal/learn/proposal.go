@@ -86,6 +86,8 @@ type ProposalEvidence struct {
 	Samples     []Sample       `json:"samples"`
 	ResolvedIPs []string       `json:"resolved_ips"`
 	TLS         string         `json:"tls,omitempty"` // terminated, spliced or none; empty: no content was seen
+	// TLSFault is why the origin's TLS could not be ended by the proxy.
+	TLSFault string `json:"tls_fault,omitempty"`
 
 	// What was seen of each endpoint, in a general form without secrets.
 	Endpoints []EndpointRequests `json:"endpoints,omitempty"`
@@ -153,7 +155,7 @@ func (p *Proposal) describeEvidence(e *Evidence) {
 		p.Provenance.Mode = ModePermissive
 	}
 	p.Evidence = ProposalEvidence{
-		Hits: e.hits, Reasons: e.reasons, TLS: e.tls, Endpoints: e.stored(),
+		Hits: e.hits, Reasons: e.reasons, TLS: e.tls, TLSFault: e.tlsFault, Endpoints: e.stored(),
 		Samples:     []Sample{},
 		ResolvedIPs: []string{},
 	}

@@ -114,7 +114,7 @@ func denialOf(r proxy.Record) learn.Denial {
 		Binary: r.Process.Path, SHA256: r.Process.SHA256, Ancestors: r.Process.Ancestors,
 		Reason: r.Reason, Kind: kinds[r.Kind], Method: r.Method, Path: r.Path, Status: r.Status,
 		L7: r.Protocol, EndpointPath: r.EndpointPath, Missing: r.Missing,
-		TLS: r.TLS, TLSSkip: r.TLSSkip, IPs: r.Addrs,
+		TLS: r.TLS, TLSSkip: r.TLSSkip, TLSFault: r.TLSFault, IPs: r.Addrs,
 	}
 }
 

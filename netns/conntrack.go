@@ -145,7 +145,8 @@ func parseConntrack(b []byte) (source, destination netip.AddrPort, err error) {
 	if !t.source.IsValid() || !t.destination.IsValid() {
 		return source, destination, errors.New("an answer without addresses")
 	}
-	return netip.AddrPortFrom(t.source.Unmap(), t.sourcePort), netip.AddrPortFrom(t.destination.Unmap(), t.destinationPort), nil
+	return netip.AddrPortFrom(t.source.Unmap(), t.sourcePort), netip.AddrPortFrom(t.destination.Unmap(),
+		t.destinationPort), nil
 }
 
 type ctTuple struct {

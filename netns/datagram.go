@@ -156,7 +156,8 @@ func (n *Namespace) Unreachable(d Datagram) error {
 		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(d.Destination.Addr(), 0))); err != nil {
 			return os.NewSyscallError("bind", err)
 		}
-		return os.NewSyscallError("sendto", unix.Sendto(fd, message, unix.MSG_DONTWAIT, sockaddr(netip.AddrPortFrom(d.Source.Addr(), 0))))
+		return os.NewSyscallError("sendto",
+			unix.Sendto(fd, message, unix.MSG_DONTWAIT, sockaddr(netip.AddrPortFrom(d.Source.Addr(), 0))))
 	})
 }
 

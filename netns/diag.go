@@ -123,7 +123,8 @@ func isConnection(b []byte, local, remote netip.AddrPort) bool {
 		return false
 	}
 	own, peer := diagEnds(b)
-	return own == netip.AddrPortFrom(local.Addr().Unmap(), local.Port()) && peer == netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	return own == netip.AddrPortFrom(local.Addr().Unmap(), local.Port()) &&
+		peer == netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 }
 
 // diagEnds reads the addresses and ports of struct inet_diag_sockid: the

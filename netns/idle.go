@@ -19,7 +19,10 @@ func Idle(conns ...*net.TCPConn) (idle time.Duration, ok bool) {
 			continue
 		}
 		var info *unix.TCPInfo
-		if raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }) != nil || err != nil {
+		if raw.Control(func(fd uintptr) {
+			info,
+				err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		}) != nil || err != nil {
 			continue
 		}
 		since := time.Duration(min(info.Last_data_sent, info.Last_data_recv)) * time.Millisecond

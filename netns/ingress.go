@@ -104,7 +104,8 @@ func ingressRules(own []netip.Addr, ports IngressPorts) []rule {
 			}
 		}
 		if f.tcp != 0 {
-			rules = append(rules, rule{chainLocal, join(f.match(), f.daddr(f.loopback), l4proto(unix.IPPROTO_TCP), redirect(f.tcp))})
+			rules = append(rules, rule{chainLocal,
+				join(f.match(), f.daddr(f.loopback), l4proto(unix.IPPROTO_TCP), redirect(f.tcp))})
 		}
 	}
 	return rules

@@ -262,7 +262,8 @@ func addAddress(h *netlink.Handle, link netlink.Link, a netlink.Addr) error {
 		a.Label = "" // the kernel insists on the device's name
 	}
 	a.LinkIndex = link.Attrs().Index
-	a.Flags = a.Flags&^(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_PERMANENT|unix.IFA_F_SECONDARY) | unix.IFA_F_NODAD
+	const states = unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_PERMANENT | unix.IFA_F_SECONDARY
+	a.Flags = a.Flags&^states | unix.IFA_F_NODAD
 	if a.PreferedLft < 0 || a.ValidLft < 0 || uint32(a.ValidLft) == ^uint32(0) {
 		a.PreferedLft, a.ValidLft = 0, 0 // for ever
 	}

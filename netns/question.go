@@ -61,7 +61,8 @@ func (q *questions) ask(kind uint16, question []byte, read func(answer []byte) e
 	message = binary.NativeEndian.AppendUint16(message, unix.NLM_F_REQUEST)
 	message = binary.NativeEndian.AppendUint32(message, q.sequence)
 	message = binary.NativeEndian.AppendUint32(message, 0) // whose it is, the kernel knows
-	if err := unix.Sendto(q.fd, append(message, question...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(q.fd, append(message, question...), 0,
+		&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto", err)
 	}
 	for {

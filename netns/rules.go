@@ -78,13 +78,15 @@ func Intercept(n *Namespace, own []netip.Addr) error {
 func chains(table *nftables.Table) []*nftables.Chain {
 	drop := nftables.ChainPolicyDrop
 	accept := nftables.ChainPolicyAccept
-	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority, policy *nftables.ChainPolicy) *nftables.Chain {
+	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority,
+		policy *nftables.ChainPolicy) *nftables.Chain {
 		return &nftables.Chain{Name: name, Table: table, Type: kind, Hooknum: hook, Priority: prio, Policy: policy}
 	}
 	return []*nftables.Chain{
 		// Before docker's, which are at the usual priority: the first to rewrite a
 		// destination is the only one.
-		chain(chainIntercept, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest-10), &accept),
+		chain(chainIntercept, nftables.ChainTypeNAT, nftables.ChainHookOutput,
+			nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest-10), &accept),
 		chain(chainDatagrams, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, &accept),
 		chain(chainInput, nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, &drop),
 		chain(chainOutput, nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, &accept),
@@ -112,7 +114,8 @@ func interceptionRules(own []netip.Addr) []rule {
 	)
 	for _, f := range []family{v4, v6} {
 		rules = append(rules, f.acceptLocal(chainDatagrams)...)
-		rules = append(rules, rule{chainDatagrams, join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort), mark(datagramMark), verdict(expr.VerdictAccept))})
+		rules = append(rules, rule{chainDatagrams,
+			join(f.match(), l4proto(unix.IPPROTO_UDP), f.tproxy(DatagramPort), mark(datagramMark), verdict(expr.VerdictAccept))})
 	}
 	engine := join(v4.match(), v4.daddr(netip.PrefixFrom(EngineResolver, 32)), unintercepted(expr.CmpOpNeq))
 	rules = append(rules,
@@ -120,7 +123,8 @@ func interceptionRules(own []netip.Addr) []rule {
 		rule{chainOutput, join(engine, reject(unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH))},
 		rule{chainOutput, join(notLoopback(expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop))},
 		rule{chainInput, join(notLoopback(expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop))},
-		rule{chainInput, join(ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))},
+		rule{chainInput, join(ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED),
+			verdict(expr.VerdictAccept))},
 		rule{chainInput, join(ctBits(expr.CtKeySTATUS, ctStatusDNAT), verdict(expr.VerdictAccept))},
 		rule{chainInput, join(marked(datagramMark), l4proto(unix.IPPROTO_UDP), verdict(expr.VerdictAccept))},
 	)

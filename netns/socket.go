@@ -91,7 +91,8 @@ func (o dialOptions) apply(f *os.File) error {
 	return optErr
 }
 
-func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.AddrPort, o dialOptions) (net.Conn, error) {
+func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.AddrPort, o dialOptions) (net.Conn,
+	error) {
 	conn, err := n.dialWith(ctx, network, addr, o)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(addr), Err: err}
@@ -99,7 +100,8 @@ func (n *Namespace) dialForeign(ctx context.Context, network string, addr netip.
 	return conn, nil
 }
 
-func (n *Namespace) dialWith(ctx context.Context, network string, addr netip.AddrPort, o dialOptions) (net.Conn, error) {
+func (n *Namespace) dialWith(ctx context.Context, network string, addr netip.AddrPort, o dialOptions) (net.Conn,
+	error) {
 	f, err := n.socket(network, addr.Addr())
 	if err != nil {
 		return nil, err

@@ -49,7 +49,8 @@ type site struct {
 }
 
 func (v *validator) ambiguities(p *Policy) {
-	a := ambiguity{v: v, services: map[Service]*overlaps{}, reported: map[[2]string]bool{}, clashes: map[[2]string][]string{}}
+	a := ambiguity{v: v, services: map[Service]*overlaps{}, reported: map[[2]string]bool{},
+		clashes: map[[2]string][]string{}}
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
 		r := p.Network[key]
 		if r == nil {
@@ -61,13 +62,15 @@ func (v *validator) ambiguities(p *Policy) {
 			if v.silent(path) {
 				continue
 			}
-			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e, host: wildcard.ParseHostPattern(wildcard.CanonicalHost(e.Host))}
+			s := site{path: path, key: key, index: i, learned: r.Learned, endpoint: e,
+				host: wildcard.ParseHostPattern(wildcard.CanonicalHost(e.Host))}
 			for _, port := range e.PortList() {
 				a.add(s, Service{port, e.Protocol == ProtocolUDP})
 			}
 		}
 	}
-	for _, s := range slices.SortedFunc(maps.Keys(a.services), func(a, b Service) int { return cmp.Compare(a.Port, b.Port) }) {
+	for _, s := range slices.SortedFunc(maps.Keys(a.services),
+		func(a, b Service) int { return cmp.Compare(a.Port, b.Port) }) {
 		a.compareAll(a.services[s], s)
 	}
 }
@@ -161,7 +164,9 @@ func (a *ambiguity) report(first, second *site, at Service, conflicts []string) 
 	tolerated := first.learned || second.learned || first.endpoint.Kind() != second.endpoint.Kind() &&
 		len(conflicts) == 1 && first.endpoint.ips() != second.endpoint.ips()
 	text := fmt.Sprintf("network policies '%s' endpoint[%d] (%s) and '%s' endpoint[%d] (%s) overlap on port %d with conflicting metadata: %s",
-		printable.Text(first.key), first.index, first.endpoint.selector(), printable.Text(second.key), second.index, second.endpoint.selector(), at.Port, strings.Join(conflicts, "; "))
+		printable.Text(first.key), first.index, first.endpoint.selector(),
+		printable.Text(second.key), second.index,
+		second.endpoint.selector(), at.Port, strings.Join(conflicts, "; "))
 	switch {
 	case tolerated:
 		a.v.warn(second.path, "%s; the stricter holds, "+inOpenShell, text)
@@ -176,7 +181,8 @@ func (e *Endpoint) selector() string { return printable.Text(cmp.Or(e.Host, "<an
 
 // traits is what an endpoint can conflict in, as one string.
 func (e *Endpoint) traits(learned bool) string {
-	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash, fmt.Sprint(e.ownTraits())})
+	return fmt.Sprintf("%q", []any{learned, e.Path, e.Protocol, e.TLS, e.ips(), e.enforcement(), e.AllowEncodedSlash,
+		fmt.Sprint(e.ownTraits())})
 }
 
 // conflicts lists what two endpoints that can match the same disagree on.

@@ -66,7 +66,8 @@ var graphql = Protocol{
 	traits:  func(e *Endpoint) []trait { return []trait{{"max_body_bytes", e.MaxBody()}} },
 	checkOptions: func(v *validator, path string, e *Endpoint) {
 		if !oneOf(e.PersistedQueries, PersistedQueriesDeny, PersistedQueriesAllowRegistered) {
-			v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'", printable.Text(e.PersistedQueries))
+			v.problem(path+".persisted_queries", "persisted_queries must be 'deny' or 'allow_registered', got '%s'",
+				printable.Text(e.PersistedQueries))
 		}
 		for _, key := range slices.Sorted(maps.Keys(e.GraphQLPersistedQueries)) {
 			at := Child(path+".graphql_persisted_queries", key)

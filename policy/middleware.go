@@ -30,7 +30,8 @@ func (d *decoder) middlewares(n *yaml.Node, path string) {
 			d.problem(n, path, "too many middlewares: more than %d", maxMiddlewares)
 		}
 		d.middleware(key, value, at, orders)
-		d.problem(key, at, "middlewares are not implemented: traffic would pass without %s, remove it", printable.Text(key.Value))
+		d.problem(key, at, "middlewares are not implemented: traffic would pass without %s, remove it",
+			printable.Text(key.Value))
 	})
 }
 

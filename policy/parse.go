@@ -100,7 +100,8 @@ func readDocument(data []byte) (*yaml.Node, *Problem) {
 	case err != nil:
 		return nil, syntaxProblem(err)
 	}
-	return nil, &Problem{Line: second.Line, Column: second.Column, Reason: "not valid YAML: a second document starts here: a policy is one"}
+	return nil, &Problem{Line: second.Line, Column: second.Column,
+		Reason: "not valid YAML: a second document starts here: a policy is one"}
 }
 
 // firstInvalid places the first byte that is not UTF-8, which the YAML reader

@@ -18,7 +18,8 @@ var (
 			case e.Host == "" && len(e.AllowedIPs) > 0:
 				v.problem(path+".host", noHost)
 			case literal:
-				v.problem(path+".host", "protocol tcp endpoint '%s' must use a DNS hostname, not an IP literal; remove protocol", e.Host)
+				v.problem(path+".host", "protocol tcp endpoint '%s' must use a DNS hostname, not an IP literal; remove protocol",
+					e.Host)
 			}
 			v.transport(path, e)
 		},

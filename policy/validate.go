@@ -134,7 +134,8 @@ func ProcessMemory(p string) bool {
 	if thread, ok := strings.CutPrefix(rest, "task/"); ok {
 		_, rest, _ = strings.Cut(thread, "/")
 	}
-	if _, err := strconv.ParseUint(process, 10, 32); err != nil && process != "" && process != "self" && process != "thread-self" {
+	if _, err := strconv.ParseUint(process, 10, 32); err != nil && process != "" && process != "self" &&
+		process != "thread-self" {
 		return false
 	}
 	return rest == "" || rest == "mem/"

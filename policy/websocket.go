@@ -39,7 +39,8 @@ var websocket = Protocol{
 		}
 		v.request(path, m)
 		if m.Method != "" && m.Method != "*" && !strings.EqualFold(m.Method, "GET") && !text {
-			v.warn(path+".method", "%s never opens a WebSocket: use GET for the upgrade and WEBSOCKET_TEXT for messages", m.Method)
+			v.warn(path+".method", "%s never opens a WebSocket: use GET for the upgrade and WEBSOCKET_TEXT for messages",
+				m.Method)
 		}
 	},
 	check: func(v *validator, path string, e *Endpoint) {

@@ -40,7 +40,8 @@ func (h held) take(ctx context.Context, n int64) bool {
 // readBody reads the whole body of a request, which may have limit bytes and
 // wait to arrive, and makes it the body that is sent on. free gives its memory
 // back.
-func (h *httpFlow) readBody(w http.ResponseWriter, r *http.Request, limit int, wait time.Duration) (body []byte, free func(), refused *refusal) {
+func (h *httpFlow) readBody(w http.ResponseWriter, r *http.Request, limit int, wait time.Duration) (body []byte,
+	free func(), refused *refusal) {
 	if refused := unreadable(r); refused != nil {
 		return nil, nil, refused
 	}
@@ -97,7 +98,8 @@ func receive(w http.ResponseWriter, r *http.Request, limit int, wait time.Durati
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, refusedBody(http.StatusRequestTimeout, "request_timeout", "the body did not arrive in time")
 	case err != nil:
-		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body", fmt.Sprintf("the body cannot be read: %v", err))
+		return nil, refusedBody(http.StatusBadRequest, "invalid_request_body",
+			fmt.Sprintf("the body cannot be read: %v", err))
 	case b.Len() > limit:
 		return nil, refusedLength(limit)
 	}

@@ -131,7 +131,8 @@ func (c *serverConn) Read(b []byte) (int, error) {
 	c.head = append(c.head, b[:n]...)
 	size := int64(3*n + headerLine*bytes.Count(b[:n], []byte{'\n'}))
 	if !c.flow.p.headers.TryAcquire(size) {
-		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerLimit, Reason: "too many headers are being read"})
+		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerLimit,
+			Reason: "too many headers are being read"})
 		c.flow.abort()
 		return 0, io.EOF
 	}

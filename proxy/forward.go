@@ -61,7 +61,8 @@ func (h *httpFlow) newTransport() *http.Transport {
 		ExpectContinueTimeout:  expectWait,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		WriteBufferSize:        16 << 10,
-		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: maxUnreadBack},
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer,
+			MaxReceiveBufferPerConnection: maxUnreadBack},
 	}
 	if h.http2 && h.scheme == "http" {
 		t.Protocols = new(http.Protocols)
@@ -261,7 +262,8 @@ func unanswered(w http.ResponseWriter, r *http.Request, err error) {
 	if x.flow.wantsCert {
 		err = fmt.Errorf("%w: %w", errClientCertificate, err)
 	}
-	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) || errors.Is(err, errClientCertificate) {
+	if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) ||
+		errors.Is(err, errClientCertificate) {
 		refused = x.flow.endpoint().refusedCertificate(err)
 	}
 	if x.rec.Outcome == decision.Allowed { // otherwise there is one, which says what the policy lacks

@@ -84,7 +84,8 @@ func (e *exchangeSet) stillAllowed(c *decision.Connection) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for x := range e.open {
-		if c.Request(x.request).Outcome == decision.Denied || x.request.Upgrade && !x.decidesText && c.TextInspectionRequired(x.request) {
+		if c.Request(x.request).Outcome == decision.Denied || x.request.Upgrade && !x.decidesText &&
+			c.TextInspectionRequired(x.request) {
 			return false
 		}
 	}
@@ -267,7 +268,8 @@ func (h *httpFlow) conclude(x *exchange) {
 // refuse answers a request with a refusal and records it.
 func (h *httpFlow) refuse(w http.ResponseWriter, r *http.Request, refused *refusal) {
 	h.pendingRefusal.Store(nil)
-	rec := Record{Kind: Request, Outcome: decision.Denied, Layer: refused.layer, Policy: refused.policy, Reason: refused.reason,
+	rec := Record{Kind: Request, Outcome: decision.Denied, Layer: refused.layer, Policy: refused.policy,
+		Reason: refused.reason,
 		Method: r.Method, Scheme: h.scheme, Status: refused.status, Evidence: refused.evidence,
 		Protocol: refused.protocol, EndpointPath: refused.endpointPath, Missing: refused.missing}
 	request, err := newRequest(r)

@@ -89,7 +89,8 @@ func (c *http2Conn) look() {
 // end the connection (RFC 9113 section 5.4), so that their number is bounded.
 func (c *http2Conn) recordMalformed(what string) {
 	if c.malformed++; c.malformed <= maxMalformed {
-		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerHTTP, Reason: fmt.Sprintf("malformed HTTP/2: %s", what)})
+		c.flow.record(Record{Kind: Connect, Outcome: decision.Denied, Layer: LayerHTTP,
+			Reason: fmt.Sprintf("malformed HTTP/2: %s", what)})
 	}
 }
 
@@ -101,8 +102,10 @@ func ambiguous(r *http.Request) *refusal {
 		return nil
 	}
 	lengths := r.Header["Content-Length"]
-	if len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) || len(r.Header["Host"]) > 0 {
-		return refusedBody(http.StatusBadRequest, "invalid_request_header", "Content-Length or Host is malformed or given twice")
+	if len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) ||
+		len(r.Header["Host"]) > 0 {
+		return refusedBody(http.StatusBadRequest, "invalid_request_header",
+			"Content-Length or Host is malformed or given twice")
 	}
 	return nil
 }

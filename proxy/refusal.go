@@ -138,7 +138,8 @@ func refusedBody(status int, code, detail string) *refusal {
 
 // refusedTunnel refuses CONNECT to an origin, behind which anything could be.
 func refusedTunnel() *refusal {
-	return refusedBody(http.StatusMethodNotAllowed, "unsupported_method", "CONNECT is for the sandbox's explicit proxy, not for an origin")
+	return refusedBody(http.StatusMethodNotAllowed, "unsupported_method",
+		"CONNECT is for the sandbox's explicit proxy, not for an origin")
 }
 
 func refusedLength(limit int) *refusal {
@@ -155,7 +156,8 @@ func refusedBusy() *refusal {
 // refusedRequests refuses a request where streams of HTTP/2 are as many as
 // connections may be.
 func refusedRequests(limit int) *refusal {
-	r := refusedBody(http.StatusServiceUnavailable, "busy", fmt.Sprintf("the sandbox has %d requests under way (limits.connections)", limit))
+	r := refusedBody(http.StatusServiceUnavailable, "busy",
+		fmt.Sprintf("the sandbox has %d requests under way (limits.connections)", limit))
 	r.layer = LayerLimit
 	return r
 }

@@ -51,7 +51,8 @@ func isCanonical(name []byte) bool {
 }
 
 // framing are the fields by which net/http finds out what it has to do itself, in its own way to write them.
-var framing = []string{"Connection", "Content-Length", "Content-Type", "Date", "Expect", "Host", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+var framing = []string{"Connection", "Content-Length", "Content-Type", "Date", "Expect", "Host", "Te", "Trailer",
+	"Transfer-Encoding", "Upgrade"}
 
 // apply writes the names as the message did.
 func (s spelling) apply(h http.Header) {

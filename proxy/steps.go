@@ -49,7 +49,8 @@ func (p *Proxy) nextSteps(to *endpoint, refused *refusal, method, path string) [
 	if !refused.lacksRule() {
 		return steps
 	}
-	return append(steps, nextStep{Action: "submit_proposal", Method: "POST", URL: base + "proposals", Body: to.proposal(refused, method, path)})
+	return append(steps, nextStep{Action: "submit_proposal", Method: "POST", URL: base + "proposals",
+		Body: to.proposal(refused, method, path)})
 }
 
 // lacksRule reports whether one more rule would allow what was refused. Where an

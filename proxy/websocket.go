@@ -23,12 +23,14 @@ const websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 // checkWebSocket checks an origin's 101 as a client has to (RFC 6455 section 4.1).
 func checkWebSocket(asked *http.Request, resp *http.Response) error {
 	sum := sha1.Sum([]byte(asked.Header.Get("Sec-WebSocket-Key") + websocketGUID))
-	if asked.Header.Get("Upgrade") == "" || resp.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+	if asked.Header.Get("Upgrade") == "" ||
+		resp.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
 		return errUnasked
 	}
 	const protocol, extensions = "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"
 	chosen := resp.Header.Values(protocol)
-	if len(chosen) > 1 || len(chosen) == 1 && !httpguts.HeaderValuesContainsToken(asked.Header.Values(protocol), chosen[0]) {
+	if len(chosen) > 1 || len(chosen) == 1 &&
+		!httpguts.HeaderValuesContainsToken(asked.Header.Values(protocol), chosen[0]) {
 		return fmt.Errorf("the origin chose the subprotocol %q, which was not offered", chosen)
 	}
 	offered, ok := tokens(asked.Header.Values(extensions))

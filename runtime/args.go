@@ -87,7 +87,8 @@ func forces(args []string) bool {
 			return false
 		}
 		name, value, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		if on, err := strconv.ParseBool(value); isFlag(arg) && (name == "force" || name == "f") && (!inline || err == nil && on) {
+		if on, err := strconv.ParseBool(value); isFlag(arg) && (name == "force" || name == "f") &&
+			(!inline || err == nil && on) {
 			return true
 		}
 	}

@@ -125,7 +125,8 @@ func partsAt(mounts []*mountinfo.Info, id int, path string) ([]part, error) {
 	var parts []part
 	for _, m := range mounts {
 		switch {
-		case m.ID == id, id == 0 && abspath.Within(path, m.Mountpoint) && (own == nil || len(m.Mountpoint) >= len(own.Mountpoint)):
+		case m.ID == id, id == 0 && abspath.Within(path, m.Mountpoint) &&
+			(own == nil || len(m.Mountpoint) >= len(own.Mountpoint)):
 			own = m
 		case abspath.Within(m.Mountpoint, path):
 			parts = append(parts, partOf(m))

@@ -19,7 +19,8 @@ import (
 // podman) are in these; a bundle of --privileged has none.
 var (
 	// procMasked tells of the host, or of other containers.
-	procMasked = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"}
+	procMasked = []string{"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi",
+		"timer_list", "timer_stats"}
 	// procReadOnly has settings. Those of sys that a namespace has for itself are
 	// among them: runc cannot leave a part of a tree out, and redirection hangs on
 	// those of net. An engine sets them in linux.sysctl.
@@ -28,7 +29,8 @@ var (
 	// read-only as a whole.
 	sysMasked = []string{"firmware", "devices/virtual/powercap"}
 	// sysMounted are where the host mounts other file systems in its sysfs.
-	sysMounted = []string{"fs/bpf", "fs/pstore", "fs/resctrl", "firmware/efi/efivars", "kernel/config", "kernel/debug", "kernel/security", "kernel/tracing"}
+	sysMounted = []string{"fs/bpf", "fs/pstore", "fs/resctrl", "firmware/efi/efivars", "kernel/config", "kernel/debug",
+		"kernel/security", "kernel/tracing"}
 )
 
 // throttled returns where each processor counts how often it was too hot, which

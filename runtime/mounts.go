@@ -43,14 +43,16 @@ var engineSockets = []string{
 var engineTrees = []string{
 	"/run/containerd/s", "/run/containerd/io.containerd.runtime.v2.task", "/run/runc", "/run/crun", "/run/docker/plugins",
 	"/var/lib/docker/plugins", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet/plugins_registry",
-	"/var/lib/kubelet/pod-resources", "/var/lib/kubelet/pki", "/etc/kubernetes/manifests", "/etc/docker", "/etc/containerd", "/etc/crio",
+	"/var/lib/kubelet/pod-resources", "/var/lib/kubelet/pki", "/etc/kubernetes/manifests", "/etc/docker",
+	"/etc/containerd", "/etc/crio",
 }
 
 // engineData are where engines keep all containers and images: who writes there
 // decides what runs on the host. Single volumes in them are harmless.
 var engineData = []string{
 	"/var/lib/docker", "/var/lib/docker/containers", "/var/lib/docker/overlay2", "/var/lib/docker/image",
-	"/var/lib/containerd", "/var/lib/containers", "/var/lib/containers/storage", "/var/lib/kubelet", "/var/lib/kubelet/pods",
+	"/var/lib/containerd", "/var/lib/containers", "/var/lib/containers/storage", "/var/lib/kubelet",
+	"/var/lib/kubelet/pods",
 	"/var/lib/crio", "/var/lib/buildkit", "/var/lib/nerdctl", "/var/lib/rancher", "/var/lib/cni",
 }
 
@@ -60,7 +62,8 @@ var userEngines = []string{"docker.sock", "podman/podman.sock", "containerd-root
 
 // socketNames are engines' sockets wherever they are.
 var socketNames = []string{
-	"docker.sock", "containerd.sock", "containerd.sock.ttrpc", "podman.sock", "crio.sock", "buildkitd.sock", "dockershim.sock",
+	"docker.sock", "containerd.sock", "containerd.sock.ttrpc", "podman.sock", "crio.sock", "buildkitd.sock",
+	"dockershim.sock",
 	"cri-dockerd.sock", "kubelet.sock",
 }
 
@@ -68,9 +71,12 @@ var socketNames = []string{
 // low-level runtime's state directory.
 func hostGuard(c *config.Config, root string) []guarded {
 	all := []guarded{
-		{path: c.StateDir, what: "which holds openshell's state", tree: true}, {path: c.RunDir, what: "which holds openshell's state", tree: true},
-		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: config.CredentialsDir, what: "which holds openshell's credentials", tree: true},
-		{path: c.MaximumPolicy, what: "openshell's maximum policy", tree: true}, {path: c.File(), what: "openshell's configuration", tree: true},
+		{path: c.StateDir, what: "which holds openshell's state", tree: true}, {path: c.RunDir,
+			what: "which holds openshell's state", tree: true},
+		{path: c.PolicyDir, what: "which holds openshell's policies", tree: true}, {path: config.CredentialsDir,
+			what: "which holds openshell's credentials", tree: true},
+		{path: c.MaximumPolicy, what: "openshell's maximum policy", tree: true}, {path: c.File(),
+			what: "openshell's configuration", tree: true},
 		{path: root, what: "which holds the low-level runtime's state", tree: true},
 	}
 	add := func(paths []string, what string, tree bool) {
@@ -94,7 +100,8 @@ func hostGuard(c *config.Config, root string) []guarded {
 // mountTypes are the file systems that a container may have mounted anew: they
 // are its own, or protectKernel sees to them. Others have the host's state, its
 // disks or another machine behind them.
-var mountTypes = []string{"tmpfs", "ramfs", "devpts", "mqueue", "hugetlbfs", "overlay", "proc", "sysfs", "cgroup", "cgroup2"}
+var mountTypes = []string{"tmpfs", "ramfs", "devpts", "mqueue", "hugetlbfs", "overlay", "proc", "sysfs", "cgroup",
+	"cgroup2"}
 
 // checkMounts refuses mounts that lead out of the sandbox, and returns what each
 // shows of the kernel's settings.
@@ -131,7 +138,8 @@ func checkMounts(spec *specs.Spec, files tree, rootfs place, h host) ([]kernelVi
 			}
 			for _, v := range views {
 				if inner := rootfs.below(v.at); v.kind != notKernel && (p.contains(inner) || inner.contains(p)) {
-					return nil, fmt.Errorf("mounts[%d] (%s): source %s leads to the container's own %s", i, m.Destination, source, v.at)
+					return nil, fmt.Errorf("mounts[%d] (%s): source %s leads to the container's own %s", i, m.Destination, source,
+						v.at)
 				}
 			}
 		}
@@ -144,7 +152,8 @@ func (h host) view(m specs.Mount) (kernelView, error) {
 	switch {
 	case isBind(m):
 	case !slices.Contains(mountTypes, m.Type):
-		return kernelView{}, fmt.Errorf("type %q must not be mounted in a sandbox: use one of %s, or bind", m.Type, strings.Join(mountTypes, ", "))
+		return kernelView{}, fmt.Errorf("type %q must not be mounted in a sandbox: use one of %s, or bind", m.Type,
+			strings.Join(mountTypes, ", "))
 	case m.Type == "proc":
 		return kernelView{kind: procView}, nil
 	case m.Type == "sysfs":
@@ -258,7 +267,8 @@ func (h host) checkPlace(p place) error {
 	if slices.ContainsFunc(p.parts, func(x part) bool { return x.fstype == "proc" }) {
 		return errors.New("has the host's /proc, which must not be mounted: it leads to processes and settings outside the sandbox")
 	}
-	if p.contains(h.dev) || slices.ContainsFunc(p.parts, func(x part) bool { return x.fstype == "devtmpfs" && x.path == "/" }) {
+	if p.contains(h.dev) || slices.ContainsFunc(p.parts,
+		func(x part) bool { return x.fstype == "devtmpfs" && x.path == "/" }) {
 		return errors.New("has the host's /dev, which must not be mounted: mount single devices")
 	}
 	for _, g := range h.guarded {

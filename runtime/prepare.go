@@ -34,7 +34,8 @@ func Prepare(ctx context.Context, c *config.Config, root, bundle, id string, sta
 
 // prepare is Prepare for any command that makes a container. attended says that
 // openshell-init stays.
-func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool, start sandbox.Starter) (err error) {
+func prepare(ctx context.Context, c *config.Config, root, bundle, id, command string, attended bool,
+	start sandbox.Starter) (err error) {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -155,7 +156,8 @@ func checkID(id string) error {
 	return nil
 }
 
-func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbox.Container, command string) (sandbox.Request, error) {
+func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbox.Container,
+	command string) (sandbox.Request, error) {
 	asked, err := annotations.Parse(spec.Annotations)
 	if err != nil {
 		return sandbox.Request{}, err

@@ -68,7 +68,8 @@ func checkNamespaces(spec *specs.Spec, h host) error {
 	index := func(kind specs.LinuxNamespaceType) int {
 		return slices.IndexFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
 	}
-	if i := index(specs.PIDNamespace); i < 0 || spec.Linux.Namespaces[i].Path != "" && h.hostPID(spec.Linux.Namespaces[i].Path) {
+	if i := index(specs.PIDNamespace); i < 0 || spec.Linux.Namespaces[i].Path != "" &&
+		h.hostPID(spec.Linux.Namespaces[i].Path) {
 		return errors.New("linux.namespaces: the host's PID namespace would let the workload reach processes outside its sandbox")
 	}
 	switch i := index(specs.MountNamespace); {
@@ -89,13 +90,15 @@ func checkDevices(spec *specs.Spec, h host) error {
 	}
 	for _, d := range spec.Linux.Devices {
 		if d.Type == "b" {
-			return fmt.Errorf("linux.resources.devices[%d]: all block devices are allowed, and linux.devices gives %s", open, d.Path)
+			return fmt.Errorf("linux.resources.devices[%d]: all block devices are allowed, and linux.devices gives %s", open,
+				d.Path)
 		}
 	}
 	for i, m := range spec.Mounts {
 		for _, source := range sourcesOf(m) {
 			if p, err := h.place(source); err != nil || p.kind == unix.S_IFBLK {
-				return fmt.Errorf("linux.resources.devices[%d]: all block devices are allowed, and mounts[%d] gives %s", open, i, source)
+				return fmt.Errorf("linux.resources.devices[%d]: all block devices are allowed, and mounts[%d] gives %s", open, i,
+					source)
 			}
 		}
 	}

@@ -89,7 +89,8 @@ var errUnknown = errors.New("cannot be known before the container's mounts are m
 func (t tree) resolve(p string) (string, error) {
 	if p == path.Clean("/"+p) && !t.mounted(p) { // most have no links: one look tells
 		file, err := t.root.Lstat(p)
-		if missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR); missing || err == nil && !file.IsLink() {
+		if missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR); missing || err == nil &&
+			!file.IsLink() {
 			return p, nil
 		}
 	}

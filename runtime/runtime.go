@@ -115,7 +115,8 @@ func (r *Runtime) create(ctx context.Context, inv Invocation) (int, error) {
 		return 1, fmt.Errorf("%s: one container id is expected, but there are %q and %q", inv.Command, inv.ID, inv.surplus)
 	}
 	if inv.specFile != "" {
-		return 1, fmt.Errorf("%s: --config %s: only the bundle's config.json can be confined, leave the flag out", inv.Command, inv.specFile)
+		return 1, fmt.Errorf("%s: --config %s: only the bundle's config.json can be confined, leave the flag out",
+			inv.Command, inv.specFile)
 	}
 	bundle, err := filepath.Abs(inv.Bundle) // "" is the working directory
 	if err != nil {

@@ -227,7 +227,8 @@ func allowLauncher(profile *specs.LinuxSeccomp) {
 		return
 	}
 	missing := slices.DeleteFunc(slices.Clone(launcherCalls), func(call string) bool {
-		return slices.ContainsFunc(profile.Syscalls, func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
+		return slices.ContainsFunc(profile.Syscalls,
+			func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
 	})
 	if len(missing) > 0 {
 		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: missing, Action: specs.ActAllow})

@@ -61,7 +61,8 @@ func readOptions(any *anypb.Any) (settings, error) {
 			return s, err
 		}
 	default:
-		return s, fmt.Errorf("runtime options: %s is not understood; use runc's or runtimeoptions.v1.Options", any.GetTypeUrl())
+		return s, fmt.Errorf("runtime options: %s is not understood; use runc's or runtimeoptions.v1.Options",
+			any.GetTypeUrl())
 	}
 	return s, nil
 }

@@ -157,7 +157,8 @@ func mountRootfs(r *taskapi.CreateTaskRequest) (string, error) {
 		mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
 	if err := mount.All(mounts, dir); err != nil {
-		return "", errors.Join(fmt.Errorf("mount the container's root file system: %w", err), mount.UnmountMounts(mounts, dir, 0))
+		return "", errors.Join(fmt.Errorf("mount the container's root file system: %w", err),
+			mount.UnmountMounts(mounts, dir, 0))
 	}
 	r.Rootfs = nil
 	return dir, nil

@@ -19,13 +19,15 @@ var classes = map[Class]class{
 	ClassNetwork: {"NET", "Network Activity", 4, "Network Activity",
 		map[string]int{"OPEN": 1, "CLOSE": 2, "RESET": 3, "FAIL": 4, "REFUSE": 5, "TRAFFIC": 6, "LISTEN": 7}},
 	ClassHTTP: {"HTTP", "HTTP Activity", 4, "Network Activity",
-		map[string]int{"CONNECT": 1, "DELETE": 2, "GET": 3, "HEAD": 4, "OPTIONS": 5, "POST": 6, "PUT": 7, "TRACE": 8, "PATCH": 9}},
+		map[string]int{"CONNECT": 1, "DELETE": 2, "GET": 3, "HEAD": 4, "OPTIONS": 5, "POST": 6, "PUT": 7, "TRACE": 8,
+			"PATCH": 9}},
 	ClassDNS: {"DNS", "DNS Activity", 4, "Network Activity",
 		map[string]int{"QUERY": 1, "RESPONSE": 2, "TRAFFIC": 6}},
 	ClassConfig: {"CONFIG", "Device Config State Change", 5, "Discovery",
 		map[string]int{"LOG": 1, "COLLECT": 2}},
 	ClassLifecycle: {"LIFECYCLE", "Application Lifecycle", 6, "Application Activity",
-		map[string]int{"INSTALL": 1, "REMOVE": 2, "START": 3, "STOP": 4, "RESTART": 5, "ENABLE": 6, "DISABLE": 7, "UPDATE": 8}},
+		map[string]int{"INSTALL": 1, "REMOVE": 2, "START": 3, "STOP": 4, "RESTART": 5, "ENABLE": 6, "DISABLE": 7,
+			"UPDATE": 8}},
 }
 
 var unknownClass = class{short: "EVENT", name: "Base Event", categories: "Uncategorized"}

@@ -33,7 +33,8 @@ func (c *Config) validate(d *decoder) {
 	v.directory("state_dir", c.StateDir)
 	v.directory("run_dir", c.RunDir)
 	v.directory("policy_dir", c.PolicyDir)
-	v.check(c.StateDir != c.RunDir, "run_dir", "must not be state_dir (%s): one outlives a reboot, the other must not", c.StateDir)
+	v.check(c.StateDir != c.RunDir, "run_dir", "must not be state_dir (%s): one outlives a reboot, the other must not",
+		c.StateDir)
 	if c.DefaultPolicy != "" {
 		if err := validname.Check(c.DefaultPolicy); err != nil {
 			v.fail("default_policy", "%q is not a policy's name: %v", c.DefaultPolicy, err)
@@ -90,7 +91,8 @@ func (v validator) program(field, path string) {
 func (v validator) permissive(p *Permissive) {
 	v.check(p.DefaultTTL > 0, "permissive.default_ttl", "must be positive, not %s", p.DefaultTTL)
 	v.check(p.MaxTTL > 0, "permissive.max_ttl", "must be positive, not %s", p.MaxTTL)
-	v.check(p.DefaultTTL <= p.MaxTTL, "permissive.default_ttl", "%s is more than permissive.max_ttl (%s)", p.DefaultTTL, p.MaxTTL)
+	v.check(p.DefaultTTL <= p.MaxTTL, "permissive.default_ttl", "%s is more than permissive.max_ttl (%s)", p.DefaultTTL,
+		p.MaxTTL)
 	onExpiry := []string{annotations.OnExpiryEnforce, annotations.OnExpiryStop}
 	v.check(slices.Contains(onExpiry, p.OnExpiry), "permissive.on_expiry",
 		"must be %s, not %q", strings.Join(onExpiry, " or "), p.OnExpiry)

@@ -132,12 +132,14 @@ func (s Snapshot) addition(effective *policy.Policy, a *Action, e *Evaluation) (
 // missing is what the effective policy lacks for an action, or nil and why no rule would do.
 func (a *Action) missing(e *Evaluation) (*policy.Addition, string) {
 	c := e.Connection
-	add := &policy.Addition{Binary: a.Binary, Host: wildcard.CanonicalHost(a.Host), Port: a.Port, UDP: a.Protocol == policy.ProtocolUDP}
+	add := &policy.Addition{Binary: a.Binary, Host: wildcard.CanonicalHost(a.Host), Port: a.Port,
+		UDP: a.Protocol == policy.ProtocolUDP}
 	addrs, _ := a.check()
 	listed := false // once some are, the others have to be
 	for _, addr := range addrs {
 		addr = ipaddr.Plain(addr)
-		listed = listed || addr.IsValid() && (!ipaddr.Public(addr) || c.Ruled() && c.effective.CheckAddress(addr, a.Port) != nil)
+		listed = listed || addr.IsValid() &&
+			(!ipaddr.Public(addr) || c.Ruled() && c.effective.CheckAddress(addr, a.Port) != nil)
 		add.AllowedIPs = append(add.AllowedIPs, netip.PrefixFrom(addr, addr.BitLen()).String())
 	}
 	if !listed {

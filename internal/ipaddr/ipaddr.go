@@ -145,7 +145,8 @@ func PublicPrefix(p netip.Prefix) bool {
 	}
 	overlaps := func(other netip.Prefix) bool { return other.Overlaps(p) }
 	if p.Addr().Is6() {
-		return p.Bits() >= unicast.Bits() && unicast.Overlaps(p) && !slices.ContainsFunc(special6, func(s special) bool { return overlaps(s.prefix) })
+		return p.Bits() >= unicast.Bits() && unicast.Overlaps(p) &&
+			!slices.ContainsFunc(special6, func(s special) bool { return overlaps(s.prefix) })
 	}
 	return !slices.ContainsFunc(special4, func(s special) bool { return overlaps(s.prefix) }) && !NeverIn(p)
 }

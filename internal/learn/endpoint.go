@@ -135,7 +135,8 @@ func expressibleRequest(method, path string) bool {
 
 // addMatch takes in a request to an endpoint, as a match of it alone.
 func (e *Evidence) addMatch(key endpointKey, method string, m policy.L7Match) {
-	if slices.ContainsFunc(m.Upgrade, func(name string) bool { return !policy.ValidUpgrade(name) }) || len(m.Upgrade) > maxUpgrades {
+	if slices.ContainsFunc(m.Upgrade, func(name string) bool { return !policy.ValidUpgrade(name) }) ||
+		len(m.Upgrade) > maxUpgrades {
 		e.inexpressible = true
 		return
 	}

@@ -60,7 +60,8 @@ type Evidence struct {
 
 // size is about how many bytes of memory the evidence takes.
 func (e *Evidence) size() int {
-	n := evidenceSize + len(e.reasons)*(maxShownReason+mapEntry) + len(e.samples)*(maxShownPath/2+mapEntry) + len(e.runs)*2*mapEntry
+	n := evidenceSize + len(e.reasons)*(maxShownReason+mapEntry) + len(e.samples)*(maxShownPath/2+mapEntry) +
+		len(e.runs)*2*mapEntry
 	for _, set := range e.requests {
 		n += 2 * set.Size()
 	}

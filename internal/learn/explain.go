@@ -97,7 +97,8 @@ func (e *Evidence) notes(f Flags) []string {
 	add(e.internal(), fmt.Sprintf("Destination '%s' appears to be an internal/private address. "+
 		"A learned rule does not open it: that needs allowed_ips in the base policy.", e.target.host))
 	add(port >= firstEphemeral, fmt.Sprintf("Port %d is in the ephemeral range - this may be a temporary service.", port))
-	add(slices.Contains(databases, port), fmt.Sprintf("Port %d is a database or message service (%s).", port, services[port]))
+	add(slices.Contains(databases, port),
+		fmt.Sprintf("Port %d is a database or message service (%s).", port, services[port]))
 	add(e.tlsSkip, noteTLSSkip)
 	add(e.tlsFault != "" && e.uninspected(), noteTLSFault+e.tlsFault)
 	add(e.tlsFault != "" && !e.uninspected(), noteTLSLeft+e.tlsFault)

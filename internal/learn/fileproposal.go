@@ -162,7 +162,8 @@ func (filesystemKind) summary(p *Proposal) Summary {
 	if n := len(p.Filesystem.ReadWrite); n > 0 {
 		parts = append(parts, fmt.Sprintf("write %d", n))
 	}
-	return Summary{Destinations: []string{p.Evidence.Tree}, Allows: []string{strings.Join(parts, ", ")}, Subject: p.Rationale}
+	return Summary{Destinations: []string{p.Evidence.Tree}, Allows: []string{strings.Join(parts, ", ")},
+		Subject: p.Rationale}
 }
 
 // Directories whose files are programs, or decide which programs run.
@@ -177,18 +178,24 @@ func (e *Evidence) fileNotes(grants []FileGrant, f Flags) []string {
 	for _, g := range grants {
 		home := homeOf(g.Path)
 		n.add(secretOf(g.Path) != "", "'%s' holds keys or passwords.", secretOf(g.Path))
-		n.add(within("/run/secrets", g.Path) || within("/var/run/secrets", g.Path), "'%s' has secrets that the engine mounts.", tree)
+		n.add(within("/run/secrets", g.Path) || within("/var/run/secrets", g.Path),
+			"'%s' has secrets that the engine mounts.", tree)
 		n.add(home != "" && home == g.Path, "'%s' is granted whole, with secret folders in it such as .ssh.", g.Path)
 		n.add(g.Write && slices.ContainsFunc(programTrees, func(dir string) bool { return within(dir, g.Path) }),
 			"Write access in '%s': programs, or what configures them, may be replaced there.", tree)
-		n.add(g.Write && zoneOf(g.Path) != "" && secretOf(g.Path) == "", "What is written in '%s' changes the kernel, or the whole system.", tree)
-		n.add(strings.HasPrefix(g.Path, "/proc/self/"), "'%s' names another process each time: this grants that of the container's first process only.", g.Path)
-		n.add(f.Sensitive, "'%s' is granted whole, for nothing less lets a file be made, removed or renamed in it: %s.", g.Path, riskOf(g.Path))
-		n.add(!f.Sensitive && home == "" && depth(g.Path) <= 2 && g.Reason != "" && g.Reason != ReasonSystem, "'%s' is granted whole.", g.Path)
+		n.add(g.Write && zoneOf(g.Path) != "" && secretOf(g.Path) == "",
+			"What is written in '%s' changes the kernel, or the whole system.", tree)
+		n.add(strings.HasPrefix(g.Path, "/proc/self/"),
+			"'%s' names another process each time: this grants that of the container's first process only.", g.Path)
+		n.add(f.Sensitive, "'%s' is granted whole, for nothing less lets a file be made, removed or renamed in it: %s.",
+			g.Path, riskOf(g.Path))
+		n.add(!f.Sensitive && home == "" && depth(g.Path) <= 2 && g.Reason != "" && g.Reason != ReasonSystem,
+			"'%s' is granted whole.", g.Path)
 	}
 	for _, use := range e.files.uses {
-		n.add(use.Op&opsEntry != 0 && use.Reason == "", "What was made or removed in '%s' is granted by name, which works only where the image, or a volume, has it: "+
-			"write access to the directory is not proposed.", path.Dir(use.Path))
+		n.add(use.Op&opsEntry != 0 && use.Reason == "",
+			"What was made or removed in '%s' is granted by name, which works only where the image, or a volume, has it: "+
+				"write access to the directory is not proposed.", path.Dir(use.Path))
 	}
 	return n.notes
 }

@@ -57,8 +57,8 @@ var reasonTexts = map[Reason]string{
 // Explain is the reason in a sentence.
 func (r Reason) Explain() string { return cmp.Or(reasonTexts[r], string(r)) }
 
-// UnmarshalText also reads the sentence, which was in proposals before there were names for the reasons. One that is not
-// known stays as it is: the grant is wider, whatever for.
+// UnmarshalText also reads the sentence, which was in proposals before there were names for the reasons. One that is
+// not known stays as it is: the grant is wider, whatever for.
 func (r *Reason) UnmarshalText(text []byte) error {
 	*r = Reason(text)
 	for name, sentence := range reasonTexts {
@@ -187,7 +187,8 @@ func anyProcess(p string) string {
 	if !allDigits(pid) {
 		return p
 	}
-	if tid, more, ok := strings.Cut(strings.TrimPrefix(below, "task/"), "/"); ok && strings.HasPrefix(below, "task/") && allDigits(tid) {
+	if tid, more, ok := strings.Cut(strings.TrimPrefix(below, "task/"), "/"); ok && strings.HasPrefix(below, "task/") &&
+		allDigits(tid) {
 		below = more
 	}
 	return path.Join("/proc/self", below)

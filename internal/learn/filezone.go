@@ -14,16 +14,20 @@ import (
 // all of /etc. Accesses there are proposed exactly.
 var (
 	guardedTrees = []string{"/proc", "/sys", "/dev", "/boot", "/run/secrets", "/var/run/secrets"} // with all below
-	guardedDirs  = []string{"/", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var", "/run", "/home",
+	guardedDirs  = []string{"/", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var", "/run",
+		"/home",
 		"/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/local/sbin"} // themselves only
 
 	// What decides who may do what on a system.
-	guardedConfig = []string{"/etc/ssh", "/etc/ssl", "/etc/pam.d", "/etc/sudoers.d", "/etc/cron.d", "/etc/cron.daily", "/etc/cron.hourly",
+	guardedConfig = []string{"/etc/ssh", "/etc/ssl", "/etc/pam.d", "/etc/sudoers.d", "/etc/cron.d", "/etc/cron.daily",
+		"/etc/cron.hourly",
 		"/etc/systemd", "/etc/security", "/etc/ld.so.conf.d", "/etc/profile.d", "/etc/init.d", "/etc/pki"}
 
 	// Where programs keep keys and passwords in a home.
-	secretNames = []string{".ssh", ".aws", ".kube", ".gnupg", ".docker", ".netrc", ".azure", ".git-credentials", ".npmrc", ".pypirc",
-		".pgpass", ".password-store", ".config/gcloud", ".config/gh", ".config/op", ".local/share/keyrings", ".mozilla", ".vault-token"}
+	secretNames = []string{".ssh", ".aws", ".kube", ".gnupg", ".docker", ".netrc", ".azure", ".git-credentials",
+		".npmrc", ".pypirc",
+		".pgpass", ".password-store", ".config/gcloud", ".config/gh", ".config/op",
+		".local/share/keyrings", ".mozilla", ".vault-token"}
 
 	// Trees that are read as a whole, and hold nothing secret.
 	systemTrees = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",

@@ -10,7 +10,8 @@ type Flags struct {
 	Widened       bool `json:"widened,omitempty"`       // a bound made the rule allow more than was seen
 	Inexpressible bool `json:"inexpressible,omitempty"` // what no rule can name was left out
 	Replaced      bool `json:"replaced,omitempty"`      // the program's content changed between denials
-	Sensitive     bool `json:"sensitive,omitempty"`     // a directory is granted of which no part should be granted lightly
+	// Sensitive: a directory is granted of which no part should be granted lightly.
+	Sensitive bool `json:"sensitive,omitempty"`
 }
 
 // noteFlags are the notes that were flags before there were any, word for word as they were then.

@@ -68,7 +68,8 @@ func stageLearned(b *state.Batch, store *state.Store, policyName string, p *poli
 		return fmt.Errorf("learned policy %s: %w", policyName, err)
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "# What was approved for the policy %q. To change it use openshell approve, reject and undo.\n", policyName)
+	fmt.Fprintf(&text, "# What was approved for the policy %q. To change it use openshell approve, reject and undo.\n",
+		policyName)
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
 		if origin := originOf(store, policyName, key, fresh); origin != "" {
 			fmt.Fprintf(&text, "# %s: %s\n", key, origin)
@@ -112,7 +113,8 @@ func fileOrigins(store *state.Store, policyName string, fresh []Proposal) []stri
 		}
 		if p.InForce != nil {
 			n := len(p.InForce.ReadOnly) + len(p.InForce.ReadWrite)
-			origins = append(origins, fmt.Sprintf("%d paths in %s: %s", n, audit.Escape(p.Evidence.Tree, maxShownPath), p.Origin()))
+			origins = append(origins, fmt.Sprintf("%d paths in %s: %s", n, audit.Escape(p.Evidence.Tree, maxShownPath),
+				p.Origin()))
 		}
 	}
 	slices.Sort(origins)

@@ -128,10 +128,12 @@ func names(r *policy.Rule, host string) bool {
 
 // covered does not count what the proposal itself once had approved: it would be undone with it.
 func (networkKind) covered(p *Proposal, learned *policy.Policy) bool {
-	alone := &policy.Policy{Version: 1, Filesystem: &policy.Filesystem{}, Network: map[string]*policy.Rule{p.RuleName: asLearned(p.Rule)}}
+	alone := &policy.Policy{Version: 1, Filesystem: &policy.Filesystem{},
+		Network: map[string]*policy.Rule{p.RuleName: asLearned(p.Rule)}}
 	near := &policy.Policy{Version: 1, Filesystem: &policy.Filesystem{}, Network: map[string]*policy.Rule{}}
 	for key, r := range learned.Network {
-		if key != p.RuleName && slices.ContainsFunc(p.Rule.Endpoints, func(e policy.Endpoint) bool { return names(r, e.Host) }) {
+		if key != p.RuleName && slices.ContainsFunc(p.Rule.Endpoints,
+			func(e policy.Endpoint) bool { return names(r, e.Host) }) {
 			near.Network[key] = asLearned(r)
 		}
 	}

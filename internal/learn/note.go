@@ -28,7 +28,8 @@ const (
 	NoteOther     NoteKind = "other"
 )
 
-var noteKinds = []NoteKind{NoteAddress, NoteDial, NoteMalformed, NoteIdentity, NoteTLS, NoteForbidden, NoteUnnamed, NoteOther}
+var noteKinds = []NoteKind{NoteAddress, NoteDial, NoteMalformed, NoteIdentity, NoteTLS, NoteForbidden, NoteUnnamed,
+	NoteOther}
 
 // Note is one thing that a workload tried and that no proposal is made of.
 type Note struct {
@@ -115,7 +116,8 @@ func noteOf(d Denial) Note {
 
 // noteOfEvidence says why no rule can be made from evidence.
 func noteOfEvidence(e *Evidence) Note {
-	n := Note{Kind: NoteUnnamed, Host: e.target.host, Port: e.target.port, Binary: e.target.binary, Reason: "no rule can name what was sent"}
+	n := Note{Kind: NoteUnnamed, Host: e.target.host, Port: e.target.port, Binary: e.target.binary,
+		Reason: "no rule can name what was sent"}
 	if e.files == nil && !dialable(e.target) {
 		n.Kind, n.Reason = NoteAddress, "is never reachable, whatever a policy says"
 	}

@@ -83,7 +83,10 @@ func (g *Gatherer) Proposals() []Proposal {
 	for _, e := range g.evidence {
 		all = append(all, e)
 	}
-	slices.SortFunc(all, func(a, b *Evidence) int { return cmp.Compare(longID(a.policy, a.target), longID(b.policy, b.target)) })
+	slices.SortFunc(all, func(a, b *Evidence) int {
+		return cmp.Compare(longID(a.policy, a.target),
+			longID(b.policy, b.target))
+	})
 	taken := map[string]bool{}
 	var proposals []Proposal
 	for _, e := range all {

@@ -266,7 +266,8 @@ func loadProposal(store *state.Store, policyName, id string) (Proposal, error) {
 		return Proposal{}, err
 	}
 	if p.ID != id || p.Policy != policyName {
-		return Proposal{}, fmt.Errorf("proposal %s of policy %s: the file says %.140q of policy %.140q", id, policyName, p.ID, p.Policy)
+		return Proposal{}, fmt.Errorf("proposal %s of policy %s: the file says %.140q of policy %.140q", id, policyName,
+			p.ID, p.Policy)
 	}
 	p.adoptNotes()
 	return p, p.check()

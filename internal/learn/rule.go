@@ -13,8 +13,8 @@ import (
 //
 // Requests and messages make an endpoint for exactly these, one for each of the endpoints that
 // the policy declares and one for what it does not. Content that is not HTTP, or that cannot be
-// looked into because the client rejects the sandbox's CA or the origin's TLS is none that the proxy can end, makes a rule for the
-// whole connection, as do connections that nothing was seen of.
+// looked into because the client rejects the sandbox's CA or the origin's TLS is none that the
+// proxy can end, makes a rule for the whole connection, as do connections that nothing was seen of.
 func BuildRule(e *Evidence) *policy.Rule {
 	addition := e.target.addition()
 	if e.opaque() {

@@ -84,7 +84,10 @@ func Runs(store *state.Store, policyName string) ([]RunRecord, error) {
 		}
 		runs = append(runs, r)
 	}
-	slices.SortFunc(runs, func(a, b RunRecord) int { return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Run, b.Run)) })
+	slices.SortFunc(runs, func(a, b RunRecord) int {
+		return cmp.Or(a.Started.Compare(b.Started),
+			cmp.Compare(a.Run, b.Run))
+	})
 	return runs, nil
 }
 

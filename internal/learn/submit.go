@@ -194,7 +194,8 @@ func checkOperation(op Operation) (*policy.Rule, error) {
 		e := &rule.Endpoints[i]
 		rules += len(e.Rules) + len(e.DenyRules)
 		if len(e.PortList()) > maxAgentParts || rules > maxAgentRules {
-			return nil, fmt.Errorf("rule.endpoints[%d]: has too many ports or rules: at most %d and %d", i, maxAgentParts, maxAgentRules)
+			return nil, fmt.Errorf("rule.endpoints[%d]: has too many ports or rules: at most %d and %d", i, maxAgentParts,
+				maxAgentRules)
 		}
 	}
 	if err := rule.Validate(op.RuleName); err != nil {
@@ -202,7 +203,8 @@ func checkOperation(op Operation) (*policy.Rule, error) {
 	}
 	for i := range rule.Endpoints {
 		if e := &rule.Endpoints[i]; e.Host != "" && !strings.Contains(e.Host, "*") && !reachable(e) {
-			return nil, fmt.Errorf("rule.endpoints[%d].host: %s is never reachable, whatever a policy says", i, audit.Escape(e.Host, maxShownName))
+			return nil, fmt.Errorf("rule.endpoints[%d].host: %s is never reachable, whatever a policy says", i,
+				audit.Escape(e.Host, maxShownName))
 		}
 	}
 	return rule, nil

@@ -21,7 +21,8 @@ const maxNotes = 32
 func ruleNotes(rule *policy.Rule, by string) []string {
 	n := &noteList{}
 	for _, b := range rule.Binaries {
-		n.add(strings.Contains(b.Path, "*"), "Binary '%s' is a pattern: every program whose path matches may use the rule.", b.Path)
+		n.add(strings.Contains(b.Path, "*"), "Binary '%s' is a pattern: every program whose path matches may use the rule.",
+			b.Path)
 		n.add(!strings.Contains(b.Path, "*") && b.Path != by, "The rule is for '%s', and '%s' asks for it.", b.Path, by)
 	}
 	for i := range rule.Endpoints {

@@ -11,7 +11,8 @@ import (
 
 // supersede marks the pending proposals that would add nothing to the learned rules any more, and
 // returns them. The caller holds the policy's lock.
-func supersede(b *state.Batch, store *state.Store, policyName string, learned *policy.Policy, approved []Proposal) ([]Proposal, error) {
+func supersede(b *state.Batch, store *state.Store, policyName string, learned *policy.Policy,
+	approved []Proposal) ([]Proposal, error) {
 	all, err := List(store, policyName)
 	if err != nil {
 		return nil, err
@@ -19,7 +20,8 @@ func supersede(b *state.Batch, store *state.Store, policyName string, learned *p
 	var superseded []Proposal
 	for i := range all {
 		p := &all[i]
-		by := slices.IndexFunc(approved, func(a Proposal) bool { return a.ID != p.ID && a.Kind == p.Kind && p.kind().related(&a, p) })
+		by := slices.IndexFunc(approved,
+			func(a Proposal) bool { return a.ID != p.ID && a.Kind == p.Kind && p.kind().related(&a, p) })
 		decided := slices.ContainsFunc(approved, func(a Proposal) bool { return a.ID == p.ID })
 		if p.Status != StatusPending || decided || by < 0 || !p.kind().covered(p, learned) {
 			continue

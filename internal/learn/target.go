@@ -132,7 +132,8 @@ func (t target) String() string {
 
 func (t target) compare(o target) int {
 	return cmp.Or(cmp.Compare(t.host, o.host), cmp.Compare(t.port, o.port),
-		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree, o.tree), compareBool(t.sensitive, o.sensitive))
+		cmp.Compare(t.protocol, o.protocol), cmp.Compare(t.binary, o.binary), cmp.Compare(t.tree,
+			o.tree), compareBool(t.sensitive, o.sensitive))
 }
 
 func compareBool(a, b bool) int {

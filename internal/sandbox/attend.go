@@ -52,7 +52,8 @@ func attend(ctx context.Context, s Supervisor) (context.Context, context.CancelF
 // stopped reports whether the process is stopped, by a signal or a debugger.
 func (s Supervisor) stopped() bool {
 	stat, err := system.Stat(s.PID)
-	return err == nil && stat.StartTime == s.StartTime && (stat.State == system.Stopped || stat.State == system.TracingStop)
+	return err == nil && stat.StartTime == s.StartTime &&
+		(stat.State == system.Stopped || stat.State == system.TracingStop)
 }
 
 // awaitEnd waits for the process's end, and kills it after so long.

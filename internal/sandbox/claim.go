@@ -153,7 +153,8 @@ func lockFile(path string, flags int) (*os.File, error) {
 }
 
 // share joins the sandbox of a namespace, or makes it.
-func share(ctx context.Context, runDir string, outer netns.ID, join func(Info) (Ready, error), create func() (Ready, error), path string) (Ready, error) {
+func share(ctx context.Context, runDir string, outer netns.ID, join func(Info) (Ready, error),
+	create func() (Ready, error), path string) (Ready, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
@@ -171,18 +172,21 @@ func share(ctx context.Context, runDir string, outer netns.ID, join func(Info) (
 			}
 			if info.InnerID == outer {
 				// A room without a door: no new sandbox could reach anything from it.
-				return Ready{}, fmt.Errorf("network namespace %s is that of sandbox %s, which cannot be joined: %w", path, info.ID, err)
+				return Ready{}, fmt.Errorf("network namespace %s is that of sandbox %s, which cannot be joined: %w", path,
+					info.ID, err)
 			}
 			// Its last container went while this one came.
 			if err := await(ctx, runDir, *info, func(Info) bool { return false }); err != nil {
 				return Ready{}, fmt.Errorf("sandbox %s of network namespace %s: %w", info.ID, path, err)
 			}
 		case info != nil && info.Supervisor.stopped():
-			return Ready{}, fmt.Errorf("sandbox %s of network namespace %s: %w", info.ID, path, &StoppedError{info.Supervisor.PID})
+			return Ready{}, fmt.Errorf("sandbox %s of network namespace %s: %w", info.ID, path,
+				&StoppedError{info.Supervisor.PID})
 		}
 		select {
 		case <-ctx.Done():
-			return Ready{}, fmt.Errorf("network namespace %s: another container's sandbox is not ready after %s", path, startTimeout)
+			return Ready{}, fmt.Errorf("network namespace %s: another container's sandbox is not ready after %s", path,
+				startTimeout)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

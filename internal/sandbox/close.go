@@ -63,7 +63,10 @@ func (i Info) close(ctx context.Context, runDir, root, id string, force bool) er
 	// The sandbox may end by itself meanwhile.
 	err := call(ctx, runDir, i, "detach", leaveRequest{root, id}, nil)
 	if err == nil || errors.Is(err, errUnreachable) || errors.Is(err, errEnding) {
-		err = await(ctx, runDir, i, func(now Info) bool { return now.Broken == nil && len(now.Containers) > 0 && !now.has(root, id) })
+		err = await(ctx, runDir, i, func(now Info) bool {
+			return now.Broken == nil && len(now.Containers) > 0 &&
+				!now.has(root, id)
+		})
 	}
 	if err != nil && force {
 		if err := i.end(runDir); err != nil {
@@ -149,7 +152,8 @@ func Sweep(runDir string) error {
 			errs = append(errs, abandon(runDir, e.Name(), func(Container) bool { return false }))
 		}
 	}
-	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepBundleClaims(runDir), sweepMountPoints(runDir, inUse))...)
+	return errors.Join(append(errs, sweepNamespaceClaims(runDir), sweepBundleClaims(runDir),
+		sweepMountPoints(runDir, inUse))...)
 }
 
 // deserted reports whether a sandbox's directory is to be swept.

@@ -52,7 +52,8 @@ func (s *Sandbox) reportConfined(ctx context.Context, m *member, pid int, init *
 		return
 	}
 	if c.SeccompFilters == 0 || !c.NoNewPrivs {
-		s.recordError("container "+m.ID+" is stopped", errors.Join(errors.New("it runs without its confinement: "+s.describe(c)), init.kill()))
+		s.recordError("container "+m.ID+" is stopped",
+			errors.Join(errors.New("it runs without its confinement: "+s.describe(c)), init.kill()))
 		return
 	}
 	severity := audit.SeverityInformational

@@ -126,7 +126,8 @@ func settleOne(ctx context.Context, runDir string, info Info) error {
 			return err
 		}
 	}
-	if now, there = look(filepath.Join(sandboxesDir(runDir), info.ID)); there && now.sameAs(info) && now.Health.Unwritable != "" {
+	if now, there = look(filepath.Join(sandboxesDir(runDir), info.ID)); there && now.sameAs(info) &&
+		now.Health.Unwritable != "" {
 		return errors.New(now.Health.Warning())
 	}
 	return info.aside(runDir)

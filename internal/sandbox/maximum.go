@@ -29,7 +29,8 @@ func (p *Policies) loadMaximum(c *config.Config) error {
 		return fmt.Errorf("maximum_policy: %w", err)
 	}
 	if maximum == nil {
-		return fmt.Errorf("maximum_policy: %s does not exist: write it, or leave maximum_policy out of the configuration", c.MaximumPolicy)
+		return fmt.Errorf("maximum_policy: %s does not exist: write it, or leave maximum_policy out of the configuration",
+			c.MaximumPolicy)
 	}
 	p.Maximum, p.MaximumFile = maximum, c.MaximumPolicy
 	return nil

@@ -130,7 +130,8 @@ func (s *Sandbox) ingressLimits() ingress.Limits {
 	return ingress.Limits{Connections: s.config.Limits.Connections, Idle: s.config.Limits.IdleTimeout}
 }
 
-func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, finder *identity.Finder, tracked *netns.Conntrack) proxy.Config {
+func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, finder *identity.Finder,
+	tracked *netns.Conntrack) proxy.Config {
 	c := proxy.Config{
 		Inner:            s.inner,
 		Outer:            s.outer,

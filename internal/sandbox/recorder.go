@@ -106,7 +106,8 @@ func processOf(p identity.Process) *audit.Process {
 
 func denialOf(r proxy.Record) learn.Denial {
 	kinds := map[proxy.Kind]learn.Kind{
-		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw, proxy.Request: learn.KindHTTP, proxy.Message: learn.KindMessage,
+		proxy.Connect: learn.KindConnect, proxy.Raw: learn.KindRaw,
+		proxy.Request: learn.KindHTTP, proxy.Message: learn.KindMessage,
 	}
 	return learn.Denial{
 		Time: r.Time, Permissive: r.Outcome == decision.Logged, Layer: r.Layer,
@@ -146,7 +147,8 @@ func (s *Sandbox) recordStart(p *Policies) {
 		severity = audit.SeverityMedium
 	}
 	if s.mode.permissive() {
-		text += fmt.Sprintf("; PERMISSIVE for %s: network denials are logged but not enforced, Landlock is not applied", s.request.TTL)
+		text += fmt.Sprintf("; PERMISSIVE for %s: network denials are logged but not enforced, Landlock is not applied",
+			s.request.TTL)
 		severity = audit.SeverityMedium
 	}
 	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "START", Severity: severity, Message: text})

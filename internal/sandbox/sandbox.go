@@ -307,7 +307,8 @@ func (s *Sandbox) makeDir(outer netns.ID) error {
 	s.mode.begin(s.request)
 	s.info = Info{
 		ID: s.request.ID, Policy: s.request.Policy, Mode: s.mode.name(), Started: time.Now(),
-		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self, LastState: Starting, Version: version.String(),
+		Deadline: s.mode.ends.wall, OnExpiry: s.mode.onExpiry, Supervisor: self,
+		LastState: Starting, Version: version.String(),
 		// By these others find it while it starts, and clear up after a kill.
 		Outer: outer, Shared: s.request.Outer.Kind == OuterPath, OuterPath: s.request.Outer.Path,
 	}
@@ -381,7 +382,8 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 			return err
 		}
 	}
-	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.trust.dir, Covers: s.trust.covers, Required: required(p)}
+	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.trust.dir, Covers: s.trust.covers,
+		Required: required(p)}
 	s.mu.Lock()
 	if s.info.Pending = s.outer == nil; !s.info.Pending {
 		s.info.Outer = s.outer.ID()

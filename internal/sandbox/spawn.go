@@ -72,7 +72,8 @@ func vacate(ctx context.Context, runDir string, r Request) error {
 	case info.State() == Dead:
 		return abandon(runDir, r.ID, func(Container) bool { return false })
 	}
-	if err := await(ctx, runDir, info, func(now Info) bool { return len(now.Containers) > 0 && !now.has(r.Container.Root, r.Container.ID) }); err != nil {
+	if err := await(ctx, runDir, info,
+		func(now Info) bool { return len(now.Containers) > 0 && !now.has(r.Container.Root, r.Container.ID) }); err != nil {
 		return fmt.Errorf("sandbox %s, which an earlier container of the same id has: %w", r.ID, err)
 	}
 	return nil
@@ -100,7 +101,8 @@ func sharing(runDir string, named netns.ID) (Info, bool, error) {
 // its containers may repeat them, not change them.
 func join(ctx context.Context, c *config.Config, info Info, r Request) (Ready, error) {
 	if r.PolicyNamed && r.Policy != info.Policy {
-		return Ready{}, fmt.Errorf("annotation openshell.ai/policy: %q, but the sandbox that this container joins has %q", r.Policy, info.Policy)
+		return Ready{}, fmt.Errorf("annotation openshell.ai/policy: %q, but the sandbox that this container joins has %q",
+			r.Policy, info.Policy)
 	}
 	if r.Permissive && info.TTL == "" {
 		return Ready{}, errors.New("annotation openshell.ai/permissive: true, but the sandbox that this container joins is enforcing")
@@ -318,7 +320,8 @@ func (s *Sandbox) signalled(sig os.Signal) {
 		go s.Stop()
 		return
 	}
-	slog.Warn("signal ignored: the supervisor ends with its containers, which go on", "signal", sig.String(), "containers", containers)
+	slog.Warn("signal ignored: the supervisor ends with its containers, which go on", "signal", sig.String(),
+		"containers", containers)
 	s.record(audit.Event{Class: audit.ClassLifecycle, Activity: "SIGNAL", Severity: audit.SeverityMedium,
 		Message: fmt.Sprintf("the supervisor ignores the signal %q: it ends with its containers", sig)})
 }

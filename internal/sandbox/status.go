@@ -51,5 +51,6 @@ func listens(dir string) bool {
 	if err == nil {
 		conn.Close()
 	}
-	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOTDIR)
+	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) &&
+		!errors.Is(err, unix.ENOTDIR)
 }

@@ -81,7 +81,8 @@ func (s *callSet) addTools(tools policy.Matcher) error {
 
 func (s *callSet) match(c call) bool {
 	return s.all || s.methods[c.method] || wildcard.AnyMatches(s.globs, c.method) ||
-		c.method == policy.MethodToolsCall && (s.tools[c.tool] || s.toolSet.Any(c.tool, func(g wildcard.Glob) bool { return g.Match(c.tool) }))
+		c.method == policy.MethodToolsCall &&
+			(s.tools[c.tool] || s.toolSet.Any(c.tool, func(g wildcard.Glob) bool { return g.Match(c.tool) }))
 }
 
 func (r *callRules) allows(c call) bool {

@@ -121,7 +121,8 @@ func (c *coverage) refuse(reason string, missing ...policy.L7Match) Verdict {
 // expressible reports whether rules can name the matches, each with nothing
 // else: what a workload asks for may be too long, or look like a wildcard.
 func (c *coverage) expressible(matches []policy.L7Match) bool {
-	return !slices.ContainsFunc(matches, func(m policy.L7Match) bool { return c.protocol == nil || !c.protocol.CanAllow(&m) })
+	return !slices.ContainsFunc(matches,
+		func(m policy.L7Match) bool { return c.protocol == nil || !c.protocol.CanAllow(&m) })
 }
 
 // malformed denies in every mode.
@@ -131,7 +132,8 @@ func (c *coverage) malformed(reason string) Verdict {
 
 // unseen denies what cannot be decided for want of the body.
 func (c *coverage) unseen() Verdict {
-	return Verdict{Policy: c.policy, Reason: "protocol " + c.protocolName() + " decides by the body, which was not seen", Protocol: c.protocolName(), Path: c.path}
+	return Verdict{Policy: c.policy, Reason: "protocol " + c.protocolName() + " decides by the body, which was not seen",
+		Protocol: c.protocolName(), Path: c.path}
 }
 
 // several denies what different protocols claim.

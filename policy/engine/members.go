@@ -47,10 +47,12 @@ func stringMember(object map[string]any, key string) (string, error) {
 // further ones.
 func checkMediaType(contentType string, further ...string) (string, error) {
 	mediaType, params, err := mime.ParseMediaType(contentType)
-	if err != nil || mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") && !slices.Contains(further, mediaType) {
+	if err != nil || mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") &&
+		!slices.Contains(further, mediaType) {
 		return "", fmt.Errorf("Content-Type must be application/json, not %s", printable.Brief(contentType))
 	}
-	if charset, given := params["charset"]; given && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+	if charset, given := params["charset"]; given && !strings.EqualFold(charset, "utf-8") &&
+		!strings.EqualFold(charset, "us-ascii") {
 		return "", fmt.Errorf("charset must be utf-8, not %s", printable.Brief(charset))
 	}
 	return mediaType, nil

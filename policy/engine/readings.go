@@ -125,7 +125,8 @@ func (r *Request) Matches() []policy.L7Match { return r.matches(r.Method) }
 func (r *Request) matches(method string) []policy.L7Match {
 	var all []policy.L7Match
 	for _, path := range r.Target.Readings() {
-		all = append(all, policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(path), Upgrade: r.Upgrades})
+		all = append(all, policy.L7Match{Method: strings.ToUpper(method), Path: wildcard.EscapeGlob(path),
+			Upgrade: r.Upgrades})
 	}
 	slices.SortFunc(all, func(a, b policy.L7Match) int { return cmp.Compare(a.Path, b.Path) }) // as what is learned
 	return all

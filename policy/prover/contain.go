@@ -180,7 +180,8 @@ type grants struct {
 }
 
 func newGrants(p *policy.Policy) (*grants, error) {
-	all := &grants{exact: map[hostService][]*grant{}, other: map[policy.Service][]*grant{}, ports: map[policy.Service][]*grant{}}
+	all := &grants{exact: map[hostService][]*grant{}, other: map[policy.Service][]*grant{},
+		ports: map[policy.Service][]*grant{}}
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {
 		r := p.Network[key]
 		binaries := []*pattern{anyText}
@@ -208,7 +209,8 @@ func newGrants(p *policy.Policy) (*grants, error) {
 }
 
 func newGrant(source *policy.Endpoint) (*grant, error) {
-	g := &grant{source: source, protocol: policy.ProtocolOf(source.Protocol), host: hostPatternText(source.Host), weight: 0}
+	g := &grant{source: source, protocol: policy.ProtocolOf(source.Protocol), host: hostPatternText(source.Host),
+		weight: 0}
 	switch {
 	case source.Host == "":
 		g.kind = policy.Hostless
@@ -387,14 +389,16 @@ func (c *containment) addresses(a *atom, near, sure []*grant) {
 	}
 	switch {
 	case len(needed) == 0 && a.trusted() && !given.private:
-		c.exceeds(a.excess(a.connections(), sure[0].rule, "it may have private addresses, which the maximum does not trust it with: "+
-			"name the host exactly in the maximum, or list allowed_ips in both"))
+		c.exceeds(a.excess(a.connections(), sure[0].rule,
+			"it may have private addresses, which the maximum does not trust it with: "+
+				"name the host exactly in the maximum, or list allowed_ips in both"))
 	case len(needed) == 0 && !given.public && !given.private:
 		c.exceeds(a.excess(a.connections(), sure[0].rule, "the maximum limits its addresses with allowed_ips"))
 	}
 	for _, prefix := range needed {
 		if !given.admits(prefix) {
-			c.exceeds(a.excess(a.connections()+" at "+prefix.String(), sure[0].rule, "the maximum does not allow these addresses"))
+			c.exceeds(a.excess(a.connections()+" at "+prefix.String(), sure[0].rule,
+				"the maximum does not allow these addresses"))
 		}
 	}
 }

@@ -26,7 +26,8 @@ func (c *containment) files(p, maximum *policy.Policy) {
 	check := func(list string, paths, within []string) {
 		for i, name := range paths {
 			if !slices.ContainsFunc(within, func(dir string) bool { return inSubtree(path.Clean(name), path.Clean(dir)) }) {
-				c.exceeds(Excess{Field: policy.Element(section+"."+list, i), What: strings.ReplaceAll(list, "_", "-") + " " + printable.Text(name),
+				c.exceeds(Excess{Field: policy.Element(section+"."+list, i), What: strings.ReplaceAll(list, "_", "-") + " " +
+					printable.Text(name),
 					Reason: "no path of the maximum contains it"})
 			}
 		}

@@ -67,12 +67,14 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 		}
 	}
 	if !a.inspects() {
-		if !reflect.ValueOf(a.source.Special()).IsZero() && !slices.ContainsFunc(sure, func(s *grant) bool { return reflect.DeepEqual(a.source.Special(), s.source.Special()) }) {
+		if !reflect.ValueOf(a.source.Special()).IsZero() && !slices.ContainsFunc(sure,
+			func(s *grant) bool { return reflect.DeepEqual(a.source.Special(), s.source.Special()) }) {
 			c.exceeds(a.excess(a.connections(), sure[0].rule, "cannot be shown to be within the maximum: it has other options"))
 		}
 		for _, x := range inspecting {
 			if !c.answered(x, a, (*grant).inspects) {
-				c.exceeds(a.excess(a.connections()+", anything", x.rule, "the maximum allows only what is inspected there (protocol: %s)", x.source.Protocol))
+				c.exceeds(a.excess(a.connections()+", anything", x.rule,
+					"the maximum allows only what is inspected there (protocol: %s)", x.source.Protocol))
 				return
 			}
 		}
@@ -81,7 +83,8 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 	if len(inspecting) == 0 {
 		return // the maximum does not look into the connections
 	}
-	if a.source.AllowEncodedSlash && !slices.ContainsFunc(sure, func(s *grant) bool { return s.source.AllowEncodedSlash }) {
+	if a.source.AllowEncodedSlash &&
+		!slices.ContainsFunc(sure, func(s *grant) bool { return s.source.AllowEncodedSlash }) {
 		c.exceeds(a.excess(a.connections(), sure[0].rule, "allow_encoded_slash is not part of the maximum"))
 	}
 	granting := slices.DeleteFunc(slices.Clone(sure), func(s *grant) bool { return !s.inspects() })
@@ -99,7 +102,8 @@ func (c *containment) requests(a *atom, near, sure []*grant) {
 	}
 	if !a.enforces() && !c.onlyLogs(a, inspecting, granting, true) {
 		if c.request(a, everything(), inspecting, granting) != nil {
-			c.exceeds(a.excess(a.connections(), inspecting[0].rule, "its enforcement is audit, so that anything passes: say enforcement: enforce"))
+			c.exceeds(a.excess(a.connections(), inspecting[0].rule,
+				"its enforcement is audit, so that anything passes: say enforcement: enforce"))
 			return
 		}
 	}
@@ -122,7 +126,8 @@ func (c *containment) undecided(a *atom, inspecting, granting []*grant) *Excess 
 	if len(granting) > 0 {
 		protocol = granting[0].protocol
 	}
-	own := slices.DeleteFunc(c.near(c.p, a.host, a.service), func(y *grant) bool { return !y.inspects() || c.disjoint(y.path, a.path) })
+	own := slices.DeleteFunc(c.near(c.p, a.host, a.service),
+		func(y *grant) bool { return !y.inspects() || c.disjoint(y.path, a.path) })
 	for _, x := range inspecting {
 		switch {
 		case c.disjoint(x.path, a.path):
@@ -142,7 +147,8 @@ func (c *containment) undecided(a *atom, inspecting, granting []*grant) *Excess 
 		return &excess
 	}
 	for _, y := range own {
-		if mixed(y.protocol) != mixed(a.protocol) || a.protocol.Content && y.protocol == a.protocol && !sameReading(a.grant, y) {
+		if mixed(y.protocol) != mixed(a.protocol) || a.protocol.Content && y.protocol == a.protocol &&
+			!sameReading(a.grant, y) {
 			excess := a.excess(a.connections(), "", "cannot be shown to be within the maximum: rule %s has another protocol or other options for it", printable.Text(y.rule))
 			return &excess
 		}
@@ -173,7 +179,8 @@ func sameReading(g, other *grant) bool {
 // may carry several operations. One endpoint of the maximum has to allow all of it:
 // they may be decided together. Where that is plain HTTP, it has to allow anything.
 func (c *containment) calls(a *atom, inspecting, granting []*grant) {
-	first := a.excess(a.connections()+" ("+a.source.Protocol+")", inspecting[0].rule, "no endpoint of the maximum is shown to allow all of it")
+	first := a.excess(a.connections()+" ("+a.source.Protocol+")", inspecting[0].rule,
+		"no endpoint of the maximum is shown to allow all of it")
 	found := false
 	for _, s := range granting {
 		if !c.within(a.path, s.path) {
@@ -200,7 +207,8 @@ func (c *containment) callsWithin(a *atom, s *grant, inspecting []*grant) *Exces
 	case !s.protocol.Content && !mixed(a.protocol):
 		entries = []*requestPattern{everything()}
 	case s.protocol != a.protocol:
-		x := a.excess(a.connections(), s.rule, "cannot be shown to be within the maximum: its protocol is %s", s.source.Protocol)
+		x := a.excess(a.connections(), s.rule, "cannot be shown to be within the maximum: its protocol is %s",
+			s.source.Protocol)
 		return &x
 	case !a.enforces() && !c.onlyLogs(a, inspecting, granting, true):
 		x := a.excess(a.connections(), s.rule, "its enforcement is audit, so that anything passes: say enforcement: enforce")

@@ -76,7 +76,8 @@ func (p Publication) String() string {
 // Publish listens in the outer namespace and carries what comes to the
 // workload's loopback, until ctx ends. It listens on all ports or none. The
 // limits are each port's.
-func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publication, limits Limits) (relays []*Relay, err error) {
+func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publication, limits Limits) (relays []*Relay,
+	err error) {
 	defer func() {
 		if err != nil {
 			for _, r := range relays {

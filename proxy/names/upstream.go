@@ -163,7 +163,8 @@ func (u *Upstream) exchange(ctx context.Context, msg *dns.Msg, server netip.Addr
 	return answer, nil
 }
 
-func exchangeOver(ctx context.Context, network string, msg *dns.Msg, server netip.AddrPort, dial dialer) (*dns.Msg, error) {
+func exchangeOver(ctx context.Context, network string, msg *dns.Msg, server netip.AddrPort, dial dialer) (*dns.Msg,
+	error) {
 	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	conn, err := dial(ctx, network, server)

@@ -175,7 +175,8 @@ func (r *Reviewer) Difference(p *learn.Proposal, edit *learn.Edit) ([]string, er
 
 // change runs what changes a policy, finds out what that made of the effective one, and brings it to the
 // running sandboxes. A change that was made in part is brought there too.
-func (r *Reviewer) change(ctx context.Context, policyName string, apply func(*sandbox.Policies, *Change) error) (Change, error) {
+func (r *Reviewer) change(ctx context.Context, policyName string,
+	apply func(*sandbox.Policies, *Change) error) (Change, error) {
 	c, failed, err := r.decide(policyName, apply)
 	if err != nil {
 		return c, errors.Join(failed, err)
@@ -189,7 +190,8 @@ func (r *Reviewer) change(ctx context.Context, policyName string, apply func(*sa
 
 // decide is change without bringing it anywhere. Nobody else decides meanwhile: what is checked is what
 // is changed, and the difference is this decision's alone.
-func (r *Reviewer) decide(policyName string, apply func(*sandbox.Policies, *Change) error) (c Change, failed, err error) {
+func (r *Reviewer) decide(policyName string,
+	apply func(*sandbox.Policies, *Change) error) (c Change, failed, err error) {
 	unlock, err := r.Store.LockDecisions(policyName)
 	if err != nil {
 		return c, nil, err

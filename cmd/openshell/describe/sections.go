@@ -163,7 +163,8 @@ func WriteRuns(w io.Writer, runs []learn.RunEvidence) error {
 	}
 	rows := [][]string{{"RUN", "SANDBOX", "IMAGE", "HITS", "FIRST SEEN", "LAST SEEN"}}
 	for _, r := range runs {
-		rows = append(rows, []string{ShortID(Plain(r.Run)), ShortID(Plain(r.Sandbox)), KeepEnd(Plain(cmp.Or(r.Image, "-")), maxImage),
+		rows = append(rows, []string{ShortID(Plain(r.Run)), ShortID(Plain(r.Sandbox)),
+			KeepEnd(Plain(cmp.Or(r.Image, "-")), maxImage),
 			strconv.Itoa(r.Hits), Timestamp(r.FirstSeen), Timestamp(r.LastSeen)})
 	}
 	fmt.Fprintln(w)

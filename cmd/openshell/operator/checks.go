@@ -33,7 +33,8 @@ import (
 
 func checkRoot(euid int) finding {
 	if euid != 0 {
-		return fail("root", fmt.Sprintf("runs as uid %d", euid), "run it as root: sandboxes need namespaces, and their state is root's")
+		return fail("root", fmt.Sprintf("runs as uid %d", euid),
+			"run it as root: sandboxes need namespaces, and their state is root's")
 	}
 	return ok("root", "runs as root")
 }
@@ -90,7 +91,8 @@ func checkNetwork() finding {
 	}
 	connections.Close()
 	if !ipv6 {
-		return warn("network", "nftables works; IPv6 is disabled, so sandboxes have IPv4 only", "boot without ipv6.disable=1 if IPv6 is wanted")
+		return warn("network", "nftables works; IPv6 is disabled, so sandboxes have IPv4 only",
+			"boot without ipv6.disable=1 if IPv6 is wanted")
 	}
 	return ok("network", "namespaces and nftables work, IPv4 and IPv6")
 }
@@ -273,7 +275,8 @@ func checkSandboxes(c *config.Config, now time.Time) finding {
 		id := shortID(plain(s.ID))
 		switch s.State {
 		case sandbox.Unreadable:
-			note(fmt.Sprintf("%s: is unreadable: %s", id, oneLine(s.Broken)), "remove what is unreadable with openshell doctor --clean")
+			note(fmt.Sprintf("%s: is unreadable: %s", id, oneLine(s.Broken)),
+				"remove what is unreadable with openshell doctor --clean")
 			continue
 		case sandbox.Dead:
 			text := id + ": its supervisor is dead"
@@ -290,7 +293,8 @@ func checkSandboxes(c *config.Config, now time.Time) finding {
 		case h.Warning() != "":
 			note(id+": "+h.Warning(), "make room in state_dir, and let it be written to")
 		case h.LastError != "":
-			note(fmt.Sprintf("%s: %s, %s", id, h.LastError, ago(now.Sub(h.LastErrorAt))), "look at "+filepath.Join(c.StateDir, "sandboxes", s.ID, sandbox.LogFile))
+			note(fmt.Sprintf("%s: %s, %s", id, h.LastError, ago(now.Sub(h.LastErrorAt))),
+				"look at "+filepath.Join(c.StateDir, "sandboxes", s.ID, sandbox.LogFile))
 		}
 		if s.PolicyError != "" {
 			note(id+": keeps the last valid policy: "+s.PolicyError, "correct the policy's files")

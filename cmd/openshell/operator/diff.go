@@ -78,7 +78,8 @@ func writeChange(w io.Writer, c policy.Change) error {
 		words = append(words, "+ "+s)
 	}
 	writeDiff(w, "  ", words)
-	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{A: difflib.SplitLines(c.Before), B: difflib.SplitLines(c.After), Context: 3})
+	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{A: difflib.SplitLines(c.Before),
+		B: difflib.SplitLines(c.After), Context: 3})
 	if err != nil {
 		return fmt.Errorf("compare %s: %w", c.Section, err)
 	}

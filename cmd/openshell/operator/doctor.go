@@ -104,7 +104,8 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 	configuration := ok("configuration", configured)
 	if err != nil {
 		c = config.Default()
-		configuration = fail("configuration", oneLine(err), "correct what it names; the rest of this report assumes the defaults")
+		configuration = fail("configuration", oneLine(err),
+			"correct what it names; the rest of this report assumes the defaults")
 	}
 	ctx := cmp.Or(cmd.Context(), context.Background())
 	findings := []finding{
@@ -145,7 +146,8 @@ func writeFindings(w io.Writer, findings []finding, effective []byte) error {
 		width = max(width, len(f.Name))
 	}
 	for _, f := range findings {
-		fmt.Fprintf(w, "%s%s  %-*s  %s\n", paint(colour, f.Status), strings.Repeat(" ", len(statusWarn)-len(f.Status)), width, f.Name, plain(f.Detail))
+		fmt.Fprintf(w, "%s%s  %-*s  %s\n", paint(colour, f.Status), strings.Repeat(" ", len(statusWarn)-len(f.Status)),
+			width, f.Name, plain(f.Detail))
 		if f.Fix != "" {
 			fmt.Fprintf(w, "%*s  %-*s  fix: %s\n", len(statusWarn), "", width, "", plain(f.Fix))
 		}

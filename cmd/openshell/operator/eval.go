@@ -117,7 +117,8 @@ func writeAnswer(w io.Writer, v any) error {
 // answerLines answers each line, or says with refuse why it cannot be. Answers are written at the
 // latest when the next line is not there yet, so that a program can wait for each. An error of
 // answer is the line's, unless it is a writeError.
-func answerLines(in io.Reader, out io.Writer, answer func(io.Writer, []byte) error, refuse func(io.Writer, error) error) error {
+func answerLines(in io.Reader, out io.Writer, answer func(io.Writer, []byte) error,
+	refuse func(io.Writer, error) error) error {
 	lines := newLineReader(in, maxRequestLine)
 	answers := bufio.NewWriter(out)
 	malformed := false

@@ -60,7 +60,8 @@ func reportData(c *config.Config, store *state.Store, name string) (*report.Data
 	if err != nil {
 		return nil, err
 	}
-	d := &report.Data{Policy: name, Base: p.Base, Origin: origin(c, p), Learned: p.Learned, Effective: p.Effective, Now: time.Now()}
+	d := &report.Data{Policy: name, Base: p.Base, Origin: origin(c, p), Learned: p.Learned, Effective: p.Effective,
+		Now: time.Now()}
 	if d.Proposals, err = listProposals(store, []string{name}); err != nil {
 		return nil, err
 	}
@@ -73,7 +74,8 @@ func reportData(c *config.Config, store *state.Store, name string) (*report.Data
 	}
 	for i := range all {
 		if info := &all[i]; info.Policy == name && info.Alive() {
-			d.Running = append(d.Running, report.Sandbox{ID: info.ID, Permissive: info.Mode == confine.ModePermissive, Deadline: info.Deadline})
+			d.Running = append(d.Running, report.Sandbox{ID: info.ID, Permissive: info.Mode == confine.ModePermissive,
+				Deadline: info.Deadline})
 		}
 	}
 	return d, nil

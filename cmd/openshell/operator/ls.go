@@ -116,7 +116,8 @@ func sandboxRows(list []listed, now time.Time) [][]string {
 			rows = append(rows, []string{shortID(plain(s.ID)), "-", "-", "-", "-", "-", string(s.State)})
 			continue
 		}
-		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), confinement(s.Containers), containers(s.Containers), ago(now.Sub(s.Started)), string(s.State)})
+		rows = append(rows, []string{shortID(plain(s.ID)), plain(s.Policy), mode(s, now), confinement(s.Containers),
+			containers(s.Containers), ago(now.Sub(s.Started)), string(s.State)})
 	}
 	return rows
 }

@@ -93,7 +93,8 @@ func named(c *config.Config, store *state.Store, name string) (*sandbox.Policies
 		return nil, err
 	}
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("policy %s: there is none: write %s, or run a container permissively with that name", name, ownFile(c, name))
+		return nil, fmt.Errorf("policy %s: there is none: write %s, or run a container permissively with that name", name,
+			ownFile(c, name))
 	}
 	return p, nil
 }

@@ -65,7 +65,8 @@ func proposalsCommand() *cobra.Command {
 			return writeNotes(cmd.OutOrStdout(), runs, len(given) == 0)
 		},
 	}
-	cmd.Flags().StringVar(&status, "status", allStatuses, "only those that are pending, approved, rejected, superseded, or all")
+	cmd.Flags().StringVar(&status, "status", allStatuses,
+		"only those that are pending, approved, rejected, superseded, or all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of proposals")
 	return cmd
 }
@@ -161,7 +162,8 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 			status += ", sensitive" // and this
 		}
 		rows = append(rows, row(p.Policy, p.ID, status,
-			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p), maxEndpointColumn), describe.What(p),
+			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p),
+				maxEndpointColumn), describe.What(p),
 			strconv.Itoa(p.Evidence.Hits), describe.Confidence(p), plain(p.Provenance.Mode), describe.SeenIn(p, runs[p.Policy])))
 	}
 	return rows

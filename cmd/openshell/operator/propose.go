@@ -262,7 +262,8 @@ func (p *proposer) write(out, problems io.Writer, asJSON bool, include learn.Inc
 		if why := include.LeavesOut(&proposals[i]); why != "" {
 			complete = false
 			fmt.Fprintf(problems, "left out, because %s: proposal %s: %s: look at it with --json, or use --include-%s\n",
-				why, proposals[i].ID, subject(&proposals[i]), map[string]string{learn.LeftTruncated: "truncated", learn.LeftSensitive: "sensitive"}[why])
+				why, proposals[i].ID, subject(&proposals[i]), map[string]string{learn.LeftTruncated: "truncated",
+					learn.LeftSensitive: "sensitive"}[why])
 			continue
 		}
 		proposals[i].AddTo(learned)

@@ -77,7 +77,8 @@ func approveCommand() *cobra.Command {
 // includeFlags are for what is left out unless somebody has looked at it.
 func includeFlags(cmd *cobra.Command, include *learn.Include, when string) {
 	cmd.Flags().BoolVar(&include.Truncated, "include-truncated", false, when+"also proposals that were cut short")
-	cmd.Flags().BoolVar(&include.Sensitive, "include-sensitive", false, when+"also those that grant a sensitive directory whole")
+	cmd.Flags().BoolVar(&include.Sensitive, "include-sensitive", false,
+		when+"also those that grant a sensitive directory whole")
 }
 
 // approveAll approves what is pending.

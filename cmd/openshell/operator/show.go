@@ -66,11 +66,14 @@ func showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeProposal(cmd.OutOrStdout(), &p, around{runs: runs, suggestion: learn.Suggestions(others)[p.ID], difference: difference})
+			return writeProposal(cmd.OutOrStdout(), &p,
+				around{runs: runs, suggestion: learn.Suggestions(others)[p.ID], difference: difference})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the proposal as JSON, with what its approval would change as difference")
-	cmd.Flags().BoolVar(&ruleOnly, "rule", false, "print only the rule, or what is in force of it tightened, for openshell approve --edit")
+	cmd.Flags().BoolVar(&asJSON, "json", false,
+		"print the proposal as JSON, with what its approval would change as difference")
+	cmd.Flags().BoolVar(&ruleOnly, "rule", false,
+		"print only the rule, or what is in force of it tightened, for openshell approve --edit")
 	cmd.MarkFlagsMutuallyExclusive("json", "rule")
 	return cmd
 }

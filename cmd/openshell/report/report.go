@@ -135,7 +135,8 @@ func (d *Data) counts() []figure {
 	for i := range d.Runs {
 		denials += d.Runs[i].Denials
 	}
-	return append(figures, figure{len(d.Runs), "permissive runs"}, figure{denials, "denials that were let through"}, figure{len(d.Running), "sandboxes running"})
+	return append(figures, figure{len(d.Runs), "permissive runs"}, figure{denials, "denials that were let through"},
+		figure{len(d.Running), "sandboxes running"})
 }
 
 // permissive says where the policy was, or is, not enforced.
@@ -143,7 +144,8 @@ func (d *Data) permissive() []string {
 	var said []string
 	for _, s := range d.Running {
 		if s.Permissive {
-			text := fmt.Sprintf("Sandbox %s runs permissively: what the policy denies is logged and allowed", describe.Plain(s.ID))
+			text := fmt.Sprintf("Sandbox %s runs permissively: what the policy denies is logged and allowed",
+				describe.Plain(s.ID))
 			if !s.Deadline.IsZero() {
 				text += ", until " + describe.Timestamp(s.Deadline)
 			}
@@ -159,10 +161,12 @@ func (d *Data) permissive() []string {
 	if n := len(d.Runs); n > 0 {
 		said = append(said, fmt.Sprintf("%s on record, of %s, from %s to %s: the policy was not enforced in %s.",
 			describe.Count(n, "permissive run is", "permissive runs are"), describe.Count(len(images), "image", "images"),
-			describe.Timestamp(d.Runs[0].Started), describe.Timestamp(d.Runs[n-1].Started), map[bool]string{true: "it", false: "them"}[n == 1]))
+			describe.Timestamp(d.Runs[0].Started), describe.Timestamp(d.Runs[n-1].Started), map[bool]string{true: "it",
+				false: "them"}[n == 1]))
 	}
 	if lost > 0 {
-		said = append(said, fmt.Sprintf("%s had no room in any proposal: the report does not tell all that was seen.", describe.Count(lost, "denial", "denials")))
+		said = append(said, fmt.Sprintf("%s had no room in any proposal: the report does not tell all that was seen.",
+			describe.Count(lost, "denial", "denials")))
 	}
 	return said
 }
@@ -184,7 +188,8 @@ func (d *Data) runRows() ([]runRow, int) {
 	var rows []runRow
 	for i := len(d.Runs) - 1; i >= 0 && len(rows) < maxRunRows; i-- {
 		r := &d.Runs[i]
-		row := runRow{describe.Plain(r.Run), describe.Plain(r.Sandbox), describe.Plain(r.Image), describe.Plain(r.Mode), describe.Plain(r.TTL),
+		row := runRow{describe.Plain(r.Run), describe.Plain(r.Sandbox), describe.Plain(r.Image), describe.Plain(r.Mode),
+			describe.Plain(r.TTL),
 			describe.Timestamp(r.Started), "not on record", r.Denials, r.Proposals, r.Unproposed, r.Lost}
 		if r.Ended != nil {
 			row.Ended = describe.Timestamp(*r.Ended)
@@ -209,8 +214,9 @@ func (d *Data) proposalRows() ([]proposalRow, int) {
 	room := maxAllDetails
 	for i := range d.Proposals[:min(len(d.Proposals), maxProposals)] {
 		p := &d.Proposals[i]
-		row := proposalRow{ID: p.ID, Status: describe.Plain(p.Status), Subject: describe.Subject(p), Confidence: describe.Confidence(p),
-			Seen: describe.SeenIn(p, d.Runs), Mode: describe.Plain(p.Provenance.Mode), Hits: p.Evidence.Hits,
+		row := proposalRow{ID: p.ID, Status: describe.Plain(p.Status), Subject: describe.Subject(p),
+			Confidence: describe.Confidence(p),
+			Seen:       describe.SeenIn(p, d.Runs), Mode: describe.Plain(p.Provenance.Mode), Hits: p.Evidence.Hits,
 			Rationale: describe.Plain(p.Rationale), Decision: decision(p),
 			Suggestion: describe.Plain(suggestions[p.ID])}
 		for _, note := range p.SecurityNotes {
@@ -278,7 +284,8 @@ type event struct {
 func (d *Data) events() []event {
 	var events []event
 	add := func(at time.Time, kind, format string, args ...any) {
-		events = append(events, event{at, describe.Timestamp(at), describe.Plain(fmt.Sprintf(format, args...)), describe.Plain(kind)})
+		events = append(events, event{at, describe.Timestamp(at), describe.Plain(fmt.Sprintf(format, args...)),
+			describe.Plain(kind)})
 	}
 	for i := range d.Runs {
 		r := &d.Runs[i]

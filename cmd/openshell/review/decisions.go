@@ -82,7 +82,8 @@ func (m *model) askAll() {
 		m.fail(errors.New("nothing that is listed waits for approval" + without))
 		return
 	}
-	m.ask(fmt.Sprintf("approve %s%s?", describe.Count(len(keys), "proposal", "proposals"), without), m.desk.approveAllowed(keys))
+	m.ask(fmt.Sprintf("approve %s%s?", describe.Count(len(keys), "proposal", "proposals"), without),
+		m.desk.approveAllowed(keys))
 }
 
 func (m *model) askUndo(p *learn.Proposal) {

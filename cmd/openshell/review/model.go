@@ -177,13 +177,15 @@ func (m *model) list(selected string) {
 // matches reports whether a proposal has the text in what the list or its rule tells of it.
 func matches(p *learn.Proposal, query string) bool {
 	query = strings.ToLower(query)
-	for _, text := range slices.Concat([]string{p.ID, describe.Subject(p), p.Rationale, p.Evidence.Tree}, describe.Binaries(p),
+	for _, text := range slices.Concat([]string{p.ID, describe.Subject(p), p.Rationale, p.Evidence.Tree},
+		describe.Binaries(p),
 		p.Services(), p.SecurityNotes) {
 		if strings.Contains(strings.ToLower(text), query) {
 			return true
 		}
 	}
-	return p.Rule != nil && slices.ContainsFunc(learn.Grants(p.Rule), func(s string) bool { return strings.Contains(strings.ToLower(s), query) })
+	return p.Rule != nil && slices.ContainsFunc(learn.Grants(p.Rule),
+		func(s string) bool { return strings.Contains(strings.ToLower(s), query) })
 }
 
 func (m *model) count(status string) int {

@@ -27,7 +27,8 @@ import (
 func Run(ctx context.Context, in io.Reader, out io.Writer, reviewer *decide.Reviewer, policyName string) error {
 	for _, side := range []any{in, out} {
 		if f, ok := side.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
-			return fmt.Errorf("review needs a terminal: without one, use openshell proposals %s, show, approve and reject", policyName)
+			return fmt.Errorf("review needs a terminal: without one, use openshell proposals %s, show, approve and reject",
+				policyName)
 		}
 	}
 	drafts, err := os.MkdirTemp("", "openshell-review-")

@@ -111,7 +111,8 @@ func (m *model) table() []string {
 	first := max(min(m.cursor-height/2, len(m.listed)-height), 0)
 	for place := first; place < min(first+height, len(m.listed)); place++ {
 		p := &m.all[m.listed[place]]
-		line := m.row(ids, describe.KeepStart(p.ID, ids), describe.Plain(p.Status), describe.Confidence(p), fmt.Sprint(p.Evidence.Hits),
+		line := m.row(ids, describe.KeepStart(p.ID, ids), describe.Plain(p.Status), describe.Confidence(p),
+			fmt.Sprint(p.Evidence.Hits),
 			describe.SeenIn(p, m.runs), describe.Endpoint(p), describe.What(p), describe.Programs(p))
 		if len(p.SecurityNotes) > 0 {
 			line = "!" + line[1:]

@@ -31,7 +31,8 @@ var secrets = []string{
 	"/etc/cni", "/etc/nomad.d", "/etc/consul.d", "/etc/vault*", "/etc/etcd", "/etc/ceph", "/etc/munge", "/etc/salt",
 	"/etc/chef", "/etc/puppetlabs", "/etc/openshell", "/etc/cryptsetup-keys.d", "/etc/luks*", "/etc/credstore*",
 	"/etc/mysql/debian.cnf", "/etc/msmtprc", "/etc/postfix/sasl*", "/etc/exim4/passwd*", "/etc/dovecot/private",
-	"/etc/apt/auth.conf*", "/etc/zypp/credentials.d", "/etc/samba/*passw*", "/etc/samba/*.tdb", "/etc/cloud", "/etc/boto.cfg", "/etc/polkit-1/rules.d",
+	"/etc/apt/auth.conf*", "/etc/zypp/credentials.d",
+	"/etc/samba/*passw*", "/etc/samba/*.tdb", "/etc/cloud", "/etc/boto.cfg", "/etc/polkit-1/rules.d",
 
 	"/var/backups", "/var/spool/cron", "/var/spool/at", "/var/spool/mail", "/var/mail", "/var/crash", "/var/cache/debconf",
 	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/crio", "/var/lib/cni", "/var/lib/kubelet",
@@ -92,7 +93,8 @@ const nobody = 65534
 func findHomes(all []account, getenv func(string) string) homes {
 	var h homes
 	add := func(list *[]string, dir string) {
-		if real, err := filepath.EvalSymlinks(dir); err == nil && filepath.IsAbs(real) && real != "/" && !slices.Contains(*list, real) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil && filepath.IsAbs(real) && real != "/" &&
+			!slices.Contains(*list, real) {
 			*list = append(*list, real)
 		}
 	}

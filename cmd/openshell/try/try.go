@@ -190,7 +190,8 @@ func newID(c *config.Config, random func() string) (string, error) {
 		sandboxID := sandbox.IDFor(runtime.DefaultRoot(c), id)
 		used := false
 		for _, path := range []string{
-			store.PolicyDir(id), store.SandboxDir(sandboxID), filepath.Join(c.PolicyDir, id+".yaml"), filepath.Join(c.RunDir, "try", id),
+			store.PolicyDir(id), store.SandboxDir(sandboxID), filepath.Join(c.PolicyDir, id+".yaml"), filepath.Join(c.RunDir,
+				"try", id),
 		} {
 			_, err := os.Lstat(path)
 			used = used || !errors.Is(err, fs.ErrNotExist)

@@ -140,7 +140,8 @@ func newLayers(dir, lower string, v view) (l layers, err error) {
 func (l layers) mount(root *rootfs.Root, at string) error {
 	_, err := root.MakeDirs(at)
 	if err == nil {
-		err = root.Mount("overlay", at, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", l.lower, l.upper, l.work))
+		err = root.Mount("overlay", at, "overlay", 0,
+			fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", l.lower, l.upper, l.work))
 	}
 	if err != nil {
 		return fmt.Errorf("mount overlay over %s: %w", l.lower, err)

@@ -126,7 +126,8 @@ func (m *mounts) open(info *mountinfo.Info) (*mount, error) {
 		return nil, err
 	}
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE|unix.STATX_MNT_ID, &st); err != nil || st.Mnt_id != uint64(info.ID) {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE|unix.STATX_MNT_ID, &st); err != nil ||
+		st.Mnt_id != uint64(info.ID) {
 		unix.Close(fd)
 		return nil, errors.Join(err, unix.ESTALE)
 	}

@@ -188,7 +188,8 @@ func clustersOf(requests []*request, depth int) map[string]*cluster {
 
 // stem divides a segment from a suffix that says what it is or what is done to it: .json, :cancel.
 func stem(s string) (value, suffix string) {
-	if i := strings.LastIndexByte(s, ':'); i > 0 && i+1 < len(s) && all(s[i+1:], func(c byte) bool { return isLower(c) || isUpper(c) }) {
+	if i := strings.LastIndexByte(s, ':'); i > 0 && i+1 < len(s) &&
+		all(s[i+1:], func(c byte) bool { return isLower(c) || isUpper(c) }) {
 		return s[:i], s[i:]
 	}
 	if i := strings.LastIndexByte(s, '.'); i > 0 && i+1 < len(s) && len(s)-i <= len(".jsonl") && all(s[i+1:], isLower) {

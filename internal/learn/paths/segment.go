@@ -90,7 +90,8 @@ func typeOf(s string) string {
 // isTyped reports whether part of a pattern's segment is a type.
 func isTyped(s string) bool { return strings.IndexByte(s, '{') >= 0 }
 
-var archives = []string{".whl", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".gem", ".crate", ".jar", ".deb", ".rpm", ".apk"}
+var archives = []string{".whl", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".gem", ".crate",
+	".jar", ".deb", ".rpm", ".apk"}
 
 // packageFile replaces the version in the name of a package's file: numpy-1.26.4-cp312-none-any.whl,
 // libc6_2.36-9+deb12u4_amd64.deb. Two numbers are a version only in an archive's name.

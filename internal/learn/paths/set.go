@@ -123,7 +123,8 @@ func (s *Set) put(method string, segments []string, n int) {
 	}
 }
 
-// fit brings the set within its bounds. It halves what a group may have until all fit together, and makes coarser what has more.
+// fit brings the set within its bounds. It halves what a group may have until all fit together, and makes
+// coarser what has more.
 // A group that is coarse already had more than its share, so the whole share is counted for it.
 func (s *Set) fit() {
 	if len(s.groups) > maxGroups {

@@ -27,7 +27,8 @@ type Template struct {
 	Confidence float64
 }
 
-var types = []string{typeInteger, typeDate, typeUUID, typeHex, typeToken, typeEmail, typeIP, typeVersion, typeLong, typeName, typeAny, typeRest}
+var types = []string{typeInteger, typeDate, typeUUID, typeHex, typeToken, typeEmail, typeIP, typeVersion, typeLong,
+	typeName, typeAny, typeRest}
 
 // split takes a pattern's segment apart: what is literal before and after its type.
 func split(s string) (before, kind, after string) {

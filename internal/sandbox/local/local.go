@@ -190,7 +190,8 @@ func (h *handler) denials(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) propose(w http.ResponseWriter, r *http.Request) {
 	if !h.rate.Allow() {
-		refuseForNow(w, "too_many_requests", fmt.Sprintf("a sandbox may make %d submissions a minute: wait, or put more operations in one", proposalRate))
+		refuseForNow(w, "too_many_requests",
+			fmt.Sprintf("a sandbox may make %d submissions a minute: wait, or put more operations in one", proposalRate))
 		return
 	}
 	// The server may have read the body already, or know no deadlines.
@@ -219,7 +220,8 @@ func (h *handler) propose(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &invalid):
 		refuse(w, http.StatusBadRequest, "invalid_proposal", err.Error())
 	case err != nil:
-		refuse(w, http.StatusServiceUnavailable, "proposals_unavailable", "the proposals could not be written: try again later")
+		refuse(w, http.StatusServiceUnavailable, "proposals_unavailable",
+			"the proposals could not be written: try again later")
 	default:
 		answer(w, http.StatusAccepted, submittedOf(results))
 	}
@@ -277,7 +279,8 @@ func (h *handler) wait(w http.ResponseWriter, r *http.Request) {
 	case h.waiters <- struct{}{}:
 		defer func() { <-h.waiters }()
 	default:
-		refuseForNow(w, "too_many_requests", fmt.Sprintf("%d requests wait already: ask for the proposal without /wait", maxWaiters))
+		refuseForNow(w, "too_many_requests",
+			fmt.Sprintf("%d requests wait already: ask for the proposal without /wait", maxWaiters))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(seconds)*time.Second)

@@ -49,7 +49,8 @@ func ParseProposal(body []byte) (Proposal, error) {
 		}
 	}
 	var operations []json.RawMessage
-	if err := json.Unmarshal(fields["operations"], &operations); err != nil || len(operations) == 0 || len(operations) > maxOperations {
+	if err := json.Unmarshal(fields["operations"], &operations); err != nil || len(operations) == 0 ||
+		len(operations) > maxOperations {
 		return p, fmt.Errorf("operations: must be a list of 1 to %d", maxOperations)
 	}
 	for i, raw := range operations {

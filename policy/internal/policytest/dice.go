@@ -39,7 +39,8 @@ func (d Dice) rule() *policy.Rule {
 	r := &policy.Rule{}
 	if d.Chance(70) {
 		for range 1 + d.IntN(2) {
-			r.Binaries = append(r.Binaries, policy.Binary{Path: d.One("/bin/a", "/bin/b", "/bin/*", "/opt/**", "/opt/x/*", "**", "/opt/x/{a,b}*")})
+			r.Binaries = append(r.Binaries,
+				policy.Binary{Path: d.One("/bin/a", "/bin/b", "/bin/*", "/opt/**", "/opt/x/*", "**", "/opt/x/{a,b}*")})
 		}
 		r.Learned = d.Chance(40)
 	}
@@ -51,7 +52,8 @@ func (d Dice) rule() *policy.Rule {
 
 func (d Dice) endpoint() policy.Endpoint {
 	e := policy.Endpoint{
-		Host: d.One("a.example.com", "a.example.com", "b-x.example.com", "*.example.com", "**.example.com", "*-x.example.com", "a.*.example.com", "10.0.0.1", "1.1.1.1"),
+		Host: d.One("a.example.com", "a.example.com", "b-x.example.com", "*.example.com", "**.example.com",
+			"*-x.example.com", "a.*.example.com", "10.0.0.1", "1.1.1.1"),
 		Port: 443,
 	}
 	if d.Chance(10) {
@@ -71,7 +73,8 @@ func (d Dice) endpoint() policy.Endpoint {
 		return d.contentEndpoint(e)
 	}
 	e.Protocol = policy.ProtocolREST
-	e.Enforcement = d.One(policy.EnforcementEnforce, policy.EnforcementEnforce, policy.EnforcementEnforce, policy.EnforcementAudit)
+	e.Enforcement = d.One(policy.EnforcementEnforce, policy.EnforcementEnforce, policy.EnforcementEnforce,
+		policy.EnforcementAudit)
 	e.Path = d.One("", "", "", "/x/**", "/x/*", "/**", "/y/**")
 	e.AllowEncodedSlash = d.Chance(15)
 	d.Decide(&e, d.match)
@@ -94,12 +97,15 @@ func (d Dice) Decide(e *policy.Endpoint, match func() policy.L7Match) {
 
 // contentEndpoint makes an endpoint of one of the other protocols.
 func (d Dice) contentEndpoint(e policy.Endpoint) policy.Endpoint {
-	e.Protocol = d.One(policy.ProtocolGraphQL, policy.ProtocolGraphQL, policy.ProtocolJSONRPC, policy.ProtocolMCP, policy.ProtocolWebSocket)
-	e.Enforcement = d.One(policy.EnforcementEnforce, policy.EnforcementEnforce, policy.EnforcementEnforce, policy.EnforcementAudit)
+	e.Protocol = d.One(policy.ProtocolGraphQL, policy.ProtocolGraphQL, policy.ProtocolJSONRPC, policy.ProtocolMCP,
+		policy.ProtocolWebSocket)
+	e.Enforcement = d.One(policy.EnforcementEnforce, policy.EnforcementEnforce, policy.EnforcementEnforce,
+		policy.EnforcementAudit)
 	e.Path = d.One("", "/x/**", "/x/*")
 	if e.Protocol == policy.ProtocolGraphQL && d.Chance(20) {
 		e.PersistedQueries = policy.PersistedQueriesAllowRegistered
-		e.GraphQLPersistedQueries = map[string]policy.GraphQLOperation{"abc": {OperationType: d.One("query", "mutation"), Fields: []string{d.One("a", "b")}}}
+		e.GraphQLPersistedQueries = map[string]policy.GraphQLOperation{"abc": {OperationType: d.One("query", "mutation"),
+			Fields: []string{d.One("a", "b")}}}
 	}
 	if e.Protocol == policy.ProtocolMCP && d.Chance(40) {
 		e.MCP = &policy.MCPOptions{AllowAllKnownMCPMethods: true}
@@ -151,7 +157,8 @@ func (d Dice) match() policy.L7Match {
 		Path:   d.One("**", "/**", "/x/**", "/x/*", "/x/a", "/x/?", "/x/[ab]", "/x/{a,b}", "/y/a", "/**/a", "/x/a*"),
 	}
 	if d.Chance(25) {
-		m.Query = map[string]policy.Matcher{d.One("q", "r"): {Any: [][]string{{"1"}, {"*"}, {"1", "2"}, {"?"}, {"1*"}}[d.IntN(5)]}}
+		m.Query = map[string]policy.Matcher{d.One("q",
+			"r"): {Any: [][]string{{"1"}, {"*"}, {"1", "2"}, {"?"}, {"1*"}}[d.IntN(5)]}}
 	}
 	return m
 }
@@ -189,7 +196,8 @@ func (d Dice) widen(e *policy.Endpoint, r *policy.Rule) {
 	case 2:
 		e.Path, e.DenyRules = "", nil
 	case 3:
-		if e.Protocol != policy.ProtocolJSONRPC && e.Protocol != policy.ProtocolMCP && policy.Inspected(e.Protocol) && e.DenyRules == nil {
+		if e.Protocol != policy.ProtocolJSONRPC && e.Protocol != policy.ProtocolMCP && policy.Inspected(e.Protocol) &&
+			e.DenyRules == nil {
 			e.Access, e.Rules = policy.AccessFull, nil
 		}
 	case 4:

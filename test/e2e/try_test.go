@@ -18,6 +18,28 @@ import (
 )
 
 // Not parallel: what is left is counted on the whole machine.
+// A directory may be called as it likes.
+func TestTryInOddDirectories(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a,b", "a:b", `a\b`, "a b", "ä'\"$x"} {
+		t.Run(name, func(t *testing.T) {
+			w := node.New(t)
+			w.Policy("agent", noNetwork)
+			dir := filepath.Join(w.TryDir(), name)
+			node.Must(t, os.MkdirAll(dir, 0o755))
+			node.Must(t, os.WriteFile(filepath.Join(dir, "file"), []byte("before"), 0o644))
+			for _, bind := range [][]string{nil, {"--bind"}} {
+				cmd := w.Command(append(append([]string{"try", "--policy", "agent"}, bind...), "--", "/bin/sh", "-c", "cat file; echo after > file")...)
+				cmd.Dir = dir
+				w.Launch(cmd)
+				if o := w.Finish(cmd); o.Status != 0 || o.Stdout != "before" {
+					t.Errorf("%q %q: %s", name, bind, o)
+				}
+			}
+		})
+	}
+}
+
 func TestTry(t *testing.T) {
 	w := node.New(t)
 	w.Policy("tried", noNetwork)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -141,13 +142,16 @@ func (l layers) mount(root *rootfs.Root, at string) error {
 	_, err := root.MakeDirs(at)
 	if err == nil {
 		err = root.Mount("overlay", at, "overlay", 0,
-			fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", l.lower, l.upper, l.work))
+			fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", option(l.lower), option(l.upper), option(l.work)))
 	}
 	if err != nil {
 		return fmt.Errorf("mount overlay over %s: %w", l.lower, err)
 	}
 	return nil
 }
+
+// option escapes what divides an overlay's options and layers (overlayfs.rst).
+var option = strings.NewReplacer(`\`, `\\`, ",", `\,`, ":", `\:`).Replace
 
 // in is the place in the upper layer of a path of the host's.
 func (l layers) in(path string) string {

@@ -4,6 +4,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,11 +68,11 @@ func keepsFiles(files tree) bool {
 // the low-level runtime's state directory.
 func Admit(ctx context.Context, c *config.Config, root, id string) error {
 	err := sandbox.Admit(ctx, c, root, id, func(k sandbox.Container) (sandbox.Resolver, error) {
-		_, spec, err := loadSpec(filepath.Join(k.Bundle, "config.json"))
-		if err != nil {
-			return sandbox.Resolver{}, err
+		var mounts []specs.Mount
+		if err := json.Unmarshal(k.Mounts, &mounts); err != nil {
+			return sandbox.Resolver{}, fmt.Errorf("mounts of the container: %w", err)
 		}
-		files, err := newTree(k.Bundle, spec)
+		files, err := treeAt(k.Rootfs, k.Bundle, mounts)
 		if err != nil {
 			return sandbox.Resolver{}, err
 		}

@@ -16,6 +16,11 @@ import (
 
 // exec confines a process that joins a running container like its first one.
 func (r *Runtime) exec(inv Invocation) (int, error) {
+	// Nothing can be confined yet: openshell-init would find nothing to go by.
+	if sandbox.Pending(r.config.RunDir, r.root(inv), inv.ID) {
+		return 1, fmt.Errorf("exec: container %s is created, but not started: its network and its confinement are complete with the start",
+			inv.ID)
+	}
 	if inv.Process == "" {
 		if inv.idAt == len(inv.Args)-1 {
 			return r.replace(inv.Args) // no command: the low-level runtime says so

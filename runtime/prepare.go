@@ -177,6 +177,11 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbo
 	if r.Policy == "" {
 		r.Policy = policyNameFor(container.ID)
 	}
+	if r.Outer.Kind == sandbox.OuterLate {
+		if r.Container.Mounts, err = json.Marshal(spec.Mounts); err != nil {
+			return sandbox.Request{}, err
+		}
+	}
 	return r, nil
 }
 

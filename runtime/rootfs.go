@@ -45,12 +45,16 @@ type mountPoint struct {
 // newTree opens a container's root file system and the sources of its mounts. It
 // has to be closed.
 func newTree(bundle string, spec *specs.Spec) (tree, error) {
-	t := tree{volume: volume{location: rootfs.At(absolute(bundle, spec.Root.Path))}}
+	return treeAt(rootfs.At(absolute(bundle, spec.Root.Path)), bundle, spec.Mounts)
+}
+
+func treeAt(root rootfs.Location, bundle string, mounts []specs.Mount) (tree, error) {
+	t := tree{volume: volume{location: root}}
 	var err error
 	if t.root, err = t.location.Open(); err != nil {
 		return tree{}, fmt.Errorf("root.path: %w", err)
 	}
-	for _, m := range spec.Mounts {
+	for _, m := range mounts {
 		point := mountPoint{named: path.Clean("/" + m.Destination)}
 		// Where it cannot be told (a link in a file system to come), the mount
 		// is taken by its name.

@@ -70,6 +70,9 @@ type Container struct {
 	PID    int    `json:"pid,omitzero"` // of the first process, once known
 	// Rootfs is its root file system.
 	Rootfs rootfs.Location `json:"rootfs,omitzero"`
+	// Mounts is what its bundle had under that name when it was created, where the network is completed at the
+	// start: what has become of config.json by then has no effect.
+	Mounts json.RawMessage `json:"mounts,omitempty"`
 	// Claim is its claim on mount points that were made, see MakeMountPoints.
 	Claim string `json:"claim,omitzero"`
 	// BundleClaim is its claim on its bundle, see ClaimBundle.

@@ -29,6 +29,12 @@ type admission struct {
 	DNS Resolver `json:"dns"` // the container's, which the engine may have written only now
 }
 
+// Pending reports whether the network of the sandbox that a container is the first of is still to be completed.
+func Pending(runDir, root, id string) bool {
+	info, err := readInfo(filepath.Join(sandboxesDir(runDir), IDFor(root, id)))
+	return err == nil && info.Pending
+}
+
 // Admit completes the network of the sandbox that a container is the first of,
 // if that is still to be done. resolver reads the container's resolv.conf.
 func Admit(ctx context.Context, c *config.Config, root, id string, resolver func(Container) (Resolver, error)) error {

@@ -5,7 +5,9 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -144,7 +146,7 @@ func (s *rulesetFD) fill(r *Ruleset, programs []string) error {
 			return err
 		}
 	}
-	return s.allowStandardStreams()
+	return s.allowInherited()
 }
 
 // allowPath grants rights on a path. One that cannot be opened is an error when
@@ -173,6 +175,9 @@ func (s *rulesetFD) allowPath(p string, rights uint64, required bool) error {
 // or processes' memory: it is the image's choice.
 func (s *rulesetFD) allowWorkdir() error {
 	fd, err := unix.Open(".", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) {
+		return nil // as /root is for another user: then there is nothing to grant
+	}
 	if err != nil {
 		return fmt.Errorf("open the working directory: %w", err)
 	}
@@ -188,11 +193,12 @@ func (s *rulesetFD) allowWorkdir() error {
 	return nil
 }
 
-// allowStandardStreams lets the workload open its own streams anew, as through
-// /dev/stdout, in the way they are open already. Pipes and sockets are outside of
-// what Landlock restricts.
-func (s *rulesetFD) allowStandardStreams() error {
-	for fd := range 3 {
+// allowInherited lets the workload open what it was given open anew, as through
+// /dev/stdout, in the way it is open already: its standard streams, and what an
+// engine keeps for it (--preserve-fds). Pipes and sockets are outside of what
+// Landlock restricts; a directory would grant all below it.
+func (s *rulesetFD) allowInherited() error {
+	for _, fd := range inherited() {
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) != nil {
 			continue // closed
@@ -203,15 +209,35 @@ func (s *rulesetFD) allowStandardStreams() error {
 		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		if err != nil {
-			return fmt.Errorf("get flags of standard stream %d: %w", fd, err)
+			return fmt.Errorf("get flags of descriptor %d: %w", fd, err)
 		}
 		err = s.allow(fd, streamRights(flags, device))
 		// EBADFD: a file of no mounted filesystem, such as a memfd, is not restricted.
 		if err != nil && !errors.Is(err, unix.EBADFD) {
-			return fmt.Errorf("landlock standard stream %d: %w", fd, err)
+			return fmt.Errorf("landlock descriptor %d: %w", fd, err)
 		}
 	}
 	return nil
+}
+
+// inherited are the descriptors that the workload will have: those that are not
+// closed when it is executed. Without /proc they are the standard streams.
+func inherited() []int {
+	list := []int{unix.Stdin, unix.Stdout, unix.Stderr}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return list
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= unix.Stderr {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			list = append(list, fd)
+		}
+	}
+	return list
 }
 
 // streamRights returns the rights that an open file description has shown already.

@@ -10,6 +10,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -46,6 +47,8 @@ type Config struct {
 	TLS TLS `yaml:"tls"`
 	// DNS says where names are looked up.
 	DNS DNS `yaml:"dns"`
+	// Addresses says which addresses count as public ones.
+	Addresses Addresses `yaml:"addresses"`
 	// Limits bound what one sandbox may use.
 	Limits Limits `yaml:"limits"`
 	// Supervisor bounds the process that a sandbox runs in.
@@ -60,6 +63,23 @@ type Config struct {
 	Metrics Metrics `yaml:"metrics"`
 
 	file string
+}
+
+// Addresses says which addresses count as public ones.
+type Addresses struct {
+	// Trusted are the site's own ranges, in CIDR notation.
+	Trusted []string `yaml:"trusted"`
+}
+
+// Prefixes returns the trusted ranges of a valid configuration.
+func (a Addresses) Prefixes() []netip.Prefix {
+	var list []netip.Prefix
+	for _, s := range a.Trusted {
+		if p, err := parseTrusted(s); err == nil {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // File is the file that the configuration was loaded from; empty where it was

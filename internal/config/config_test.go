@@ -266,3 +266,20 @@ func TestLoadDefaultPath(t *testing.T) {
 		t.Errorf("got %+v, %v, want the defaults", c, err)
 	}
 }
+
+func TestTrustedRanges(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.20.0.0/16": "", "fd12:3456::/32": "", "100.64.0.0/10": "",
+		"10.20.0.1/16": "is 10.20.0.0/16 meant?", "10.20.0.1": "is not a range", "x": "is not a range", "::ffff:10.0.0.0/104": "is not a range",
+		"127.0.0.0/8": "always blocked", "0.0.0.0/0": "always blocked", "169.254.0.0/16": "always blocked", "::/0": "always blocked",
+		"fe80::/10": "always blocked",
+	} {
+		c, err := Parse([]byte("version: 1\naddresses: {trusted: [\"" + text + "\"]}\n"))
+		switch {
+		case want == "" && (err != nil || len(c.Addresses.Prefixes()) != 1):
+			t.Errorf("%s: %v", text, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "addresses.trusted")):
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

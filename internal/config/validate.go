@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"openshell.ai/openshell/annotations"
+	"openshell.ai/openshell/internal/ipaddr"
 	"openshell.ai/openshell/internal/validname"
 )
 
@@ -46,6 +48,11 @@ func (c *Config) validate(d *decoder) {
 	for _, file := range c.TLS.ExtraRoots {
 		v.check(filepath.IsAbs(file), "tls.extra_roots", "%q is not an absolute path", file)
 	}
+	for _, s := range c.Addresses.Trusted {
+		if _, err := parseTrusted(s); err != nil {
+			v.fail("addresses.trusted", "%v", err)
+		}
+	}
 	for _, server := range c.DNS.Upstream {
 		v.check(isServer(server), "dns.upstream", "%q is not an IP address, with or without a port", server)
 	}
@@ -58,6 +65,20 @@ func (c *Config) validate(d *decoder) {
 	v.check(c.Metrics.Listen == "" || isListener(c.Metrics.Listen), "metrics.listen",
 		"%q is not host:port", c.Metrics.Listen)
 	v.unsupported(c)
+}
+
+// parseTrusted reads a range of addresses none of which is always blocked.
+func parseTrusted(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || p.Addr().Is4In6():
+		return p, fmt.Errorf("%q is not a range of addresses, such as 10.20.0.0/16", s)
+	case p != p.Masked():
+		return p, fmt.Errorf("%q has bits behind its length: is %s meant?", s, p.Masked())
+	case ipaddr.NeverIn(p):
+		return p, fmt.Errorf("%s holds loopback, link-local, metadata or other addresses that are always blocked: narrow it", s)
+	}
+	return p, nil
 }
 
 type validator struct{ d *decoder }

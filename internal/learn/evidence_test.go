@@ -229,7 +229,7 @@ func TestExplanations(t *testing.T) {
 		"database": {[]Denial{with(raw(), func(d *Denial) { d.Port = 5432 })}, 0.65, "Allow curl to connect to api.github.com:5432 (PostgreSQL).", "Port 5432 is a database or message service (PostgreSQL)."},
 		"high":     {[]Denial{with(raw(), func(d *Denial) { d.Port = 50000 })}, 0.5, "Allow curl to connect to api.github.com:50000.", "Port 50000 is in the ephemeral range - this may be a temporary service."},
 		"internal": {[]Denial{with(connect(), func(d *Denial) { d.IPs = []netip.Addr{netip.MustParseAddr("10.0.0.1")} })}, 0.65,
-			"Allow curl to connect to api.github.com:443 (HTTPS).", "Destination 'api.github.com' appears to be an internal/private address. A learned rule does not open it: that needs allowed_ips in the base policy."},
+			"Allow curl to connect to api.github.com:443 (HTTPS).", "Destination 'api.github.com' appears to be an internal/private address. A learned rule does not open it: that needs allowed_ips in the base policy, or addresses.trusted in the configuration."},
 	} {
 		p := proposeOne(t, c.denials...)
 		if p.Confidence != c.confidence || p.Rationale != c.rationale {

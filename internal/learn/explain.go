@@ -95,7 +95,7 @@ func (e *Evidence) notes(f Flags) []string {
 	}
 	port := e.target.port
 	add(e.internal(), fmt.Sprintf("Destination '%s' appears to be an internal/private address. "+
-		"A learned rule does not open it: that needs allowed_ips in the base policy.", e.target.host))
+		"A learned rule does not open it: that needs allowed_ips in the base policy, or addresses.trusted in the configuration.", e.target.host))
 	add(port >= firstEphemeral, fmt.Sprintf("Port %d is in the ephemeral range - this may be a temporary service.", port))
 	add(slices.Contains(databases, port),
 		fmt.Sprintf("Port %d is a database or message service (%s).", port, services[port]))

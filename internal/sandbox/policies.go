@@ -98,7 +98,7 @@ func SnapshotOf(c *config.Config, p *policy.Policy) (decision.Snapshot, error) {
 	if err != nil {
 		return decision.Snapshot{}, fmt.Errorf("permissive.never: %w", err)
 	}
-	return policies.Compile(never, engine.Options{})
+	return policies.Compile(never, engine.Options{Trusted: c.Addresses.Prefixes()})
 }
 
 func (p *Policies) loadBase(c *config.Config) error {

@@ -35,7 +35,9 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	r := &rules{policies: p, files: s.rulesetFor(p.Effective)}
-	options := engine.Options{BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases()}
+	options := engine.Options{
+		BinaryAliases: s.programs.aliases, HostAliases: s.hostAliases(), Trusted: s.config.Addresses.Prefixes(),
+	}
 	if r.snapshot, err = p.Compile(s.never, options); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"openshell.ai/openshell/internal/ipaddr"
 
@@ -24,7 +25,8 @@ func (e *AddressError) Error() string { return e.Reason }
 // address has to pass it. It returns nil or an *AddressError.
 //
 // Addresses that are always blocked stay so whatever the policy says, and a
-// connection no rule allows (permissive mode) reaches public addresses only.
+// connection no rule allows (permissive mode) reaches public addresses only, the site's
+// own (Options.Trusted) among them, but for control-plane ports.
 // One exception is the container's host: where an operator's endpoint names it by
 // an engine's alias, it may be at the link-local address that the hosts file
 // had for the alias.
@@ -52,8 +54,9 @@ func (m Match) CheckAddress(addr netip.Addr, port uint16) error {
 	case what != "":
 		return refuse("internal address: %s is always blocked (%s)", addr, what)
 	}
-	public := ipaddr.Public(a)
-	unlisted, closedPort := false, false
+	own := m.isTrusted(a) && !ipaddr.Public(a)
+	unlisted, closedPort := false, own && policy.IsControlPlanePort(port)
+	public := ipaddr.Public(a) || own && !closedPort
 	for kind := policy.ExactHost; kind <= policy.Hostless; kind++ {
 		trust, found := m.trust(kind, a)
 		switch {
@@ -79,6 +82,10 @@ func (m Match) CheckAddress(addr netip.Addr, port uint16) error {
 	default:
 		return refuse("internal address: %s is not public; allow it with allowed_ips", addr)
 	}
+}
+
+func (m *Match) isTrusted(a netip.Addr) bool {
+	return slices.ContainsFunc(m.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // trust is what an endpoint, or several of one kind, makes of an address.

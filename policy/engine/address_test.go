@@ -107,3 +107,33 @@ l_over_listed:
 		t.Error("the zero address passed")
 	}
 }
+
+// A site's own ranges are as public as others, but for what is always blocked and for
+// control planes.
+func TestTrustedRanges(t *testing.T) {
+	p, _, err := policy.Parse([]byte("version: 1\nnetwork_policies: {r: {endpoints: [{host: known.example, port: 443}]}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range p.Network {
+		r.Learned, r.Binaries = true, []policy.Binary{{Path: "/b"}}
+	}
+	e, err := Compile(p, Options{Trusted: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("fd20::/16"), netip.MustParsePrefix("fd00::/16")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"known.example", "other.example"} { // the second by permissive mode
+		m := e.Connect(Connection{Binary: "/b", Host: host, Port: 443})
+		for addr, want := range map[string]bool{
+			"10.20.3.4": true, "::ffff:10.20.3.4": true, "fd20::1": true, "8.8.8.8": true,
+			"10.21.0.1": false, "fd21::1": false, "fd00:ec2::254": false, "169.254.169.254": false, "127.0.0.1": false, "64:ff9b::10.20.3.4": false,
+		} {
+			if err := m.CheckAddress(netip.MustParseAddr(addr), 443); (err == nil) != want {
+				t.Errorf("%s %s: %v", host, addr, err)
+			}
+		}
+		if err := m.CheckAddress(netip.MustParseAddr("10.20.3.4"), 6443); err == nil {
+			t.Errorf("%s: a control plane is reached", host)
+		}
+	}
+}

@@ -28,6 +28,8 @@ type Options struct {
 	// Names other than those of HostAliases are not looked at. See
 	// Match.CheckAddress.
 	HostAliases map[string][]netip.Addr
+	// Trusted are the site's own ranges, whose addresses count as public ones.
+	Trusted []netip.Prefix
 }
 
 // Engine is a policy compiled for deciding. It is immutable and safe for
@@ -41,6 +43,8 @@ type Engine struct {
 
 	knownNames map[string]bool // names' names, whatever the port
 	empty      bool            // no rules at all, which has a reason of its own
+
+	trusted []netip.Prefix // of Options
 }
 
 type nameKey struct {
@@ -108,6 +112,7 @@ func Compile(p *policy.Policy, o Options) (*Engine, error) {
 		hostless:   map[policy.Service]*bucket{},
 		knownNames: map[string]bool{},
 		empty:      len(p.Network) == 0,
+		trusted:    o.Trusted,
 	}
 	// In key order, so that equal policies compile equally.
 	for _, key := range slices.Sorted(maps.Keys(p.Network)) {

@@ -5,6 +5,7 @@ package engine
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,8 +47,9 @@ type Match struct {
 	// to be decided by Request, and what is not HTTP refused.
 	Inspect bool
 
-	metadata bool // the host is a cloud's metadata service
-	content  bool // an endpoint decides by more than method, path and query
+	trusted  []netip.Prefix // of Options
+	metadata bool           // the host is a cloud's metadata service
+	content  bool           // an endpoint decides by more than method, path and query
 	// The matched endpoints. The first few are held in place: a decision on a
 	// connection does not allocate.
 	few   [4]*endpoint
@@ -63,7 +65,7 @@ func (m *Match) NamesMetadata() bool { return m.metadata }
 func (e *Engine) Connect(c Connection) Match {
 	var m Match
 	host := wildcard.CanonicalHost(c.Host)
-	m.metadata = wildcard.IsMetadataHost(host)
+	m.metadata, m.trusted = wildcard.IsMetadataHost(host), e.trusted
 	s := policy.Service{Port: c.Port, UDP: c.Protocol == policy.ProtocolUDP}
 	if c.Protocol != "" && c.Protocol != policy.ProtocolTCP && c.Protocol != policy.ProtocolUDP {
 		m.Reason = fmt.Sprintf("protocol %s is not allowed by any policy", printable.Text(c.Protocol))

@@ -13,6 +13,7 @@ import (
 
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/node"
 )
 
@@ -169,6 +170,7 @@ func TestFilesAfterPermissiveTime(t *testing.T) {
 // what it is, and taken by nobody unseen. Enforcing, the denial is enough for that.
 func TestSensitiveDirectories(t *testing.T) {
 	t.Parallel()
+	cases.Show(t, "clients/atomic writes in /etc, /run")
 	w := node.New(t)
 	work := func(edits ...node.Edit) *node.Container {
 		c := w.Container(append([]node.Edit{node.Policy("sensitive"), node.Script("set -e\nsed -i s/a/b/ /etc/x\necho 1 >/run/x.pid\necho finished")}, edits...)...)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -25,6 +26,7 @@ print(s.makefile("rb").readline().decode().strip())' "$@"
 // Clients that end their side before the answer get it: to a request, and from a server that speaks first.
 func TestHalfClosedClients(t *testing.T) {
 	t.Parallel()
+	cases.Show(t, "clients/half-close")
 	wantCommand(t, "python3")
 	w := node.New(t)
 	const script = halfClose +

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -168,6 +169,7 @@ func TestRejectedProposalStaysRejected(t *testing.T) {
 // A permissive run that was denied nothing has shown what its policy is: the default is enough.
 func TestNothingNeeded(t *testing.T) {
 	t.Parallel()
+	cases.Show(t, "clients/nothing needed")
 	w := node.New(t)
 	run := func(edits ...node.Edit) node.Outcome {
 		return w.Container(append([]node.Edit{node.Policy("modest"), node.Script("echo finished; cat /outside/file")}, edits...)...).Run()

@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"testing"
 
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -13,6 +14,7 @@ import (
 // in any case.
 func TestOddAnswersArrive(t *testing.T) {
 	t.Parallel()
+	cases.Show(t, "clients/odd answers")
 	wantCommand(t, "curl")
 	w := node.New(t)
 	const script = "curl -sS --http0.9 http://" + fakenet.WebHost + "/odd/icy; echo\n" +

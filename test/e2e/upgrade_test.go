@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -34,6 +35,7 @@ attach() {
 // is refused with the reason without it: another protocol, and the same one by another request.
 func TestUpgradesAreLearned(t *testing.T) {
 	t.Parallel()
+	cases.Show(t, "clients/upgrade")
 	w := node.New(t)
 	const script = attach + "attach tcp cat; attach tcp cat"
 	const echoed = "101\n{}raw001bytes\\n\n"

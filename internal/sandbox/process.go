@@ -6,9 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer/system"
@@ -142,7 +145,30 @@ func running(pid int, startTime uint64, err error) (int, error) {
 // clock ticks since boot (proc_pid_stat(5)), and has not ended.
 func alive(pid int, startTime uint64) bool {
 	stat, err := system.Stat(pid)
-	return err == nil && stat.StartTime == startTime && stat.State != system.Zombie && stat.State != system.Dead
+	if err != nil || stat.StartTime != startTime {
+		return false
+	}
+	return stat.State != system.Zombie && stat.State != system.Dead || executing(pid)
+}
+
+// executing reports whether a process that looks dead is about to execute another program: while one of its
+// other threads takes the first one's place, that is a zombie (execve(2), "Effect on process threads").
+func executing(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	threads, zombie := 0, true
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch value = strings.TrimSpace(value); name {
+		case "State":
+			zombie = strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X")
+		case "Threads":
+			threads, _ = strconv.Atoi(value)
+		}
+	}
+	return !zombie || threads > 1
 }
 
 func (c Container) running() bool {

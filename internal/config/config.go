@@ -182,6 +182,7 @@ func Default() *Config {
 		},
 		PolicyLocal: PolicyLocal{Enabled: true},
 		TLS:         TLS{ExtraRoots: []string{}},
+		Addresses:   Addresses{Trusted: []string{}},
 		DNS:         DNS{Upstream: []string{}},
 		Limits:      Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},
 		Supervisor:  Supervisor{Memory: 256 << 20},

@@ -254,7 +254,5 @@ func executeAgain(times string) {
 		}
 		fmt.Println("done")
 	}()
-	select {
-	case <-time.After(time.Hour):
-	}
+	<-time.After(time.Hour)
 }

@@ -27,7 +27,7 @@ func (e *StoppedError) Error() string {
 // attend returns a context for waiting for a supervisor. It ends after
 // callTimeout, and with a StoppedError once the supervisor has been stopped for
 // some time.
-func attend(ctx context.Context, s Supervisor) (context.Context, context.CancelFunc) {
+func attend(ctx context.Context, s ProcessRef) (context.Context, context.CancelFunc) {
 	ctx, cancelTimeout := context.WithTimeout(ctx, callTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -50,29 +50,29 @@ func attend(ctx context.Context, s Supervisor) (context.Context, context.CancelF
 }
 
 // stopped reports whether the process is stopped, by a signal or a debugger.
-func (s Supervisor) stopped() bool {
+func (s ProcessRef) stopped() bool {
 	stat, err := system.Stat(s.PID)
 	return err == nil && stat.StartTime == s.StartTime &&
 		(stat.State == system.Stopped || stat.State == system.TracingStop)
 }
 
 // awaitEnd waits for the process's end, and kills it after so long.
-func (s Supervisor) awaitEnd(within time.Duration) {
+func (s ProcessRef) awaitEnd(within time.Duration) {
 	p, err := openProcess(s.PID)
 	if err != nil {
 		return
 	}
 	defer p.close()
-	if alive(s.PID, s.StartTime) && !p.ended(within) {
+	if s.alive() && !p.ended(within) {
 		_ = p.kill()
 		p.ended(within)
 	}
 }
 
 // kill ends the supervisor and waits for its end.
-func (s Supervisor) kill() error {
+func (s ProcessRef) kill() error {
 	p, err := openProcess(s.PID)
-	if err != nil || !alive(s.PID, s.StartTime) {
+	if err != nil || !s.alive() {
 		if err == nil {
 			p.close()
 		}

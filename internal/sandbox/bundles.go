@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +28,7 @@ type bundleClaim struct {
 	Token   string     `json:"token"` // which no other claim has
 	ID      string     `json:"id"`    // the container's
 	Root    string     `json:"root"`
-	Creator Supervisor `json:"creator"`
+	Creator ProcessRef `json:"creator"`
 }
 
 // ClaimBundle waits until no other container is being made from the bundle of a
@@ -40,7 +39,7 @@ func (c *Container) ClaimBundle(ctx context.Context, runDir string, creator int)
 			err = fmt.Errorf("claim bundle %s: %w", c.Bundle, err)
 		}
 	}()
-	stat, err := system.Stat(creator)
+	process, err := refTo(creator)
 	if err != nil {
 		return err
 	}
@@ -51,7 +50,7 @@ func (c *Container) ClaimBundle(ctx context.Context, runDir string, creator int)
 	name := fmt.Sprintf("%d-%d", at.Dev, at.Ino)
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	own := bundleClaim{rand.Text(), c.ID, c.Root, Supervisor{creator, stat.StartTime}}
+	own := bundleClaim{rand.Text(), c.ID, c.Root, process}
 	for {
 		if err := os.MkdirAll(bundlesDir(runDir), 0o700); err != nil {
 			return err
@@ -99,7 +98,7 @@ func (b bundleClaim) take(path string) (holder bundleClaim, err error) {
 
 // current reports whether the container is still being made.
 func (b bundleClaim) current() bool {
-	return alive(b.Creator.PID, b.Creator.StartTime) && !Container{ID: b.ID, Root: b.Root}.running()
+	return b.Creator.alive() && !Container{ID: b.ID, Root: b.Root}.running()
 }
 
 // readBundleClaim returns the zero value where the file says nothing.

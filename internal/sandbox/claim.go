@@ -43,12 +43,12 @@ func claimNamespace(runDir string, ns netns.ID) (*Info, *namespaceClaim, error) 
 	info, found, err := sharing(runDir, ns)
 	holder := readClaim(f)
 	if err != nil || found {
-		if !alive(holder.PID, holder.StartTime) {
+		if !holder.alive() {
 			os.Remove(path) // made here, only to look
 		}
 		return &info, nil, err
 	}
-	if alive(holder.PID, holder.StartTime) {
+	if holder.alive() {
 		return nil, nil, nil
 	}
 	self, err := thisProcess()
@@ -80,11 +80,11 @@ func (c *namespaceClaim) release() {
 }
 
 // readClaim returns the process that has a claim; none where the file says none.
-func readClaim(f *os.File) (s Supervisor) {
+func readClaim(f *os.File) (s ProcessRef) {
 	var buf [256]byte
 	n, _ := f.ReadAt(buf[:], 0)
 	if json.Unmarshal(buf[:n], &s) != nil {
-		return Supervisor{}
+		return ProcessRef{}
 	}
 	return s
 }
@@ -104,7 +104,7 @@ func sweepNamespaceClaims(runDir string) error {
 		if err != nil {
 			continue // released meanwhile
 		}
-		if holder := readClaim(f); !alive(holder.PID, holder.StartTime) {
+		if holder := readClaim(f); !holder.alive() {
 			os.Remove(path)
 		}
 		f.Close()

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"openshell.ai/openshell/internal/confine"
 )
 
@@ -91,11 +90,11 @@ func (s *Sandbox) rememberCreator(c Container, pid int) error {
 	if s.keeping == nil {
 		return nil
 	}
-	stat, err := system.Stat(pid)
+	process, err := refTo(pid)
 	if err != nil {
 		return nil // it has ended: making the container failed
 	}
-	return s.remember(line{Creator: &creator{c.Root, c.ID, Supervisor{pid, stat.StartTime}}})
+	return s.remember(line{Creator: &creator{c.Root, c.ID, process}})
 }
 
 // Detach takes a deleted container out of the sandbox, which ends with its

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,13 +26,7 @@ const (
 func sandboxesDir(runDir string) string { return filepath.Join(runDir, "sandboxes") }
 
 // thisProcess is this process as the supervisor of a sandbox.
-func thisProcess() (Supervisor, error) {
-	self, err := system.Stat(os.Getpid())
-	if err != nil {
-		return Supervisor{}, fmt.Errorf("read own start time: %w", err)
-	}
-	return Supervisor{PID: os.Getpid(), StartTime: self.StartTime}, nil
-}
+func thisProcess() (ProcessRef, error) { return refTo(os.Getpid()) }
 
 // makeDirectory makes a sandbox's directory with what it says of itself. That
 // fails where there is one of that name.

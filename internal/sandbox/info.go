@@ -37,8 +37,8 @@ type Info struct {
 	// the last valid ones are.
 	PolicyError string      `json:"policy_error,omitzero"`
 	Started     time.Time   `json:"started"`
-	Supervisor  Supervisor  `json:"supervisor"`
-	Keeper      Supervisor  `json:"keeper,omitzero"` // starts the supervisor again
+	Supervisor  ProcessRef  `json:"supervisor"`
+	Keeper      ProcessRef  `json:"keeper,omitzero"` // starts the supervisor again
 	Outer       netns.ID    `json:"outer"`           // where upstream connections start
 	Shared      bool        `json:"shared,omitzero"` // other containers of that namespace join
 	OuterPath   string      `json:"outer_path,omitzero"`
@@ -55,8 +55,8 @@ type Info struct {
 	Broken error `json:"-"`
 }
 
-// Supervisor is the process that runs a sandbox's proxy.
-type Supervisor struct {
+// ProcessRef names a process, and no other that has got its pid since.
+type ProcessRef struct {
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"start_time"` // in clock ticks since boot, proc_pid_stat(5)
 }
@@ -83,10 +83,10 @@ type Container struct {
 
 // Alive reports whether the supervisor still runs: the process with its pid is
 // the one it was.
-func (i Info) Alive() bool { return alive(i.Supervisor.PID, i.Supervisor.StartTime) }
+func (i Info) Alive() bool { return i.Supervisor.alive() }
 
 // kept reports whether the keeper runs, which starts a dead supervisor again.
-func (i Info) kept() bool { return alive(i.Keeper.PID, i.Keeper.StartTime) }
+func (i Info) kept() bool { return i.Keeper.alive() }
 
 // sameAs reports whether two say of the same sandbox, whoever supervises it.
 func (i Info) sameAs(other Info) bool { return i.ID == other.ID && i.Started.Equal(other.Started) }

@@ -74,11 +74,11 @@ func TestAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := Info{Supervisor: Supervisor{PID: cmd.Process.Pid, StartTime: stat.StartTime}}
+	info := Info{Supervisor: ProcessRef{PID: cmd.Process.Pid, StartTime: stat.StartTime}}
 	if !info.Alive() {
 		t.Error("a running supervisor is dead")
 	}
-	if (Info{Supervisor: Supervisor{PID: cmd.Process.Pid, StartTime: stat.StartTime + 1}}).Alive() {
+	if (Info{Supervisor: ProcessRef{PID: cmd.Process.Pid, StartTime: stat.StartTime + 1}}).Alive() {
 		t.Error("another process of that pid is the supervisor")
 	}
 	_ = cmd.Process.Kill()

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/keeper"
 	"openshell.ai/openshell/internal/libexec"
@@ -135,11 +134,9 @@ func (s *Sandbox) begun(held []string) (*begun, error) {
 		s.mode.mu.Unlock()
 	}
 	if s.request.Owner != 0 {
-		stat, err := system.Stat(s.request.Owner)
-		if err != nil {
+		if b.Owner, err = refTo(s.request.Owner); err != nil {
 			return nil, fmt.Errorf("watch the sandbox's owner: %w", err)
 		}
-		b.Owner = stat.StartTime
 	}
 	return b, nil
 }
@@ -222,7 +219,7 @@ func (s *Sandbox) startKeeper() (*process, error) {
 
 // noteKeeper makes a keeper the sandbox's. A sandbox that is ending needs none.
 func (s *Sandbox) noteKeeper(pid int, pipe *os.File) error {
-	stat, err := system.Stat(pid)
+	process, err := refTo(pid)
 	if err != nil {
 		return err
 	}
@@ -232,7 +229,7 @@ func (s *Sandbox) noteKeeper(pid int, pipe *os.File) error {
 		return errEnding
 	}
 	s.keeping.pipe = pipe
-	s.info.Keeper = Supervisor{pid, stat.StartTime}
+	s.info.Keeper = process
 	return s.writeInfo()
 }
 

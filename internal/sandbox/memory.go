@@ -49,10 +49,10 @@ type begun struct {
 	Run       learn.Run `json:"run"`
 	// Ends is the end of permissive mode, by the clock that only goes forward
 	// (CLOCK_MONOTONIC), in nanoseconds. The wall's is in sandbox.json.
-	Ends   int64    `json:"ends,omitzero"`
-	Native []string `json:"native,omitempty"` // devices that the kernel made
-	Owner  uint64   `json:"owner,omitzero"`   // start time of the request's owner
-	Held   []string `json:"held"`             // what the keeper holds, in order
+	Ends   int64      `json:"ends,omitzero"`
+	Native []string   `json:"native,omitempty"` // devices that the kernel made
+	Owner  ProcessRef `json:"owner,omitzero"`   // the request's
+	Held   []string   `json:"held"`             // what the keeper holds, in order
 }
 
 // numberedName is an entry of names.Table.
@@ -79,7 +79,7 @@ type savedStandIns struct {
 type creator struct {
 	Root    string     `json:"root"`
 	ID      string     `json:"id"`
-	Process Supervisor `json:"process"`
+	Process ProcessRef `json:"process"`
 }
 
 func newMemory() (*memory, error) {

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 
 	"openshell.ai/openshell/internal/fileio"
@@ -33,7 +32,7 @@ type claim struct {
 	Root    string          `json:"root"` // of its low-level runtime
 	Rootfs  rootfs.Location `json:"rootfs"`
 	Dirs    []rootfs.Dir    `json:"dirs"`    // outermost first
-	Creator Supervisor      `json:"creator"` // until there is a container
+	Creator ProcessRef      `json:"creator"` // until there is a container
 }
 
 // claimsDir has a directory for each root file system, so that one that hangs keeps
@@ -52,7 +51,7 @@ func (c *Container) MakeMountPoints(runDir string, root *rootfs.Root, creator in
 			err = fmt.Errorf("make mount points: %w", err)
 		}
 	}()
-	stat, err := system.Stat(creator)
+	process, err := refTo(creator)
 	if err != nil {
 		return err
 	}
@@ -66,7 +65,7 @@ func (c *Container) MakeMountPoints(runDir string, root *rootfs.Root, creator in
 		return err
 	}
 	defer all.close()
-	own := claim{ID: c.ID, Root: c.Root, Rootfs: c.Rootfs, Creator: Supervisor{creator, stat.StartTime}}
+	own := claim{ID: c.ID, Root: c.Root, Rootfs: c.Rootfs, Creator: process}
 	defer func() {
 		if err != nil {
 			all.undo(own)
@@ -124,7 +123,7 @@ func sweepMountPoints(runDir string, known map[string]bool) error {
 			continue
 		}
 		err := dropClaims(dir, func(n string, c claim) bool {
-			making := alive(c.Creator.PID, c.Creator.StartTime)
+			making := c.Creator.alive()
 			return n == name && !making && !Container{ID: c.ID, Root: c.Root}.running()
 		})
 		if err != nil {

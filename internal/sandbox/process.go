@@ -141,6 +141,18 @@ func running(pid int, startTime uint64, err error) (int, error) {
 	return pid, nil
 }
 
+// refTo names the process that has a pid now.
+func refTo(pid int) (ProcessRef, error) {
+	stat, err := system.Stat(pid)
+	if err != nil {
+		return ProcessRef{}, fmt.Errorf("read start time of process %d: %w", pid, err)
+	}
+	return ProcessRef{PID: pid, StartTime: stat.StartTime}, nil
+}
+
+// alive reports whether the process has not ended.
+func (p ProcessRef) alive() bool { return alive(p.PID, p.StartTime) }
+
 // alive reports whether the process of a pid is the one that started then, in
 // clock ticks since boot (proc_pid_stat(5)), and has not ended.
 func alive(pid int, startTime uint64) bool {

@@ -240,7 +240,7 @@ func (s *Sandbox) takeMembers(p *past) map[*member]*process {
 		}
 		creators[m] = nil
 		for _, c := range p.creators {
-			if c.Root == m.Root && c.ID == m.ID && alive(c.Process.PID, c.Process.StartTime) {
+			if c.Root == m.Root && c.ID == m.ID && c.Process.alive() {
 				creators[m], _ = openProcess(c.Process.PID)
 			}
 		}
@@ -286,7 +286,7 @@ func (s *Sandbox) serveAgain(p *past, l *listeners, creators map[*member]*proces
 		return err
 	}
 	s.startTimer()
-	if p.begun.Owner != 0 && !alive(s.request.Owner, p.begun.Owner) {
+	if o := p.begun.Owner; o.PID != 0 && !o.alive() {
 		go s.stopWorkload()
 	} else if err := s.followOwner(); err != nil {
 		return err

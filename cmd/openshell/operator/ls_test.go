@@ -25,7 +25,7 @@ func (n *testNode) sandbox(id, policyName string, change func(*sandbox.Info)) {
 		n.t.Fatal(err)
 	}
 	info := sandbox.Info{ID: id, Policy: policyName, Mode: confine.ModeEnforcing, Started: start,
-		Supervisor: sandbox.Supervisor{PID: os.Getpid(), StartTime: stat.StartTime},
+		Supervisor: sandbox.ProcessRef{PID: os.Getpid(), StartTime: stat.StartTime},
 		Containers: []sandbox.Container{{ID: "container-of-" + id}}}
 	if change != nil {
 		change(&info)

@@ -118,14 +118,12 @@ func (f *tcpFlow) checkIdle() {
 // no handler knows of yet.
 func (c *serverConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if !c.between.Load() {
-		// The server reads one byte while a request is answered whose body it has, to learn that its client left.
-		if errors.Is(err, io.EOF) && len(b) == 1 {
-			err = c.halfClose.await(c.flow, c.flow.leaveOrigins)
-		}
-		return n, err
+	answering := !c.between.Load()
+	// The server reads one byte while a request is answered whose body it has, to learn that its client left.
+	if errors.Is(err, io.EOF) && len(b) == 1 && (answering || c.halfClose.hasHeader()) {
+		err = c.halfClose.await(c.flow, c.flow.leaveOrigins)
 	}
-	if n == 0 {
+	if answering || n == 0 {
 		return n, err
 	}
 	c.head = append(c.head, b[:n]...)

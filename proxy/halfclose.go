@@ -21,14 +21,16 @@ const leaveAfter = 2 * time.Second
 // halfClose keeps from an HTTP/1 server that its client has ended its side, while it answers the last request: it
 // would take that for the end of the connection.
 type halfClose struct {
-	mu      sync.Mutex    // guards expired
+	mu      sync.Mutex    // guards these
 	expired chan struct{} // closed while the read deadline is over; nil where none was ever set
+	header  bool          // there is a read deadline, as the server sets it for a header only
 }
 
 // setDeadline is told of the server's read deadlines.
 func (h *halfClose) setDeadline(t time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.header = !t.IsZero()
 	over := false
 	if h.expired != nil {
 		select {
@@ -46,6 +48,14 @@ func (h *halfClose) setDeadline(t time.Time) {
 	case now && !over:
 		close(h.expired)
 	}
+}
+
+// hasHeader reports whether the server has read the header of a request. It looks for the client to leave from then
+// on, a moment before a handler runs.
+func (h *halfClose) hasHeader() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.expired != nil && !h.header
 }
 
 // await waits until the server wants its reader back, as it does when it has answered, or the flow ends. It returns

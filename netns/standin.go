@@ -18,7 +18,7 @@ import (
 // namespace of its own, with nothing else.
 type StandIns struct {
 	at, outer *Namespace
-	nowhere   *Namespace
+	nowhere   *Namespace // nil: none are ever added
 	list      []StandIn
 	count     int // of all there were
 }
@@ -135,4 +135,9 @@ func isNoLink(err error) bool {
 }
 
 // Close removes the stand-ins.
-func (s *StandIns) Close() error { return s.nowhere.Close() }
+func (s *StandIns) Close() error {
+	if s.nowhere == nil {
+		return nil
+	}
+	return s.nowhere.Close()
+}

@@ -87,14 +87,14 @@ func (s *Sandbox) attach(c *containerPrograms, creator int) error {
 }
 
 func (s *Sandbox) rememberCreator(c Container, pid int) error {
-	if s.keeping == nil {
+	if s.keeper == nil {
 		return nil
 	}
 	process, err := refTo(pid)
 	if err != nil {
 		return nil // it has ended: making the container failed
 	}
-	return s.remember(line{Creator: &creator{c.Root, c.ID, process}})
+	return s.remember(entry{Creator: &creator{c.Root, c.ID, process}})
 }
 
 // Detach takes a deleted container out of the sandbox, which ends with its

@@ -37,7 +37,7 @@ func (s *Sandbox) addHosts(container string, r Resolver) error {
 	if s.hosts.read[r.HostsFile] {
 		return nil
 	}
-	if err := s.remember(line{Hosts: &r}); err != nil {
+	if err := s.remember(entry{Hosts: &r}); err != nil {
 		return err
 	}
 	s.hosts.read[r.HostsFile] = true

@@ -22,9 +22,9 @@ import (
 // closedFile says why a sandbox's supervisor is not started again.
 const closedFile = "closed"
 
-// keeping is a supervisor's side of its keeper, see package keeper.
-type keeping struct {
-	memory  *memory
+// keeperLink is a supervisor's side of its keeper, see package keeper.
+type keeperLink struct {
+	journal *journal
 	program *os.File // this executable, whatever becomes of its path
 	held    []*os.File
 	ready   chan struct{} // closed: the rest is complete
@@ -34,7 +34,7 @@ type keeping struct {
 // holdNetwork says what a supervisor that takes over is to be given, in the order of
 // begun.Held. It comes before anything may be started in the sandbox.
 func (s *Sandbox) holdNetwork(l *listeners) error {
-	if s.keeping == nil {
+	if s.keeper == nil {
 		return nil
 	}
 	names, files, err := s.heldFiles(l)
@@ -43,20 +43,20 @@ func (s *Sandbox) holdNetwork(l *listeners) error {
 	}
 	b, err := s.begun(names)
 	if err == nil {
-		err = s.keeping.memory.add(line{Begun: b})
+		err = s.keeper.journal.add(entry{Begun: b})
 	}
 	if err != nil {
 		return err
 	}
-	s.keeping.held = files
-	close(s.keeping.ready)
+	s.keeper.held = files
+	close(s.keeper.ready)
 	return nil
 }
 
 // heldFiles returns what is to stay open when the supervisor dies.
 func (s *Sandbox) heldFiles(l *listeners) (names []string, files []*os.File, err error) {
 	hold := func(name string, f *os.File) { names, files = append(names, name), append(files, f) }
-	hold(heldMemory, s.keeping.memory.file)
+	hold(heldJournal, s.keeper.journal.file)
 	hold(heldInner, s.inner.File())
 	if outer := s.foreignOuter(); outer != nil {
 		hold(heldOuter, outer.File())
@@ -87,7 +87,7 @@ func (s *Sandbox) heldFiles(l *listeners) (names []string, files []*os.File, err
 
 // What the keeper holds.
 const (
-	heldMemory      = "memory"
+	heldJournal     = "journal"
 	heldInner       = "inner"
 	heldOuter       = "outer"
 	heldNowhere     = "nowhere"
@@ -121,7 +121,7 @@ func (s *Sandbox) begun(held []string) (*begun, error) {
 		return nil, err
 	}
 	b := &begun{
-		Version: memoryVersion, Request: s.request, Started: s.info.Started, Authority: secret, Run: s.thisRun,
+		Version: journalVersion, Request: s.request, Started: s.info.Started, Authority: secret, Run: s.thisRun,
 		Native: s.native, Held: held,
 	}
 	if s.mode.permissive() {
@@ -144,11 +144,11 @@ func (s *Sandbox) begun(held []string) (*begun, error) {
 // keep starts a keeper once the network is complete, and another where that dies,
 // for as long as the sandbox lasts. A sandbox that cannot have one goes on without.
 func (s *Sandbox) keep() {
-	if s.keeping == nil {
+	if s.keeper == nil {
 		return
 	}
 	select {
-	case <-s.keeping.ready:
+	case <-s.keeper.ready:
 	case <-s.ctx.Done():
 		return
 	}
@@ -193,11 +193,11 @@ func (s *Sandbox) startKeeper() (*process, error) {
 	arguments := keeper.Arguments{
 		Log:    filepath.Join(s.store.SandboxDir(s.request.ID), LogFile),
 		Closed: filepath.Join(s.dir, closedFile),
-		Held:   len(s.keeping.held),
+		Held:   len(s.keeper.held),
 	}
 	cmd := exec.Command(path, arguments.List()...)
 	cmd.Dir = "/"
-	cmd.ExtraFiles = append([]*os.File{r, s.keeping.program}, s.keeping.held...)
+	cmd.ExtraFiles = append([]*os.File{r, s.keeper.program}, s.keeper.held...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
@@ -228,36 +228,36 @@ func (s *Sandbox) noteKeeper(pid int, pipe *os.File) error {
 	if s.ending {
 		return errEnding
 	}
-	s.keeping.pipe = pipe
+	s.keeper.pipe = pipe
 	s.info.Keeper = process
 	return s.writeInfo()
 }
 
 // dismissKeeper ends the keeper: from here on nobody takes over.
 func (s *Sandbox) dismissKeeper() {
-	if s.keeping == nil {
+	if s.keeper == nil {
 		return
 	}
 	s.mu.Lock()
-	pipe, it := s.keeping.pipe, s.info.Keeper
-	s.keeping.pipe = nil
+	pipe, it := s.keeper.pipe, s.info.Keeper
+	s.keeper.pipe = nil
 	s.mu.Unlock()
 	if pipe != nil {
 		_, _ = pipe.WriteString(keeper.Goodbye)
 		pipe.Close()
 		it.awaitEnd(lockWait)
 	}
-	for _, f := range s.keeping.held {
+	for _, f := range s.keeper.held {
 		if f != s.inner.File() && (s.outer == nil || f != s.outer.File()) && (s.nowhere == nil || f != s.nowhere.File()) {
 			f.Close()
 		}
 	}
-	s.keeping.program.Close()
+	s.keeper.program.Close()
 }
 
-// newKeeping prepares for a keeper.
-func newKeeping() (*keeping, error) {
-	m, err := newMemory()
+// newKeeperLink prepares for a keeper.
+func newKeeperLink() (*keeperLink, error) {
+	m, err := newJournal()
 	if err != nil {
 		return nil, err
 	}
@@ -265,16 +265,16 @@ func newKeeping() (*keeping, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.file.Close())
 	}
-	return &keeping{memory: m, program: program, ready: make(chan struct{})}, nil
+	return &keeperLink{journal: m, program: program, ready: make(chan struct{})}, nil
 }
 
 // remember writes down what a supervisor that takes over has to know. Where that
 // fails it will not be the same, so that there must not be one.
-func (s *Sandbox) remember(l line) error {
-	if s.keeping == nil {
+func (s *Sandbox) remember(e entry) error {
+	if s.keeper == nil {
 		return nil
 	}
-	return s.keeping.memory.add(l)
+	return s.keeper.journal.add(e)
 }
 
 // takenListeners are those that the keeper held.

@@ -119,9 +119,11 @@ func (s *Sandbox) openLate() error {
 		return err
 	}
 	s.outer, s.lent = outer, true
-	if s.nowhere, err = netns.New(); err != nil {
-		watcher.Close()
-		return err
+	if s.request.Outer.StandIns {
+		if s.nowhere, err = netns.New(); err != nil {
+			watcher.Close()
+			return err
+		}
 	}
 	s.standIns = netns.NewStandIns(s.inner, outer, s.nowhere)
 	s.standIn(moved)
@@ -131,9 +133,6 @@ func (s *Sandbox) openLate() error {
 
 // followEngine goes on with what an earlier supervisor of the sandbox did.
 func (s *Sandbox) followEngine(standIns []netns.StandIn) error {
-	if s.nowhere == nil {
-		return errors.New("take over the network: it is not complete")
-	}
 	watcher, err := netns.Watch(s.inner)
 	if err != nil {
 		return err
@@ -169,7 +168,7 @@ func (s *Sandbox) standIn(moved []netns.Device) {
 const settled = 200 * time.Millisecond
 
 func (s *Sandbox) rememberStandIns() error {
-	return s.remember(line{StandIns: &savedStandIns{s.standIns.List()}})
+	return s.remember(entry{StandIns: &savedStandIns{s.standIns.List()}})
 }
 
 // adoptChanges does outside what an engine does inside while the workload runs.

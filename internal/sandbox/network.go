@@ -99,7 +99,7 @@ func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error)
 		return err
 	}
 	table := names.NewTable(func(i uint32, name string) error {
-		return s.remember(line{Name: &numberedName{i, name}})
+		return s.remember(entry{Name: &numberedName{i, name}})
 	})
 	for _, n := range known {
 		table.Restore(n.Number, n.Name)

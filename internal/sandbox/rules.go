@@ -42,7 +42,7 @@ func (s *Sandbox) setRules(p *Policies) (err error) {
 		return err
 	}
 	// A supervisor that takes over goes by the same links.
-	if err := s.remember(line{Programs: s.programs.save()}); err != nil {
+	if err := s.remember(entry{Programs: s.programs.save()}); err != nil {
 		return err
 	}
 	s.rules.Store(r)

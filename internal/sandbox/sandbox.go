@@ -67,10 +67,9 @@ type Sandbox struct {
 	mode         mode
 	never        *engine.Endpoints // for which permissive mode does not hold
 	rules        atomic.Pointer[rules]
-	applying     sync.Mutex // held while the policy or the mode changes
-	keeping      *keeping   // nil: nobody takes over from this supervisor
-	tookOver     bool       // from another supervisor, which has died
-	seen         []fileMark // of the policy's files, when they were last read; applying guards it
+	applying     sync.Mutex  // held while the policy or the mode changes
+	keeper       *keeperLink // nil: nobody takes over from this supervisor
+	seen         []fileMark  // of the policy's files, when they were last read; applying guards it
 
 	ctx    context.Context // ends with the sandbox
 	cancel context.CancelFunc
@@ -98,8 +97,8 @@ func ranBefore(c *config.Config, policyName string) bool {
 	return hasLearned(state.Open(c.StateDir), policyName)
 }
 
-// startBy is Start. keeping is for a supervisor's process, and nil for others.
-func startBy(t clock, c *config.Config, r Request, keeping *keeping) (_ *Sandbox, err error) {
+// startBy is Start. link is for a supervisor's process, and nil for others.
+func startBy(t clock, c *config.Config, r Request, link *keeperLink) (_ *Sandbox, err error) {
 	seen := markFiles(policyFiles(c, r.Policy))
 	policies, err := LoadPolicies(c, r.Policy)
 	if err != nil {
@@ -122,7 +121,7 @@ func startBy(t clock, c *config.Config, r Request, keeping *keeping) (_ *Sandbox
 	}
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
-		seen: seen, mode: mode{clock: t}, keeping: keeping,
+		seen: seen, mode: mode{clock: t}, keeper: link,
 		hosts: newHosts(r.DNS), landlock: landlock,
 	}
 	if err := s.readSettings(); err != nil {

@@ -256,11 +256,11 @@ func Supervise(c *config.Config) error {
 		return fmt.Errorf("let go of the engine's descriptors: %w", err)
 	}
 	unix.Umask(0o022) // the engine's may keep a workload from its own files
-	keeping, err := newKeeping()
+	link, err := newKeeperLink()
 	if err != nil {
 		slog.Warn("nobody starts the supervisor again if it dies", "error", err)
 	}
-	s, err := startBy(systemClock(), c, r, keeping)
+	s, err := startBy(systemClock(), c, r, link)
 	o := outcome{}
 	if err != nil {
 		o.Error = err.Error()

@@ -29,15 +29,15 @@ func SuperviseAgain(c *config.Config) error {
 	signals := notified()
 	CaptureLog()
 	unix.Umask(0o022)
-	memory, lines, err := readMemory(os.NewFile(keeper.HeldFD, "memory"))
+	journal, entries, err := readJournal(os.NewFile(keeper.HeldFD, "journal"))
 	if err != nil {
 		return err
 	}
-	past, err := read(lines)
+	past, err := parseJournal(entries)
 	if err != nil {
 		return err
 	}
-	s, err := past.takeOver(c, memory)
+	s, err := past.takeOver(c, journal)
 	if errors.Is(err, errNothingLeft) {
 		return nil
 	}
@@ -60,9 +60,9 @@ type past struct {
 	creators []creator
 }
 
-func read(lines []line) (*past, error) {
+func parseJournal(entries []entry) (*past, error) {
 	p := new(past)
-	for _, l := range lines {
+	for _, l := range entries {
 		switch {
 		case l.Begun != nil:
 			p.begun = l.Begun
@@ -78,14 +78,14 @@ func read(lines []line) (*past, error) {
 			p.creators = append(p.creators, *l.Creator)
 		}
 	}
-	if p.begun == nil || p.begun.Version != memoryVersion {
+	if p.begun == nil || p.begun.Version != journalVersion {
 		return nil, errors.New("what the last supervisor knew is of no known version")
 	}
 	return p, nil
 }
 
 // takeOver makes the sandbox that the last supervisor had.
-func (p *past) takeOver(c *config.Config, m *memory) (_ *Sandbox, err error) {
+func (p *past) takeOver(c *config.Config, m *journal) (_ *Sandbox, err error) {
 	r := p.begun.Request
 	seen := markFiles(policyFiles(c, r.Policy))
 	policies, err := LoadPolicies(c, r.Policy)
@@ -99,9 +99,9 @@ func (p *past) takeOver(c *config.Config, m *memory) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		config: c, request: r, store: state.Open(c.StateDir), done: make(chan struct{}),
 		seen: seen, mode: mode{clock: systemClock()}, hosts: newHosts(r.DNS), landlock: landlock,
-		dir:     filepath.Join(sandboxesDir(c.RunDir), r.ID),
-		keeping: &keeping{memory: m, program: os.NewFile(keeper.ProgramFD, "program"), ready: make(chan struct{})},
-		native:  p.begun.Native, thisRun: p.begun.Run, tookOver: true,
+		dir:    filepath.Join(sandboxesDir(c.RunDir), r.ID),
+		keeper: &keeperLink{journal: m, program: os.NewFile(keeper.ProgramFD, "program"), ready: make(chan struct{})},
+		native: p.begun.Native, thisRun: p.begun.Run,
 	}
 	s.process = openLog(s.store.SandboxDir(r.ID), s.failed)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -181,14 +181,14 @@ func (s *Sandbox) takeHeld(names []string) (*listeners, error) {
 	for i, name := range names {
 		fd := keeper.HeldFD + i
 		unix.CloseOnExec(fd)
-		f := s.keeping.memory.file
+		f := s.keeper.journal.file
 		if i > 0 {
 			f = os.NewFile(uintptr(fd), name)
 		}
 		files[name] = append(files[name], f)
-		s.keeping.held = append(s.keeping.held, f)
+		s.keeper.held = append(s.keeper.held, f)
 	}
-	close(s.keeping.ready)
+	close(s.keeper.ready)
 	unix.CloseOnExec(keeper.PipeFD)
 	unix.CloseOnExec(keeper.ProgramFD)
 	take := func(name string) (*netns.Namespace, error) {
@@ -254,6 +254,9 @@ func (s *Sandbox) serveAgain(p *past, l *listeners, creators map[*member]*proces
 		return err
 	}
 	s.recordTakeOver()
+	if s.mode.permissive() {
+		s.recordLost("the supervisor was dead for a moment")
+	}
 	if s.ending {
 		l.close()
 		s.ending = false // for Stop to say so itself
@@ -292,7 +295,11 @@ func (s *Sandbox) serveAgain(p *past, l *listeners, creators map[*member]*proces
 		return err
 	}
 	s.wg.Go(s.watchPolicies)
-	if err := s.updateInfo(func() { s.info.LastState = Running }); err != nil {
+	// The last supervisor may have died before it said that the network is complete.
+	err = s.updateInfo(func() {
+		s.info.LastState, s.info.Pending, s.info.Outer = Running, false, s.outer.ID()
+	})
+	if err != nil {
 		return err
 	}
 	for m, creator := range creators {

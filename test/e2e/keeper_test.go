@@ -121,8 +121,12 @@ func killTwice(w *node.World, permissive bool) (worst time.Duration) {
 		c.Client("get", "http://"+fakenet.StreamHost+"/bytes/1")
 		w.ProposalFor("web", fakenet.StreamHost)
 	}
-	if log := w.AuditLog(c); strings.Count(log, "LIFECYCLE:RESTART") != 2 {
+	log := w.AuditLog(c)
+	if strings.Count(log, "LIFECYCLE:RESTART") != 2 {
 		t.Errorf("the log does not tell of two restarts")
+	}
+	if unobserved := strings.Count(log, "CONFIG:UNOBSERVED"); permissive != (unobserved >= 2) {
+		t.Errorf("the log tells %d times that files were not observed", unobserved)
 	}
 	c.Delete()
 	w.Finish(running)

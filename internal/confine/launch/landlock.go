@@ -82,7 +82,7 @@ type rulesetFD struct {
 }
 
 // openRuleset builds the kernel's ruleset for the calling process: its working
-// directory and standard streams are part of it. It returns nil where the kernel
+// directory and what it has open are part of it. It returns nil where the kernel
 // has no Landlock and r does not require it. What keeps a process from the
 // Landlock that the kernel has is an error, whatever r says.
 //

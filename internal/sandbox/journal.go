@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -17,21 +18,23 @@ import (
 	"openshell.ai/openshell/netns"
 )
 
-// memory is what only a sandbox's supervisor knows, for the one that takes over
+// journal is what only a sandbox's supervisor knows, for the one that takes over
 // when it dies: lines of JSON in a file that is in memory only (memfd_create(2)),
 // which the keeper holds open. A line that a kill cut off is the last.
-type memory struct {
+type journal struct {
 	mu   sync.Mutex
 	file *os.File
 	size int64
+	// programs is the last entry of that kind: rules are often made anew, and links hardly ever.
+	programs []byte
 }
 
-// memoryVersion is that of the lines' form. The same executable reads what it
+// journalVersion is that of the lines' form. The same executable reads what it
 // wrote: see package keeper.
-const memoryVersion = 1
+const journalVersion = 1
 
-// line is one of the file's. Each has one of the fields.
-type line struct {
+// entry is a line of the file's. Each has one of the fields.
+type entry struct {
 	Begun    *begun          `json:"begun,omitempty"`
 	Name     *numberedName   `json:"name,omitempty"`
 	Programs []savedPrograms `json:"programs,omitempty"`
@@ -82,49 +85,52 @@ type creator struct {
 	Process ProcessRef `json:"process"`
 }
 
-func newMemory() (*memory, error) {
+func newJournal() (*journal, error) {
 	fd, err := unix.MemfdCreate("openshell-supervisor", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("memory for a supervisor that takes over: %w", err)
+		return nil, fmt.Errorf("journal for a supervisor that takes over: %w", err)
 	}
-	return &memory{file: os.NewFile(uintptr(fd), "memory")}, nil
+	return &journal{file: os.NewFile(uintptr(fd), "journal")}, nil
 }
 
-// add appends a line. It may be nil: then nobody takes over.
-func (m *memory) add(l line) error {
-	if m == nil {
-		return nil
-	}
-	data, err := json.Marshal(l)
+// add appends an entry. What containers' links lead to is written only where it has changed.
+func (j *journal) add(e entry) error {
+	data, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n, err := m.file.WriteAt(append(data, '\n'), m.size)
-	if err != nil {
-		return errors.Join(fmt.Errorf("memory for a supervisor that takes over: %w", err), m.file.Truncate(m.size))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if e.Programs != nil && bytes.Equal(data, j.programs) {
+		return nil
 	}
-	m.size += int64(n)
+	n, err := j.file.WriteAt(append(data, '\n'), j.size)
+	if err != nil {
+		return errors.Join(fmt.Errorf("journal for a supervisor that takes over: %w", err), j.file.Truncate(j.size))
+	}
+	j.size += int64(n)
+	if e.Programs != nil {
+		j.programs = data
+	}
 	return nil
 }
 
-// readMemory returns the lines of a file. What a kill cut off is taken away.
-func readMemory(file *os.File) (*memory, []line, error) {
-	data, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<40))
+// readJournal returns the entries of a file. What a kill cut off is taken away.
+func readJournal(file *os.File) (*journal, []entry, error) {
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, math.MaxInt64))
 	if err != nil {
 		return nil, nil, err
 	}
-	m := &memory{file: file, size: int64(bytes.LastIndexByte(data, '\n') + 1)}
-	var lines []line
-	for text := range bytes.Lines(data[:m.size]) {
-		var l line
-		if err := json.Unmarshal(text, &l); err != nil {
+	j := &journal{file: file, size: int64(bytes.LastIndexByte(data, '\n') + 1)}
+	var entries []entry
+	for text := range bytes.Lines(data[:j.size]) {
+		var e entry
+		if err := json.Unmarshal(text, &e); err != nil {
 			return nil, nil, fmt.Errorf("what the last supervisor knew cannot be read: %w", err)
 		}
-		lines = append(lines, l)
+		entries = append(entries, e)
 	}
-	return m, lines, file.Truncate(m.size)
+	return j, entries, file.Truncate(j.size)
 }
 
 // monotonic is the time of CLOCK_MONOTONIC, which is the same for all processes.

@@ -96,6 +96,9 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 		p.hook, err = admissionHook(root, id)
 	}
 	if err == nil {
+		p.profile, err = writeProfile(p.ready.Confine, id, spec.Linux.Seccomp)
+	}
+	if err == nil {
 		err = writeSpec(file, doc, spec, p)
 	}
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.ai/openshell/internal/confine"
@@ -28,6 +27,8 @@ const markKey = "openshell.ai"
 type mark struct {
 	Network *string   `json:"network"` // the network namespace's path; nil where the spec had none
 	Mounts  []mounted `json:"mounts"`  // that were added
+	// Lent are the system calls that the profile was made to allow.
+	Lent []string `json:"lent,omitempty"`
 }
 
 // mounted identifies a mount.
@@ -54,6 +55,7 @@ type preparation struct {
 	views    []kernelView // what the engine's mounts show of the kernel
 	trustDir string       // where the container finds the sandbox's CA
 	seccomp  bool         // put a default profile in where there is none
+	profile  string       // a file with what is refused besides, if any
 	hook     *specs.Hook
 	attended bool // openshell-init stays as the first process
 }
@@ -74,12 +76,9 @@ var modifiers = []modifier{
 
 // rewrite applies every edit to a spec, and what changed to its document.
 func rewrite(doc document, spec *specs.Spec, p preparation) error {
-	m := mark{Network: networkPath(spec)}
+	m := mark{Network: networkPath(spec), Lent: lentCalls(spec.Linux.Seccomp)}
 	before := slices.Clone(spec.Mounts)
-	hadSeccomp, seccompRules := spec.Linux.Seccomp != nil, 0
-	if hadSeccomp {
-		seccompRules = len(spec.Linux.Seccomp.Syscalls)
-	}
+	hadSeccomp := spec.Linux.Seccomp != nil
 	for _, modify := range modifiers {
 		if err := modify(spec, p); err != nil {
 			return err
@@ -102,8 +101,8 @@ func rewrite(doc document, spec *specs.Spec, p preparation) error {
 	}
 	if !hadSeccomp {
 		errs = append(errs, doc.set(spec.Linux.Seccomp, "linux", "seccomp"))
-	} else if rules := spec.Linux.Seccomp.Syscalls; len(rules) > seccompRules {
-		errs = append(errs, setList(doc, rules, "linux", "seccomp", "syscalls"))
+	} else if len(m.Lent) > 0 {
+		errs = append(errs, setList(doc, spec.Linux.Seccomp.Syscalls, "linux", "seccomp", "syscalls"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
@@ -133,6 +132,9 @@ func restore(doc document, spec *specs.Spec) error {
 		if err := setList(doc, spec.Hooks.CreateRuntime, "hooks", "createRuntime"); err != nil {
 			return err
 		}
+	}
+	if err := restoreSeccomp(doc, spec.Linux.Seccomp, m.Lent); err != nil {
+		return err
 	}
 	if m.Network == nil {
 		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, isNetwork)
@@ -181,57 +183,15 @@ func mountLauncher(spec *specs.Spec, p preparation) error {
 	spec.Mounts = append(spec.Mounts,
 		bind(p.ready.Confine, confine.Dir),
 		bind(p.launcher, launcher))
+	if p.profile != "" {
+		spec.Mounts = append(spec.Mounts, bind(p.profile, filepath.Join(confine.Dir, confine.ProfileName)))
+	}
 	return nil
 }
 
 func bind(source, destination string) specs.Mount {
 	return specs.Mount{Type: "bind", Source: source, Destination: destination,
 		Options: []string{"bind", "ro", "nosuid", "nodev"}}
-}
-
-// launcherCalls are the system calls by which openshell-init confines itself. They
-// can only take rights away, so that a workload may have them too.
-var launcherCalls = []string{
-	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl", "seccomp",
-}
-
-// addSeccomp puts the engines' common default profile where the spec has none.
-// openshell's own filter is stacked on either by openshell-init, which the profile
-// has to let do so.
-func addSeccomp(spec *specs.Spec, p preparation) error {
-	if spec.Linux.Seccomp != nil {
-		allowLauncher(spec.Linux.Seccomp)
-		return nil
-	}
-	if !p.seccomp {
-		return nil
-	}
-	process := *spec.Process
-	if process.Capabilities == nil { // none at all; the profile depends on them
-		process.Capabilities = &specs.LinuxCapabilities{}
-	}
-	profile, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &process})
-	if err != nil {
-		return fmt.Errorf("default seccomp profile: %w", err)
-	}
-	spec.Linux.Seccomp = profile
-	return nil
-}
-
-// allowLauncher adds what openshell-init needs to a profile that does not mention
-// it, as those do not that are older than Landlock. What a profile refuses by name
-// stays refused: openshell-init then starts nothing, and says why.
-func allowLauncher(profile *specs.LinuxSeccomp) {
-	switch profile.DefaultAction {
-	case specs.ActAllow, specs.ActLog:
-		return
-	}
-	missing := slices.DeleteFunc(slices.Clone(launcherCalls), func(call string) bool {
-		return slices.ContainsFunc(profile.Syscalls, func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
-	})
-	if len(missing) > 0 {
-		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: missing, Action: specs.ActAllow})
-	}
 }
 
 // mountAuthority gives the workload the files of the sandbox's CA, and covers the

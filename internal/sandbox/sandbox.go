@@ -349,11 +349,11 @@ func (s *Sandbox) prepare(p *Policies) error {
 }
 
 func (s *Sandbox) makeConfinement(p *Policies) error {
-	program, err := filter.Compile()
+	filters, err := filter.Compile(filter.Options{NestedSandboxes: s.config.Confinement.NestedSandboxes})
 	if err != nil {
-		return fmt.Errorf("compile seccomp filter: %w", err)
+		return err
 	}
-	if err := confine.WriteDir(s.confineDir(), program, s.confinement(p)); err != nil {
+	if err := confine.WriteDir(s.confineDir(), filters.Loud, filters.Quiet, s.confinement(p)); err != nil {
 		return err
 	}
 	// The launcher is mounted onto this file: the directory's own mount is

@@ -172,7 +172,7 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbo
 		ID: sandbox.IDFor(container.Root, container.ID), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
 		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
-		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Creator: os.Getpid(),
+		Outer: outerOf(spec, files, command), User: userNamespaceOf(spec), DNS: resolverOf(files), Creator: os.Getpid(),
 		Container: container,
 	}
 	if r.Policy == "" {

@@ -53,6 +53,9 @@ type Request struct {
 	Said map[string]string `json:"said,omitempty"`
 
 	Outer Outer `json:"outer"`
+	// User is the user namespace that the container is in, and that the inner
+	// network namespace is to belong to; nil: this process's.
+	User *netns.Owner `json:"user,omitempty"`
 	// Publish are the ports of the outer namespace that lead to the workload.
 	Publish []ingress.Publication `json:"publish,omitempty"`
 	// Owner is a process that the containers do not outlive; 0: there is none.
@@ -134,9 +137,10 @@ type Resolver struct {
 
 // Ready is what a container's bundle needs to know of its sandbox.
 type Ready struct {
-	Inner   string `json:"inner"`   // a path that opens the inner namespace
-	Confine string `json:"confine"` // the directory for confine.Dir
-	TLS     string `json:"tls"`     // the directory for TrustDir
+	Inner   string `json:"inner"`          // a path that opens the inner namespace
+	User    string `json:"user,omitempty"` // one that opens its user namespace, where that was made with it
+	Confine string `json:"confine"`        // the directory for confine.Dir
+	TLS     string `json:"tls"`            // the directory for TrustDir
 	// Covers are what is to be mounted over the container's trust stores.
 	Covers []Cover `json:"covers,omitempty"`
 	// Required are the paths that must exist in the container, for the policy
@@ -158,6 +162,7 @@ type Sandbox struct {
 	denials denials
 
 	inner, outer *netns.Namespace // outer is nil until a late network is complete
+	user         *os.File         // the user namespace that was made with inner, or nil
 	lent         bool             // outer has the engine's addresses, which are the workload's
 	own          []netip.Addr     // those addresses; applying guards what follows late changes
 	native       []string         // devices that the kernel made in inner
@@ -382,6 +387,9 @@ func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
 		}
 	}
 	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.trust.dir, Covers: s.trust.covers, Required: required(p)}
+	if s.user != nil {
+		s.ready.User = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.user.Fd())
+	}
 	s.mu.Lock()
 	if s.info.Pending = s.outer == nil; !s.info.Pending {
 		s.info.Outer = s.outer.ID()
@@ -479,6 +487,9 @@ func (s *Sandbox) Stop() {
 			if ns != nil {
 				ns.Close()
 			}
+		}
+		if s.user != nil {
+			s.user.Close()
 		}
 		if s.standIns != nil {
 			s.standIns.Close()

@@ -4,9 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,41 +15,13 @@ import (
 	"openshell.ai/openshell/test/node"
 )
 
-// firstOutside is the user outside that is root inside.
-const firstOutside = 100000
-
-// userNamespace gives a container a user namespace, as docker does with
-// userns-remap, podman with --uidmap, and Kubernetes with hostUsers: false.
-func userNamespace(path string) node.Edit {
-	return func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: path})
-		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: firstOutside, Size: 65536}}
-		s.Linux.GIDMappings = s.Linux.UIDMappings
-	}
-}
-
-// shifted makes a container's bundle belong to the users of its user namespace.
-func shifted(t *testing.T, c *node.Container) *node.Container {
-	t.Helper()
-	for dir := c.Bundle; filepath.Dir(dir) != "/"; dir = filepath.Dir(dir) {
-		node.Must(t, os.Chmod(dir, 0o755))
-	}
-	node.Must(t, filepath.WalkDir(c.Rootfs(), func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, firstOutside, firstOutside)
-	}))
-	return c
-}
-
 func TestUserNamespace(t *testing.T) {
 	cases.Show(t, "bundles/user namespaces")
 	t.Parallel()
 	w := node.New(t)
 	const script = "cat /proc/self/uid_map; id -u; ls /sys/class/net; touch /tmp/x && stat -c %u /tmp/x; hostname"
 	for _, edits := range [][]node.Edit{{node.Permissive}, {}} {
-		c := shifted(t, w.Container(append(edits, userNamespace(""), node.Script(script))...))
+		c := w.Container(append(edits, node.UserNamespace(""), node.Script(script))...).Shift()
 		plain := c.RunPlain()
 		if o := c.Run(); o != plain || plain.Status != 0 {
 			t.Errorf("%s\nand without openshell: %s", o, plain)
@@ -64,7 +34,7 @@ func TestUserNamespaceLearnsAndEnforces(t *testing.T) {
 	t.Parallel()
 	w := node.New(t)
 	url := "http://" + fakenet.WebHost + "/a"
-	learned := shifted(t, w.Container(node.Policy("agent"), node.Permissive, userNamespace(""), node.Args(node.ClientPath, "get", url)))
+	learned := w.Container(node.Policy("agent"), node.Permissive, node.UserNamespace(""), node.Args(node.ClientPath, "get", url)).Shift()
 	if o := learned.Run(); o.Status != 0 {
 		t.Fatal(o)
 	}
@@ -72,7 +42,7 @@ func TestUserNamespaceLearnsAndEnforces(t *testing.T) {
 	w.Settled("agent")
 	w.Operate("approve", "agent", "--all")
 
-	c := shifted(t, w.Container(node.Policy("agent"), userNamespace(""))).Start()
+	c := w.Container(node.Policy("agent"), node.UserNamespace("")).Shift().Start()
 	node.Worked(t, c.Client("get", url))
 	if r := c.Client("get", "http://"+fakenet.WebHost+"/b"); r.Status == 200 {
 		t.Errorf("another path: %+v", r)
@@ -86,14 +56,14 @@ func TestUserNamespaceLearnsAndEnforces(t *testing.T) {
 	}
 	// Its supervisor may die, and another container may join.
 	info := c.Info()
-	other := shifted(t, w.Container(userNamespace(fmt.Sprintf("/proc/%d/ns/user", c.PID())), func(s *specs.Spec) {
+	other := w.Container(node.UserNamespace(fmt.Sprintf("/proc/%d/ns/user", c.PID())), func(s *specs.Spec) {
 		for i, n := range s.Linux.Namespaces {
 			if n.Type == specs.NetworkNamespace {
 				s.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/net", c.PID())
 			}
 		}
 		s.Process.Args = []string{node.ClientPath, "get", url}
-	}))
+	}).Shift()
 	if o := other.Run(); o.Status != 0 {
 		t.Errorf("a container that joins: %s", o)
 	}
@@ -106,9 +76,9 @@ func TestUserNamespaceLearnsAndEnforces(t *testing.T) {
 func TestUserNamespaceWithAPath(t *testing.T) {
 	t.Parallel()
 	w := node.New(t)
-	first := shifted(t, w.Container(userNamespace(""))).Start()
+	first := w.Container(node.UserNamespace("")).Shift().Start()
 	path := fmt.Sprintf("/proc/%d/ns/user", first.PID())
-	c := shifted(t, w.Container(node.Permissive, userNamespace(path), node.Script("readlink /proc/self/ns/user; ls /sys/class/net")))
+	c := w.Container(node.Permissive, node.UserNamespace(path), node.Script("readlink /proc/self/ns/user; ls /sys/class/net")).Shift()
 	o := c.Run()
 	want, err := os.Readlink(path)
 	node.Must(t, err)

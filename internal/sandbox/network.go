@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/libexec"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
@@ -33,7 +35,7 @@ func (s *Sandbox) makeNetwork() (err error) {
 	if err != nil {
 		return err
 	}
-	if s.inner, err = netns.New(); err != nil || s.request.Outer.Kind != OuterLate {
+	if err := s.makeInner(); err != nil || s.request.Outer.Kind != OuterLate {
 		return err
 	}
 	// What the kernel puts into every namespace is none of the engine's.
@@ -41,6 +43,25 @@ func (s *Sandbox) makeNetwork() (err error) {
 		return err
 	}
 	return netns.Loopback(s.inner)
+}
+
+// makeInner makes the inner namespace, which belongs to the container's user
+// namespace.
+func (s *Sandbox) makeInner() (err error) {
+	owner := s.request.User
+	if owner == nil {
+		s.inner, err = netns.New()
+		return err
+	}
+	launcher, err := libexec.Find(confine.InitName)
+	if err != nil {
+		return err
+	}
+	if s.inner, err = netns.NewOwned(*owner, launcher, confine.NetworkFlag); err != nil || owner.Path != "" {
+		return err
+	}
+	s.user, err = s.inner.OwnerFile()
+	return err
 }
 
 // ownAddresses are the outer namespace's, which the workload sees as its own.

@@ -135,11 +135,25 @@ func (l *firstLine) err() error {
 }
 
 // OwnerFile opens the user namespace that owns the network namespace.
-func (n *Namespace) OwnerFile() (*os.File, error) {
-	fd, err := unix.IoctlRetInt(n.Fd(), unix.NS_GET_USERNS)
+func (n *Namespace) OwnerFile() (*os.File, error) { return ownerOf(n.file) }
+
+// UserNamespace returns the identity of the user namespace that owns the network namespace.
+func (n *Namespace) UserNamespace() (ID, error) { return UserNamespaceOf(n.file) }
+
+// UserNamespaceOf returns the identity of the user namespace that owns a namespace of any kind.
+func UserNamespaceOf(namespace *os.File) (ID, error) {
+	f, err := ownerOf(namespace)
 	if err != nil {
-		return nil, fmt.Errorf("open the network namespace's user namespace: %w", err)
+		return ID{}, err
 	}
-	unix.CloseOnExec(fd)
+	defer f.Close()
+	return fileID(f)
+}
+
+func ownerOf(namespace *os.File) (*os.File, error) {
+	fd, err := unix.IoctlRetInt(int(namespace.Fd()), unix.NS_GET_USERNS) // its descriptor is closed on exec
+	if err != nil {
+		return nil, fmt.Errorf("open the user namespace of a namespace: %w", err)
+	}
 	return os.NewFile(uintptr(fd), "user namespace"), nil
 }

@@ -24,7 +24,8 @@ var launcherCalls = filter.Native(
 	"open", "openat", "read", "close", "fcntl", "fcntl64", "readlink", "readlinkat", "write", "exit_group",
 	"stat", "stat64", "fstat", "fstat64", "newfstatat", "fstatat64", "statx", "fstatfs", "fstatfs64", "faccessat2",
 	"clock_gettime", "clock_gettime64", "nanosleep", "clock_nanosleep", "clock_nanosleep_time64",
-	"brk", "arch_prctl", "set_tid_address", "set_robust_list", "set_tls", "set_thread_area", "rseq", "prlimit64", "ugetrlimit",
+	"brk", "arch_prctl", "set_tid_address", "set_robust_list", "set_tls", "set_thread_area", "rseq",
+	"prlimit64", "ugetrlimit",
 	"getrandom", "mprotect", "mmap", "mmap2", "munmap",
 )
 
@@ -35,7 +36,8 @@ func lentCalls(profile *specs.LinuxSeccomp) []string {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(launcherCalls), func(call string) bool {
-		return slices.ContainsFunc(profile.Syscalls, func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
+		return slices.ContainsFunc(profile.Syscalls,
+			func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
 	})
 }
 

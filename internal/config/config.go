@@ -156,7 +156,8 @@ type Seccomp struct {
 // Confinement says what is let through that is usually refused.
 type Confinement struct {
 	// NestedSandboxes lets user namespaces through, and mounts in them, for workloads
-	// that bring sandboxes of their own.
+	// that bring sandboxes of their own. Landlock, under which nobody mounts, is then applied
+	// only for policies that insist on it.
 	NestedSandboxes bool `yaml:"nested_sandboxes"`
 }
 

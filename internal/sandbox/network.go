@@ -113,7 +113,7 @@ func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error)
 	if err != nil {
 		return err
 	}
-	finder.Container = s.programs.container
+	finder.Container, finder.Roots = s.programs.container, s.programs.roots
 	tracked, err := netns.NewConntrack(s.inner)
 	if err != nil {
 		finder.Close()

@@ -110,7 +110,8 @@ func Native(calls ...string) []string {
 // else who would have to be asked.
 var refusals = map[specs.LinuxSeccompAction]seccomp.ScmpAction{
 	specs.ActErrno: seccomp.ActErrno, specs.ActTrap: seccomp.ActTrap,
-	specs.ActKill: seccomp.ActKillThread, specs.ActKillThread: seccomp.ActKillThread, specs.ActKillProcess: seccomp.ActKillProcess,
+	specs.ActKill: seccomp.ActKillThread, specs.ActKillThread: seccomp.ActKillThread,
+	specs.ActKillProcess: seccomp.ActKillProcess,
 }
 
 // Refuses reports whether an action is one that CompileRefusal takes.

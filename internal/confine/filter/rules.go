@@ -124,7 +124,8 @@ func loudRules(o Options) []rule {
 	refuse(unix.EINVAL, unix.SYS_PRCTL, isInt(0, unix.PR_SET_MM))
 	// Filters of the workload's own add to this one. But with a listener on one a
 	// process could answer for another, and make it hold its descriptors.
-	refuse(unix.EINVAL, unix.SYS_SECCOMP, isInt(0, unix.SECCOMP_SET_MODE_FILTER), hasFlag(1, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER))
+	refuse(unix.EINVAL, unix.SYS_SECCOMP, isInt(0, unix.SECCOMP_SET_MODE_FILTER),
+		hasFlag(1, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER))
 	return list
 }
 

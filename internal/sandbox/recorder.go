@@ -13,6 +13,7 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
@@ -135,7 +136,7 @@ func (s *Sandbox) recordName(name string) {
 	})
 }
 
-func (s *Sandbox) recordStart(p *Policies) {
+func (s *Sandbox) recordStart(p *policystore.Policies) {
 	base := p.BaseFile
 	if base == "" {
 		base = "the built-in default"

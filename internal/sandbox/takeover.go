@@ -17,6 +17,7 @@ import (
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/keeper"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/netns"
@@ -52,12 +53,12 @@ var errNothingLeft = errors.New("the sandbox has gone")
 
 // past is what earlier supervisors of a sandbox knew.
 type past struct {
-	begun    *begun
-	names    []numberedName
-	hosts    []Resolver
-	programs []savedPrograms
-	standIns []netns.StandIn
-	creators []creator
+	begun        *begun
+	names        []numberedName
+	hosts        []Resolver
+	programs     []savedPrograms
+	placeholders []netns.Placeholder
+	creators     []creator
 }
 
 func parseJournal(entries []entry) (*past, error) {
@@ -72,8 +73,8 @@ func parseJournal(entries []entry) (*past, error) {
 			p.hosts = append(p.hosts, *l.Hosts)
 		case l.Programs != nil:
 			p.programs = l.Programs
-		case l.StandIns != nil:
-			p.standIns = l.StandIns.List
+		case l.Placeholders != nil:
+			p.placeholders = l.Placeholders.List
 		case l.Creator != nil:
 			p.creators = append(p.creators, *l.Creator)
 		}
@@ -87,8 +88,8 @@ func parseJournal(entries []entry) (*past, error) {
 // takeOver makes the sandbox that the last supervisor had.
 func (p *past) takeOver(c *config.Config, m *journal) (_ *Sandbox, err error) {
 	r := p.begun.Request
-	seen := markFiles(policyFiles(c, r.Policy))
-	policies, err := LoadPolicies(c, r.Policy)
+	seen := markFiles(policystore.Files(c, r.Policy))
+	policies, err := policystore.Load(c, r.Policy)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +201,7 @@ func (s *Sandbox) takeHeld(names []string) (*listeners, error) {
 	var errs [4]error
 	s.inner, errs[0] = take(heldInner)
 	s.outer, errs[1] = take(heldOuter)
-	s.nowhere, errs[2] = take(heldNowhere)
+	s.unrouted, errs[2] = take(heldNowhere)
 	s.lent = s.request.Outer.Kind == OuterPath || s.request.Outer.Kind == OuterLate && s.outer != nil
 	if s.outer == nil {
 		s.outer, errs[3] = netns.Home()
@@ -264,7 +265,7 @@ func (s *Sandbox) serveAgain(p *past, l *listeners, creators map[*member]*proces
 		return nil
 	}
 	if s.request.Outer.Kind == OuterLate && s.lent {
-		if err := s.followEngine(p.standIns); err != nil {
+		if err := s.followEngine(p.placeholders); err != nil {
 			return err
 		}
 	}

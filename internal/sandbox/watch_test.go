@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy/engine"
 )
@@ -262,16 +261,6 @@ func TestResolvedBy(t *testing.T) {
 	}
 	if got := resolvedBy(at("loop/f")); len(got) == 0 || len(got) > 2*maxLinks {
 		t.Errorf("a loop: %d directories", len(got))
-	}
-}
-
-func TestPolicyFiles(t *testing.T) {
-	c := config.Default()
-	c.DefaultPolicy, c.MaximumPolicy = "house", "/etc/openshell/maximum.yaml"
-	want := []string{"/etc/openshell/policies/agent.yaml", "/var/lib/openshell/policies/agent/learned.yaml",
-		"/etc/openshell/policies/house.yaml", "/etc/openshell/maximum.yaml"}
-	if got := policyFiles(c, "agent"); !slices.Equal(got, want) {
-		t.Errorf("got %q", got)
 	}
 }
 

@@ -37,7 +37,8 @@ func Pending(runDir, root, id string) bool {
 
 // CompleteNetwork completes the network of the sandbox that a container is the first of,
 // if that is still to be done. resolver reads the container's resolv.conf.
-func CompleteNetwork(ctx context.Context, c *config.Config, root, id string, resolver func(Container) (Resolver, error)) error {
+func CompleteNetwork(ctx context.Context, c *config.Config, root, id string,
+	resolver func(Container) (Resolver, error)) error {
 	info, err := readInfo(filepath.Join(sandboxesDir(c.RunDir), IDFor(root, id)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it joined another's, or has none: then nothing starts either

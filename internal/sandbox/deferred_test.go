@@ -185,11 +185,11 @@ func TestAdmissionThatFailsEndsTheSandbox(t *testing.T) {
 	s := start(t, c, r)
 	bad := func(Container) (Resolver, error) { return Resolver{Servers: []string{"not an address"}}, nil }
 	if err := CompleteNetwork(t.Context(), c, r.Container.Root, "c1", bad); err == nil || startable(s) {
-		t.Errorf("Admit = %v, startable: %v", err, startable(s))
+		t.Errorf("CompleteNetwork = %v, startable: %v", err, startable(s))
 	}
 	<-s.Done()
 	if err := CompleteNetwork(t.Context(), c, r.Container.Root, "c1", noResolver); err != nil {
-		t.Errorf("Admit for no sandbox: %v", err)
+		t.Errorf("CompleteNetwork for no sandbox: %v", err)
 	}
 }
 

@@ -159,8 +159,13 @@ func (s *Sandbox) enter(started time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !info.Started.Equal(started) || info.Alive() || info.Keeper.PID != os.Getppid() {
+	if !info.Started.Equal(started) || info.Keeper.PID != os.Getppid() {
 		return errNothingLeft // it is another of that name
+	}
+	// A process that ends closes its files, which the keeper saw, before it has ended.
+	info.Supervisor.awaitEnd(lockWait)
+	if info.Alive() {
+		return fmt.Errorf("its supervisor, process %d, neither lives nor ends", info.Supervisor.PID)
 	}
 	s.info = info
 	s.info.Containers = nil // see takeMembers

@@ -128,7 +128,8 @@ func transport(r proxy.Record) string {
 }
 
 // recordName records a name that was kept from leaving.
-func (s *Sandbox) recordName(name string) {
+// Refused implements names.Gate.
+func (s *Sandbox) Refused(name string) {
 	s.record(audit.Event{
 		Class: audit.ClassDNS, Activity: "QUERY", Action: audit.ActionDenied, Disposition: audit.DispositionBlocked,
 		Severity: audit.SeverityLow, Host: name, Port: 53, Engine: "dns",

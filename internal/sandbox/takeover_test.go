@@ -20,7 +20,6 @@ func TestTakeOverWaitsForTheLastSupervisor(t *testing.T) {
 	}
 	defer inner.Close()
 	last := newProcess(t)
-	go func() { _ = last.Wait() }()
 	var info Info
 	info.ID, info.Started, info.LastState = "c1", time.Now().UTC().Truncate(time.Second), Running
 	if info.Supervisor, err = refTo(last.Process.Pid); err != nil {

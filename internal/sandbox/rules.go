@@ -103,6 +103,8 @@ func (s *Sandbox) reloadIfChanged() {
 	}
 }
 
+const lastValidStays = "the policy was not reloaded: the last valid one stays in force"
+
 // reload reads the files, makes them rule connections and later execs, and
 // closes what they no longer allow. What came of it is recorded, and said in
 // sandbox.json. s.applying must be held.
@@ -115,9 +117,11 @@ func (s *Sandbox) reload() error {
 	}
 	s.notePolicyError(err)
 	if err != nil {
-		s.recordError("the policy was not reloaded: the last valid one stays in force", err)
+		s.recordError(lastValidStays, err)
+		s.savePolicies()
 		return err
 	}
+	s.forgetPolicies()
 	if err := s.applyRules(); err != nil {
 		s.recordError("the policy was not reloaded for later execs", err)
 		return err

@@ -89,7 +89,7 @@ func parseJournal(entries []entry) (*past, error) {
 func (p *past) takeOver(c *config.Config, m *journal) (_ *Sandbox, err error) {
 	r := p.begun.Request
 	seen := markFiles(policystore.Files(c, r.Policy))
-	policies, err := policystore.Load(c, r.Policy)
+	policies, invalid, err := lastValid(c, r)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,49 @@ func (p *past) takeOver(c *config.Config, m *journal) (_ *Sandbox, err error) {
 	if err := s.serveAgain(p, l, members); err != nil {
 		return nil, err
 	}
+	s.notePolicyError(invalid)
+	if invalid == nil {
+		s.forgetPolicies()
+	} else {
+		s.recordError(lastValidStays, invalid)
+	}
 	return s, nil
+}
+
+// lastValid returns the policies as the files have them now, or, where these are invalid, those that were in
+// force, and why.
+func lastValid(c *config.Config, r Request) (_ *policystore.Policies, invalid, err error) {
+	now, invalid := policystore.Load(c, r.Policy)
+	if invalid == nil {
+		if invalid = now.CheckMaximum(); invalid == nil {
+			return now, nil, nil
+		}
+	}
+	saved, err := policystore.ReadSaved(filepath.Join(sandboxesDir(c.RunDir), r.ID, policiesFile), c.StateDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w; and those that were in force: %w", invalid, err)
+	}
+	return saved, invalid, nil
+}
+
+// policiesFile has the policies that are in force while their own files are invalid.
+const policiesFile = "policies.json"
+
+// savePolicies writes the policies in force for a supervisor that takes over.
+func (s *Sandbox) savePolicies() {
+	if s.keeper == nil {
+		return
+	}
+	if err := s.rules.Load().policies.Save(filepath.Join(s.dir, policiesFile)); err != nil {
+		s.recordError("if the supervisor dies the sandbox ends: the policy in force was not saved", err)
+	}
+}
+
+// forgetPolicies removes what savePolicies wrote: the files are in force.
+func (s *Sandbox) forgetPolicies() {
+	if err := os.Remove(filepath.Join(s.dir, policiesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.recordError("policies that are not in force any more are left behind", err)
+	}
 }
 
 // enter makes this process the sandbox's supervisor, if there is still one to

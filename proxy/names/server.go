@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/miekg/dns"
@@ -59,22 +60,30 @@ type Server struct {
 // LocalHost is the name by which a workload asks about its own sandbox.
 const LocalHost = "policy.local"
 
-// Serve answers on the socket and listener of each pair until ctx ends.
+// Serve answers on the socket and listener of each pair until ctx ends, and waits for the answers under way.
 func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []*net.TCPListener) {
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		crash.Contain("a DNS query", func() { s.serve(ctx, w, query) })
+	})
 	var servers []*dns.Server
 	limited := make([]net.Listener, len(listeners))
 	for _, p := range packets {
-		servers = append(servers, &dns.Server{PacketConn: p, Handler: s})
+		servers = append(servers, &dns.Server{PacketConn: p, Handler: handler})
 	}
 	for i, l := range listeners {
 		limited[i] = netutil.LimitListener(l, maxConnections)
-		servers = append(servers, &dns.Server{Listener: limited[i], Handler: s, MaxTCPQueries: 128})
+		servers = append(servers, &dns.Server{Listener: limited[i], Handler: handler, MaxTCPQueries: 128})
 	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
 	for _, srv := range servers {
 		// The only errors are those of a socket closed at shutdown.
-		go func() { _ = srv.ActivateAndServe() }()
+		serving.Go(func() { _ = srv.ActivateAndServe() })
 	}
 	<-ctx.Done()
+	for _, srv := range servers {
+		serving.Go(func() { _ = srv.Shutdown() }) // clients that are connected and silent, too
+	}
 	for _, p := range packets {
 		p.Close()
 	}
@@ -83,13 +92,8 @@ func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []
 	}
 }
 
-// ServeDNS answers one query.
-func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
-	crash.Contain("a DNS query", func() { s.serve(w, query) })
-}
-
-func (s *Server) serve(w dns.ResponseWriter, query *dns.Msg) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
+func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, query *dns.Msg) {
+	ctx, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	answer := s.answer(ctx, query)
 	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {

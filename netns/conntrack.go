@@ -16,11 +16,11 @@ import (
 // Conntrack asks the kernel how an intercepted connection was before it was
 // rewritten (the ctnetlink subsystem of nfnetlink, linux/netfilter/nfnetlink_conntrack.h).
 // It is safe for concurrent use.
-type Conntrack struct{ questions *questions }
+type Conntrack struct{ query *netlinkQuery }
 
 // NewConntrack opens a connection tracking socket in the namespace.
 func NewConntrack(n *Namespace) (*Conntrack, error) {
-	q, err := openQuestions(n, unix.NETLINK_NETFILTER)
+	q, err := openNetlinkQuery(n, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open connection tracking: %w", err)
 	}
@@ -35,7 +35,7 @@ func NewConntrack(n *Namespace) (*Conntrack, error) {
 }
 
 // Close closes the connection tracking socket.
-func (c *Conntrack) Close() error { return c.questions.close() }
+func (c *Conntrack) Close() error { return c.query.close() }
 
 // ErrNoConnection says that the kernel does not know the connection any more.
 var ErrNoConnection = errors.New("the kernel does not track this connection")
@@ -65,7 +65,7 @@ func (c *Conntrack) original(here, there netip.AddrPort) (source, destination ne
 	if err != nil {
 		return source, destination, err
 	}
-	err = c.questions.ask(unix.NFNL_SUBSYS_CTNETLINK<<8|ctGet, request, func(answer []byte) (err error) {
+	err = c.query.roundTrip(unix.NFNL_SUBSYS_CTNETLINK<<8|ctGet, request, func(answer []byte) (err error) {
 		source, destination, err = parseConntrack(answer)
 		return err
 	})

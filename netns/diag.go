@@ -16,14 +16,14 @@ import (
 // Diag asks the kernel which socket a connection of one namespace belongs to
 // (sock_diag(7)). It is safe for concurrent use.
 type Diag struct {
-	questions *questions
-	mu        sync.Mutex    // the kernel gives one list of a socket at a time
-	lists     *netlink.Conn // which come in parts
+	query *netlinkQuery
+	mu    sync.Mutex    // the kernel gives one list of a socket at a time
+	lists *netlink.Conn // which come in parts
 }
 
 // NewDiag opens diagnostics sockets in the namespace.
 func NewDiag(n *Namespace) (*Diag, error) {
-	q, err := openQuestions(n, unix.NETLINK_SOCK_DIAG)
+	q, err := openNetlinkQuery(n, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("open socket diagnostics: %w", err)
 	}
@@ -32,11 +32,11 @@ func NewDiag(n *Namespace) (*Diag, error) {
 		_ = q.close()
 		return nil, fmt.Errorf("open socket diagnostics: %w", err)
 	}
-	return &Diag{questions: q, lists: lists}, nil
+	return &Diag{query: q, lists: lists}, nil
 }
 
 // Close closes the diagnostics sockets.
-func (d *Diag) Close() error { return errors.Join(d.questions.close(), d.lists.Close()) }
+func (d *Diag) Close() error { return errors.Join(d.query.close(), d.lists.Close()) }
 
 // ErrNoSocket says that no socket has the connection any more.
 var ErrNoSocket = errors.New("no socket has this connection")
@@ -46,7 +46,7 @@ var ErrNoSocket = errors.New("no socket has this connection")
 // kernel's connection table, not a walk through it.
 func (d *Diag) TCPInode(local, remote netip.AddrPort) (uint64, error) {
 	var inode uint64
-	err := d.questions.ask(unix.SOCK_DIAG_BY_FAMILY, diagRequest(local, remote), func(answer []byte) (err error) {
+	err := d.query.roundTrip(unix.SOCK_DIAG_BY_FAMILY, diagRequest(local, remote), func(answer []byte) (err error) {
 		// Where there is no such connection, the kernel answers with whoever listens
 		// at its port.
 		if !isConnection(answer, local, remote) {

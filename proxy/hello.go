@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -259,13 +260,19 @@ func (f *tcpFlow) asksForHost(name string) bool {
 }
 
 // namesHost reports whether a server name or request authority is the host that
-// the connection was opened for. A connection to an address was granted by
+// the connection was opened for, or the shorter name that a search domain made it
+// of (resolv.conf(5)). A connection to an address was granted by
 // address, and whoever is there may go by any name, but for those that permissive
 // mode does not open: an address is no way around these.
 func (f *tcpFlow) namesHost(name string) bool {
 	to := f.endpoint()
-	if name == "" || strings.EqualFold(name, to.host) {
+	if name == "" || strings.EqualFold(name, to.host) || f.p.shortens(to.host, name) {
 		return true
 	}
 	return to.isAddress() && f.decideNow().OpensName(name)
+}
+
+// shortens reports whether a search domain makes a host of a name.
+func (p *Proxy) shortens(host, name string) bool {
+	return slices.ContainsFunc(p.Search, func(domain string) bool { return strings.EqualFold(name+"."+domain, host) })
 }

@@ -39,6 +39,7 @@ type Config struct {
 	Snapshot func() decision.Snapshot // what rules now
 	Names    *names.Table             // whose synthetic addresses stand for names
 	Hosts    *names.Hosts             // names of real addresses; may be nil
+	Search   []string                 // the container's search domains, in lower case
 	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Original tells both ends of an accepted connection as the workload has
 	// them, before the rules rewrote it.

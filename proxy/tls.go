@@ -5,11 +5,13 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -118,8 +120,8 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	to := f.endpoint()
 	t.serverName = to.host
-	if to.isAddress() && hello.ServerName != "" {
-		t.serverName = hello.ServerName
+	if hello.ServerName != "" && (to.isAddress() || f.p.shortens(to.host, hello.ServerName)) {
+		t.serverName = strings.ToLower(hello.ServerName)
 	}
 	leaf, err := f.p.CA.Leaf(t.serverName)
 	if err != nil {
@@ -151,7 +153,7 @@ func (t *termination) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 func (t *termination) agree(hello *tls.ClientHelloInfo) ([]string, error) {
 	var err error
 	if t.upstream != nil {
-		config := t.f.p.originConfig(t.serverName, hello.SupportedProtos)
+		config := t.f.p.originConfig(t.f.endpoint(), t.serverName, hello.SupportedProtos)
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			t.wantsCert = true
 			return new(tls.Certificate), nil
@@ -214,13 +216,34 @@ func (c *helloConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-func (p *Proxy) originConfig(serverName string, protos []string) *tls.Config {
-	return &tls.Config{
+func (p *Proxy) originConfig(to *endpoint, serverName string, protos []string) *tls.Config {
+	config := &tls.Config{
 		ServerName:         serverName,
 		RootCAs:            p.Roots(),
 		NextProtos:         protos,
 		ClientSessionCache: p.sessions,
 	}
+	if p.shortens(to.host, serverName) {
+		config.InsecureSkipVerify = true // it knows of one name only
+		config.VerifyConnection = func(s tls.ConnectionState) error {
+			return verifyEither(s.PeerCertificates, config.RootCAs, to.host, serverName)
+		}
+	}
+	return config
+}
+
+// verifyEither is crypto/tls's verification of an origin that goes by two names.
+func verifyEither(chain []*x509.Certificate, roots *x509.CertPool, names ...string) (err error) {
+	options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+	for _, c := range chain[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	for _, options.DNSName = range names {
+		if _, err = chain[0].Verify(options); err == nil {
+			return nil
+		}
+	}
+	return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 }
 
 // secure starts TLS on a later connection to the origin.
@@ -231,7 +254,7 @@ func (h *httpFlow) secure(ctx context.Context, conn net.Conn) (net.Conn, error) 
 	if h.http2 { // otherwise the flow's transport could not speak it
 		protos = []string{"h2", "http/1.1"}
 	}
-	origin := tls.Client(conn, h.p.originConfig(h.serverName, protos))
+	origin := tls.Client(conn, h.p.originConfig(h.endpoint(), h.serverName, protos))
 	if err := origin.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err

@@ -36,7 +36,7 @@ func outerOf(spec *specs.Spec, files tree, command string) sandbox.Outer {
 		fallback = sandbox.OuterEmpty
 	}
 	if command == "create" || command == "run" && hooked(spec.Hooks) {
-		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback, StandIns: !plumbsInHook(spec.Hooks)}
+		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback, Placeholders: !plumbsInHook(spec.Hooks)}
 	}
 	return sandbox.Outer{Kind: fallback}
 }
@@ -67,7 +67,7 @@ func keepsFiles(files tree) bool {
 // the engine has put it together only since the container was created. root is
 // the low-level runtime's state directory.
 func Admit(ctx context.Context, c *config.Config, root, id string) error {
-	err := sandbox.Admit(ctx, c, root, id, func(k sandbox.Container) (sandbox.Resolver, error) {
+	err := sandbox.CompleteNetwork(ctx, c, root, id, func(k sandbox.Container) (sandbox.Resolver, error) {
 		var mounts []specs.Mount
 		if err := json.Unmarshal(k.Mounts, &mounts); err != nil {
 			return sandbox.Resolver{}, fmt.Errorf("mounts of the container: %w", err)

@@ -108,7 +108,7 @@ func TestOuterOfNewNamespace(t *testing.T) {
 		{Destination: "/etc/hosts", Type: "bind", Source: "/engine/hosts"}}
 	host, empty := sandbox.Outer{Kind: sandbox.OuterHost}, sandbox.Outer{Kind: sandbox.OuterEmpty}
 	late := func(fallback sandbox.OuterKind) sandbox.Outer {
-		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback, StandIns: true}
+		return sandbox.Outer{Kind: sandbox.OuterLate, Fallback: fallback, Placeholders: true}
 	}
 	inHook := sandbox.Outer{Kind: sandbox.OuterLate, Fallback: sandbox.OuterEmpty}
 	for name, tt := range map[string]struct {

@@ -38,12 +38,21 @@ func LearnedPolicy(store *state.Store, policyName string) (*policy.Policy, error
 	if err != nil {
 		return nil, fmt.Errorf("learned policy %s: %w", policyName, err)
 	}
-	p, _, err := policy.Parse(data)
+	p, err := ParseLearned(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	return p, nil
+}
+
+// ParseLearned reads the text of a learned policy.
+func ParseLearned(data []byte) (*policy.Policy, error) {
+	p, _, err := policy.Parse(data)
+	if err != nil {
+		return nil, err
+	}
 	if p.Network == nil {
-		p.Network = empty.Network
+		p.Network = map[string]*policy.Rule{}
 	}
 	markLearned(p)
 	return p, nil

@@ -44,7 +44,7 @@ type Info struct {
 	OuterPath   string      `json:"outer_path,omitzero"`
 	Inner       string      `json:"inner"` // a path that opens the inner namespace
 	InnerID     netns.ID    `json:"inner_id"`
-	Pending     bool        `json:"pending,omitzero"` // its network is not complete, see Admit
+	Pending     bool        `json:"pending,omitzero"` // its network is not complete, see CompleteNetwork
 	Containers  []Container `json:"containers"`
 	Cgroups     []string    `json:"cgroups,omitempty"` // of the supervisor, below /sys/fs/cgroup
 	Health      Health      `json:"health,omitzero"`

@@ -35,12 +35,12 @@ const journalVersion = 1
 
 // entry is a line of the file's. Each has one of the fields.
 type entry struct {
-	Begun    *begun          `json:"begun,omitempty"`
-	Name     *numberedName   `json:"name,omitempty"`
-	Programs []savedPrograms `json:"programs,omitempty"`
-	Hosts    *Resolver       `json:"hosts,omitempty"`
-	StandIns *savedStandIns  `json:"stand_ins,omitempty"`
-	Creator  *creator        `json:"creator,omitempty"`
+	Begun        *begun             `json:"begun,omitempty"`
+	Name         *numberedName      `json:"name,omitempty"`
+	Programs     []savedPrograms    `json:"programs,omitempty"`
+	Hosts        *Resolver          `json:"hosts,omitempty"`
+	Placeholders *savedPlaceholders `json:"stand_ins,omitempty"`
+	Creator      *creator           `json:"creator,omitempty"`
 }
 
 // begun is what does not change once a sandbox's network is complete.
@@ -73,9 +73,9 @@ type savedPrograms struct {
 	Targets map[string]string `json:"targets"`
 }
 
-// savedStandIns replace those of earlier lines.
-type savedStandIns struct {
-	List []netns.StandIn `json:"list"`
+// savedPlaceholders replace those of earlier lines.
+type savedPlaceholders struct {
+	List []netns.Placeholder `json:"list"`
 }
 
 // creator is the process that makes a container.

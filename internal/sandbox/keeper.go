@@ -61,8 +61,8 @@ func (s *Sandbox) heldFiles(l *listeners) (names []string, files []*os.File, err
 	if outer := s.foreignOuter(); outer != nil {
 		hold(heldOuter, outer.File())
 	}
-	if s.nowhere != nil {
-		hold(heldNowhere, s.nowhere.File())
+	if s.unrouted != nil {
+		hold(heldNowhere, s.unrouted.File())
 	}
 	var errs []error
 	socket := func(name string, c syscall.Conn) {
@@ -248,7 +248,7 @@ func (s *Sandbox) dismissKeeper() {
 		it.awaitEnd(lockWait)
 	}
 	for _, f := range s.keeper.held {
-		if f != s.inner.File() && (s.outer == nil || f != s.outer.File()) && (s.nowhere == nil || f != s.nowhere.File()) {
+		if f != s.inner.File() && (s.outer == nil || f != s.outer.File()) && (s.unrouted == nil || f != s.unrouted.File()) {
 			f.Close()
 		}
 	}

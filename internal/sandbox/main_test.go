@@ -57,6 +57,14 @@ func newNode(t *testing.T) *config.Config {
 	return c
 }
 
+const oneRule = `version: 1
+network_policies:
+  web:
+    name: web
+    endpoints: [{host: example.com, port: 443}]
+    binaries: [{path: /usr/bin/curl}]
+`
+
 func writePolicy(t *testing.T, c *config.Config, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(c.PolicyDir, name+".yaml"), []byte(text), 0o644); err != nil {

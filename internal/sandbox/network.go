@@ -159,6 +159,7 @@ func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, find
 		Snapshot:         s.snapshot,
 		Names:            table,
 		Hosts:            s.hosts.Hosts,
+		Search:           s.request.DNS.Search,
 		Resolve:          upstream.Resolve,
 		Original:         tracked.Original,
 		Identify:         finder.Identify,
@@ -266,11 +267,7 @@ func parseServer(text string) (netip.AddrPort, error) {
 // knows are sent to a DNS server, since names carry data, and those of services
 // of hosts that a rule knows.
 func (s *Sandbox) MayResolve(name string) bool {
-	if s.snapshot().MayResolve(name, names.ServiceHost(name)) {
-		return true
-	}
-	s.recordName(name)
-	return false
+	return s.snapshot().MayResolve(name, names.ServiceHost(name))
 }
 
 // reconsider closes what is no longer allowed.

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/policystore"
+	"openshell.ai/openshell/policy"
 )
 
 // supervisorOf returns the only sandbox there is.
@@ -226,5 +228,12 @@ func TestContradictedAnnotations(t *testing.T) {
 		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), tt.key) {
 			t.Errorf("%s=%s on %+v: %v", tt.key, tt.value, tt.info, err)
 		}
+	}
+}
+
+func TestHardRequirementOfLandlock(t *testing.T) {
+	p := &policystore.Policies{Name: "agent", Effective: &policy.Policy{Landlock: &policy.Landlock{Compatibility: policy.CompatibilityBestEffort}}}
+	if abi, err := checkLandlock(p); err != nil || abi == 0 {
+		t.Errorf("best effort: %d, %v", abi, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
@@ -127,7 +128,8 @@ func transport(r proxy.Record) string {
 }
 
 // recordName records a name that was kept from leaving.
-func (s *Sandbox) recordName(name string) {
+// Refused implements names.Gate.
+func (s *Sandbox) Refused(name string) {
 	s.record(audit.Event{
 		Class: audit.ClassDNS, Activity: "QUERY", Action: audit.ActionDenied, Disposition: audit.DispositionBlocked,
 		Severity: audit.SeverityLow, Host: name, Port: 53, Engine: "dns",
@@ -135,7 +137,7 @@ func (s *Sandbox) recordName(name string) {
 	})
 }
 
-func (s *Sandbox) recordStart(p *Policies) {
+func (s *Sandbox) recordStart(p *policystore.Policies) {
 	base := p.BaseFile
 	if base == "" {
 		base = "the built-in default"

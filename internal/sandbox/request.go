@@ -55,9 +55,9 @@ type Outer struct {
 	// Fallback is for OuterLate: the kind where no device has appeared by the
 	// first container's start, OuterHost or OuterEmpty.
 	Fallback OuterKind `json:"fallback,omitzero"`
-	// StandIns is for OuterLate: the engine will look for its devices where it put
-	// them, see netns.StandIns.
-	StandIns bool `json:"stand_ins,omitzero"`
+	// Placeholders is for OuterLate: the engine will look for its devices where it put
+	// them, see netns.Placeholders.
+	Placeholders bool `json:"stand_ins,omitzero"`
 }
 
 // identify returns the identity of a namespace with a path, by which its

@@ -9,13 +9,14 @@ import (
 	"openshell.ai/openshell/internal/audit"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/decision"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 )
 
 // rules are what decides at one moment. They are replaced as a whole.
 type rules struct {
-	policies *Policies
+	policies *policystore.Policies
 	snapshot decision.Snapshot // but for the mode
 	files    *confine.Ruleset
 }
@@ -30,7 +31,7 @@ func (s *Sandbox) snapshot() decision.Snapshot {
 
 // setRules compiles policies that do not exceed the maximum and makes them rule
 // every later decision.
-func (s *Sandbox) setRules(p *Policies) (err error) {
+func (s *Sandbox) setRules(p *policystore.Policies) (err error) {
 	if err := p.CheckMaximum(); err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func (s *Sandbox) rulesetFor(p *policy.Policy) *confine.Ruleset {
 
 // confinement is what later execs get. Landlock is not applied in permissive
 // mode, but for what the maximum says about files.
-func (s *Sandbox) confinement(p *Policies) confine.Confinement {
+func (s *Sandbox) confinement(p *policystore.Policies) confine.Confinement {
 	enforcing := func(p *policy.Policy) confine.Confinement {
 		r := s.rulesetFor(p)
 		r.KernelABI = s.landlock
@@ -100,26 +101,30 @@ func (s *Sandbox) reloadIfChanged() {
 	defer s.wg.Done()
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	if !slices.Equal(s.seen, markFiles(policyFiles(s.config, s.request.Policy))) {
+	if !slices.Equal(s.seen, markFiles(policystore.Files(s.config, s.request.Policy))) {
 		_ = s.reload() // it is on record
 	}
 }
+
+const lastValidStays = "the policy was not reloaded: the last valid one stays in force"
 
 // reload reads the files, makes them rule connections and later execs, and
 // closes what they no longer allow. What came of it is recorded, and said in
 // sandbox.json. s.applying must be held.
 func (s *Sandbox) reload() error {
 	// Files that change while they are read have another mark the next time.
-	s.seen = markFiles(policyFiles(s.config, s.request.Policy))
-	p, err := LoadPolicies(s.config, s.request.Policy)
+	s.seen = markFiles(policystore.Files(s.config, s.request.Policy))
+	p, err := policystore.Load(s.config, s.request.Policy)
 	if err == nil {
 		err = s.setRules(p)
 	}
 	s.notePolicyError(err)
 	if err != nil {
-		s.recordError("the policy was not reloaded: the last valid one stays in force", err)
+		s.recordError(lastValidStays, err)
+		s.savePolicies()
 		return err
 	}
+	s.forgetPolicies()
 	if err := s.applyRules(); err != nil {
 		s.recordError("the policy was not reloaded for later execs", err)
 		return err

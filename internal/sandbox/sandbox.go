@@ -27,6 +27,7 @@ import (
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/confine/filter"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/netns"
@@ -49,14 +50,14 @@ type Sandbox struct {
 	thisRun learn.Run
 	denials denials
 
-	inner, outer *netns.Namespace // outer is nil until a late network is complete
-	user         *os.File         // the user namespace that was made with inner, or nil
-	lent         bool             // outer has the engine's addresses, which are the workload's
-	own          []netip.Addr     // those addresses; applying guards what follows late changes
-	native       []string         // devices that the kernel made in inner
-	landlock     int              // the version of the kernel's, or confine.NoLandlock
-	standIns     *netns.StandIns  // in inner, for the engine's devices; nil where the network is not late
-	nowhere      *netns.Namespace // what they lead to
+	inner, outer *netns.Namespace    // outer is nil until a late network is complete
+	user         *os.File            // the user namespace that was made with inner, or nil
+	lent         bool                // outer has the engine's addresses, which are the workload's
+	own          []netip.Addr        // those addresses; applying guards what follows late changes
+	native       []string            // devices that the kernel made in inner
+	landlock     int                 // the version of the kernel's, or confine.NoLandlock
+	placeholders *netns.Placeholders // in inner, for the engine's devices; nil where the network is not late
+	unrouted     *netns.Namespace    // what they lead to
 	proxy        *proxy.Proxy
 	ingress      *ingress.Relay // where the outer namespace is the engine's
 	authority    *proxy.CA
@@ -95,13 +96,13 @@ func ranBefore(c *config.Config, policyName string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), stoppedWait)
 	defer cancel()
 	_ = Settle(ctx, c.RunDir, policyName) // what cannot be written is said elsewhere
-	return hasLearned(state.Open(c.StateDir), policyName)
+	return policystore.HasLearned(state.Open(c.StateDir), policyName)
 }
 
 // startBy is Start. link is for a supervisor's process, and nil for others.
 func startBy(t clock, c *config.Config, r Request, link *keeperLink) (_ *Sandbox, err error) {
-	seen := markFiles(policyFiles(c, r.Policy))
-	policies, err := LoadPolicies(c, r.Policy)
+	seen := markFiles(policystore.Files(c, r.Policy))
+	policies, err := policystore.Load(c, r.Policy)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (s *Sandbox) readSettings() (err error) {
 // checkLandlock returns the version of the kernel's Landlock interface, or
 // confine.NoLandlock. It refuses a policy that must have Landlock where the kernel
 // has none, before anything starts.
-func checkLandlock(p *Policies) (int, error) {
+func checkLandlock(p *policystore.Policies) (int, error) {
 	abi, err := confine.KernelLandlock()
 	if err == nil && abi == confine.NoLandlock && insists(p) {
 		_, err = confine.LandlockABI()
@@ -176,12 +177,12 @@ func checkLandlock(p *Policies) (int, error) {
 }
 
 // insists reports whether a policy must have Landlock.
-func insists(p *Policies) bool {
+func insists(p *policystore.Policies) bool {
 	l := p.Effective.Landlock
 	return l != nil && l.Compatibility == policy.CompatibilityHardRequirement
 }
 
-func required(p *Policies) []string {
+func required(p *policystore.Policies) []string {
 	if !insists(p) {
 		return nil
 	}
@@ -225,7 +226,7 @@ func (s *Sandbox) tlsDir() string { return filepath.Join(s.dir, "tls") }
 
 // prepare makes what the first container's bundle refers to. The network, the
 // CA and the filter do not depend on each other.
-func (s *Sandbox) prepare(p *Policies) error {
+func (s *Sandbox) prepare(p *policystore.Policies) error {
 	tasks := []func() error{
 		s.makeNetwork,
 		s.makeAuthority,
@@ -241,7 +242,7 @@ func (s *Sandbox) prepare(p *Policies) error {
 	return errors.Join(errs...)
 }
 
-func (s *Sandbox) makeConfinement(p *Policies) error {
+func (s *Sandbox) makeConfinement(p *policystore.Policies) error {
 	filters, err := filter.Compile(filter.Options{NestedSandboxes: s.config.Confinement.NestedSandboxes})
 	if err != nil {
 		return err
@@ -264,7 +265,7 @@ func (s *Sandbox) makeConfinement(p *Policies) error {
 }
 
 // serve starts everything that runs, for the first container.
-func (s *Sandbox) serve(p *Policies, first *containerPrograms) error {
+func (s *Sandbox) serve(p *policystore.Policies, first *containerPrograms) error {
 	s.thisRun = s.run(p)
 	if err := s.openRecords(); err != nil {
 		return err
@@ -316,7 +317,7 @@ func (s *Sandbox) openRecords() (err error) {
 	return err
 }
 
-func (s *Sandbox) run(p *Policies) learn.Run {
+func (s *Sandbox) run(p *policystore.Policies) learn.Run {
 	r := learn.Run{
 		ID:      fmt.Sprintf("%s-%d", time.Now().UTC().Format("20060102T150405.000"), os.Getpid()),
 		Sandbox: s.request.ID, Container: s.request.Container.ID, Image: s.request.Container.Image,
@@ -367,7 +368,7 @@ func (s *Sandbox) Stop() {
 				slog.Error("remove ingress rules", "error", err) // they lead nowhere any more
 			}
 		}
-		if s.standIns != nil { // the outer namespace and what is in it are this sandbox's
+		if s.placeholders != nil { // the outer namespace and what is in it are this sandbox's
 			if err := netns.RemoveDevices(s.outer); err != nil {
 				slog.Error("the engine's devices may stay for a while", "error", err)
 			}
@@ -380,8 +381,8 @@ func (s *Sandbox) Stop() {
 		if s.user != nil {
 			s.user.Close()
 		}
-		if s.standIns != nil {
-			s.standIns.Close()
+		if s.placeholders != nil {
+			s.placeholders.Close()
 		}
 		for _, m := range s.members {
 			if m.running() {

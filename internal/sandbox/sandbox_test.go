@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,17 +172,20 @@ func TestPermissiveModeEnds(t *testing.T) {
 	// Policies that are reloaded at any moment must not bring it back.
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
+	var reloads atomic.Int64
 	for range 2 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				_ = s.Reload()
+				reloads.Add(1)
 			}
 		})
 	}
 	eventually(t, "the timer waits", hand.waiting)
 	hand.pass(clockCheck, clockCheck)
 	eventually(t, "enforcing", func() bool { return !s.snapshot().Permissive })
-	time.Sleep(50 * time.Millisecond)
+	some := reloads.Load() + 10
+	eventually(t, "reloads after that", func() bool { return reloads.Load() > some })
 	cancel()
 	wg.Wait()
 	eventually(t, "the files say so", func() bool {

@@ -17,6 +17,7 @@ import (
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/keeper"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/version"
 	"openshell.ai/openshell/netns"
@@ -52,12 +53,12 @@ var errNothingLeft = errors.New("the sandbox has gone")
 
 // past is what earlier supervisors of a sandbox knew.
 type past struct {
-	begun    *begun
-	names    []numberedName
-	hosts    []Resolver
-	programs []savedPrograms
-	standIns []netns.StandIn
-	creators []creator
+	begun        *begun
+	names        []numberedName
+	hosts        []Resolver
+	programs     []savedPrograms
+	placeholders []netns.Placeholder
+	creators     []creator
 }
 
 func parseJournal(entries []entry) (*past, error) {
@@ -72,8 +73,8 @@ func parseJournal(entries []entry) (*past, error) {
 			p.hosts = append(p.hosts, *l.Hosts)
 		case l.Programs != nil:
 			p.programs = l.Programs
-		case l.StandIns != nil:
-			p.standIns = l.StandIns.List
+		case l.Placeholders != nil:
+			p.placeholders = l.Placeholders.List
 		case l.Creator != nil:
 			p.creators = append(p.creators, *l.Creator)
 		}
@@ -87,8 +88,8 @@ func parseJournal(entries []entry) (*past, error) {
 // takeOver makes the sandbox that the last supervisor had.
 func (p *past) takeOver(c *config.Config, m *journal) (_ *Sandbox, err error) {
 	r := p.begun.Request
-	seen := markFiles(policyFiles(c, r.Policy))
-	policies, err := LoadPolicies(c, r.Policy)
+	seen := markFiles(policystore.Files(c, r.Policy))
+	policies, invalid, err := lastValid(c, r)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,49 @@ func (p *past) takeOver(c *config.Config, m *journal) (_ *Sandbox, err error) {
 	if err := s.serveAgain(p, l, members); err != nil {
 		return nil, err
 	}
+	s.notePolicyError(invalid)
+	if invalid == nil {
+		s.forgetPolicies()
+	} else {
+		s.recordError(lastValidStays, invalid)
+	}
 	return s, nil
+}
+
+// lastValid returns the policies as the files have them now, or, where these are invalid, those that were in
+// force, and why.
+func lastValid(c *config.Config, r Request) (_ *policystore.Policies, invalid, err error) {
+	now, invalid := policystore.Load(c, r.Policy)
+	if invalid == nil {
+		if invalid = now.CheckMaximum(); invalid == nil {
+			return now, nil, nil
+		}
+	}
+	saved, err := policystore.ReadSaved(filepath.Join(sandboxesDir(c.RunDir), r.ID, policiesFile), c.StateDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w; and those that were in force: %w", invalid, err)
+	}
+	return saved, invalid, nil
+}
+
+// policiesFile has the policies that are in force while their own files are invalid.
+const policiesFile = "policies.json"
+
+// savePolicies writes the policies in force for a supervisor that takes over.
+func (s *Sandbox) savePolicies() {
+	if s.keeper == nil {
+		return
+	}
+	if err := s.rules.Load().policies.Save(filepath.Join(s.dir, policiesFile)); err != nil {
+		s.recordError("if the supervisor dies the sandbox ends: the policy in force was not saved", err)
+	}
+}
+
+// forgetPolicies removes what savePolicies wrote: the files are in force.
+func (s *Sandbox) forgetPolicies() {
+	if err := os.Remove(filepath.Join(s.dir, policiesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.recordError("policies that are not in force any more are left behind", err)
+	}
 }
 
 // enter makes this process the sandbox's supervisor, if there is still one to
@@ -158,8 +201,13 @@ func (s *Sandbox) enter(started time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !info.Started.Equal(started) || info.Alive() || info.Keeper.PID != os.Getppid() {
+	if !info.Started.Equal(started) || info.Keeper.PID != os.Getppid() {
 		return errNothingLeft // it is another of that name
+	}
+	// A process that ends closes its files, which the keeper saw, before it has ended.
+	info.Supervisor.awaitEnd(lockWait)
+	if info.Alive() {
+		return fmt.Errorf("its supervisor, process %d, neither lives nor ends", info.Supervisor.PID)
 	}
 	s.info = info
 	s.info.Containers = nil // see takeMembers
@@ -200,7 +248,7 @@ func (s *Sandbox) takeHeld(names []string) (*listeners, error) {
 	var errs [4]error
 	s.inner, errs[0] = take(heldInner)
 	s.outer, errs[1] = take(heldOuter)
-	s.nowhere, errs[2] = take(heldNowhere)
+	s.unrouted, errs[2] = take(heldNowhere)
 	s.lent = s.request.Outer.Kind == OuterPath || s.request.Outer.Kind == OuterLate && s.outer != nil
 	if s.outer == nil {
 		s.outer, errs[3] = netns.Home()
@@ -264,7 +312,7 @@ func (s *Sandbox) serveAgain(p *past, l *listeners, creators map[*member]*proces
 		return nil
 	}
 	if s.request.Outer.Kind == OuterLate && s.lent {
-		if err := s.followEngine(p.standIns); err != nil {
+		if err := s.followEngine(p.placeholders); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"openshell.ai/openshell/internal/policystore"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 // is done: in place, by a rename, by a symbolic link that leads elsewhere, in a
 // directory that did not exist before.
 func (s *Sandbox) watchPolicies() {
-	files := policyFiles(s.config, s.request.Policy)
+	files := policystore.Files(s.config, s.request.Policy)
 	w, err := newDirWatch()
 	if err != nil {
 		// The node has more sandboxes than inotify(7) instances.

@@ -43,7 +43,7 @@ type Finder struct {
 	diag    *netns.Diag
 	members procs
 	userns  netns.ID // the containers', which has the inner network namespace
-	sockets *census
+	sockets *socketScanner
 	hashes  *hashes
 }
 
@@ -58,7 +58,8 @@ func NewFinder(inner *netns.Namespace) (*Finder, error) {
 		return nil, err
 	}
 	members := procs{root: "/proc", netns: inner.ID()}
-	return &Finder{diag: diag, members: members, userns: userns, sockets: newCensus(members), hashes: newHashes()}, nil
+	return &Finder{diag: diag, members: members, userns: userns, sockets: newSocketScanner(members),
+		hashes: newHashes()}, nil
 }
 
 // Close frees the Finder's socket.
@@ -91,9 +92,9 @@ func (f *Finder) IdentifyDatagram(local, remote netip.AddrPort) (Process, error)
 // behind the back of a look at its descriptors.
 const maxLooks = 4
 
-func (f *Finder) holders(inode uint64) (r *round, err error) {
+func (f *Finder) holders(inode uint64) (r *scan, err error) {
 	for range maxLooks {
-		if r, err = f.sockets.ask(inode); err != nil || len(r.owners[inode]) > 0 {
+		if r, err = f.sockets.lookup(inode); err != nil || len(r.owners[inode]) > 0 {
 			break
 		}
 	}

@@ -391,13 +391,13 @@ func TestAside(t *testing.T) {
 			t.Fatalf("%+v, %v", p, err)
 		}
 	}
-	a := &f.sockets.aside
+	a := &f.sockets.ignored
 	if len(a.known) == 0 {
 		t.Skip("this kernel has no threads of its own in /proc") // as in a PID namespace
 	}
 	for key := range a.known {
 		if exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(key.pid), "exe")); err == nil {
-			t.Errorf("process %d is put aside, and executes %s", key.pid, exe)
+			t.Errorf("process %d is ignored, and executes %s", key.pid, exe)
 		}
 	}
 	// A process with the number of one that has ended, and another inode.
@@ -412,8 +412,8 @@ func TestAside(t *testing.T) {
 		}
 	}
 	before := len(a.known)
-	if a.begin(a.since.Add(asideHolds)); len(a.known) != 0 || before == 0 {
-		t.Errorf("%d are still aside after their time", len(a.known))
+	if a.begin(a.since.Add(ignoredFor)); len(a.known) != 0 || before == 0 {
+		t.Errorf("%d are still ignored after their time", len(a.known))
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // dialTimeout bounds a connection inside: it never leaves the machine.
 const dialTimeout = 5 * time.Second
 
-func (r *Relay) accept(ctx context.Context, l *net.TCPListener, lead leader) {
+func (r *Relay) accept(ctx context.Context, l *net.TCPListener, route routeFunc) {
 	for {
 		conn, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -35,7 +35,7 @@ func (r *Relay) accept(ctx context.Context, l *net.TCPListener, lead leader) {
 		case r.slots <- struct{}{}:
 			r.running.Go(func() {
 				defer func() { <-r.slots }()
-				if !crash.Contain("an inbound connection", func() { r.carry(ctx, conn, lead) }) {
+				if !crash.Contain("an inbound connection", func() { r.carry(ctx, conn, route) }) {
 					refuse(conn)
 				}
 			})
@@ -47,8 +47,8 @@ func (r *Relay) accept(ctx context.Context, l *net.TCPListener, lead leader) {
 
 // carry connects an arrived connection to the workload. What nobody listens to
 // inside is refused, as it would be without a sandbox.
-func (r *Relay) carry(ctx context.Context, outside *net.TCPConn, lead leader) {
-	inside, err := r.reach(ctx, outside, lead)
+func (r *Relay) carry(ctx context.Context, outside *net.TCPConn, route routeFunc) {
+	inside, err := r.reach(ctx, outside, route)
 	if err != nil {
 		refuse(outside)
 		return
@@ -93,11 +93,11 @@ func endIdle(after time.Duration, outside, inside *net.TCPConn) (stop func()) {
 	return func() { timer.Stop() }
 }
 
-func (r *Relay) reach(ctx context.Context, outside *net.TCPConn, lead leader) (*net.TCPConn, error) {
+func (r *Relay) reach(ctx context.Context, outside *net.TCPConn, route routeFunc) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	client := outside.RemoteAddr().(*net.TCPAddr).AddrPort()
-	conn, err := dialled(lead(client, destination(outside)), func(l leg) (net.Conn, error) { return r.dial(ctx, l) })
+	conn, err := dialFirst(route(client, destination(outside)), func(h hop) (net.Conn, error) { return r.dial(ctx, h) })
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +115,13 @@ func destination(conn *net.TCPConn) netip.AddrPort {
 
 // dial lets the workload see the client's address, and its port where nothing
 // inside has the same pair.
-func (r *Relay) dial(ctx context.Context, l leg) (net.Conn, error) {
-	if !l.from.IsValid() {
-		return r.inner.DialUnintercepted(ctx, "tcp", l.to)
+func (r *Relay) dial(ctx context.Context, h hop) (net.Conn, error) {
+	if !h.from.IsValid() {
+		return r.inner.DialUnintercepted(ctx, "tcp", h.to)
 	}
-	conn, err := r.inner.DialFrom(ctx, "tcp", l.from, l.to)
+	conn, err := r.inner.DialFrom(ctx, "tcp", h.from, h.to)
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
-		conn, err = r.inner.DialFrom(ctx, "tcp", netip.AddrPortFrom(l.from.Addr(), 0), l.to)
+		conn, err = r.inner.DialFrom(ctx, "tcp", netip.AddrPortFrom(h.from.Addr(), 0), h.to)
 	}
 	return conn, err
 }

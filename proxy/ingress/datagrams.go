@@ -27,7 +27,7 @@ type association struct {
 
 // take takes the datagrams of one socket until it is closed. Where there are too
 // many associations, new ones get nothing, as on a host that is overwhelmed.
-func (r *Relay) take(ctx context.Context, u *net.UDPConn, lead leader) {
+func (r *Relay) take(ctx context.Context, u *net.UDPConn, route routeFunc) {
 	netns.TakeDatagrams(u, func(d netns.Datagram) {
 		a, ok := r.datagrams.Get(d.Ends, func(open int) (*association, bool) {
 			if open >= r.maxDatagrams {
@@ -35,7 +35,7 @@ func (r *Relay) take(ctx context.Context, u *net.UDPConn, lead leader) {
 			}
 			a := &association{Association: netns.NewAssociation(d.Ends), r: r}
 			r.running.Go(func() {
-				crash.Contain("inbound datagrams", func() { a.run(ctx, lead(d.Source, d.Destination)) })
+				crash.Contain("inbound datagrams", func() { a.run(ctx, route(d.Source, d.Destination)) })
 			})
 			return a, true
 		})
@@ -46,13 +46,13 @@ func (r *Relay) take(ctx context.Context, u *net.UDPConn, lead leader) {
 }
 
 // run carries an association to its end.
-func (a *association) run(ctx context.Context, legs []leg) {
+func (a *association) run(ctx context.Context, hops []hop) {
 	defer a.r.datagrams.End(a.Ends)
 	first := a.Next(ctx)
 	if first == nil {
 		return
 	}
-	inside, err := dialled(legs, a.r.enter)
+	inside, err := dialFirst(hops, a.r.enter)
 	if err != nil {
 		a.unreachable(first)
 		return
@@ -97,14 +97,14 @@ func (r *Relay) Answer(d netns.Datagram) bool {
 
 // enter opens a socket to a program inside that has one for the leg's
 // destination: without one, only the first datagram's loss would tell.
-func (r *Relay) enter(l leg) (net.Conn, error) {
-	if _, err := r.diag.UDPInodes(l.to, l.from); err != nil {
+func (r *Relay) enter(h hop) (net.Conn, error) {
+	if _, err := r.diag.UDPInodes(h.to, h.from); err != nil {
 		return nil, err
 	}
-	if !l.from.IsValid() {
-		return r.inner.DialUnintercepted(context.Background(), "udp", l.to)
+	if !h.from.IsValid() {
+		return r.inner.DialUnintercepted(context.Background(), "udp", h.to)
 	}
-	return r.inner.DatagramsInto(l.from, l.to)
+	return r.inner.DatagramsInto(h.from, h.to)
 }
 
 // unreachable tells the client that nobody is there.

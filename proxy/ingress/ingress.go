@@ -73,7 +73,7 @@ func Start(ctx context.Context, outer, inner *netns.Namespace, own []netip.Addr,
 	if err := r.Renew(own); err != nil {
 		return nil, err
 	}
-	r.serve(ctx, toSame)
+	r.serve(ctx, sameDestination)
 	return r, nil
 }
 
@@ -119,12 +119,12 @@ func (r *Relay) listenTCP(addr netip.AddrPort) (*net.TCPListener, error) {
 }
 
 // serve carries what the listeners get, until ctx ends.
-func (r *Relay) serve(ctx context.Context, lead leader) {
+func (r *Relay) serve(ctx context.Context, route routeFunc) {
 	for _, l := range r.listeners {
-		r.running.Go(func() { r.accept(ctx, l, lead) })
+		r.running.Go(func() { r.accept(ctx, l, route) })
 	}
 	for _, u := range r.sockets {
-		r.running.Go(func() { r.take(ctx, u, lead) })
+		r.running.Go(func() { r.take(ctx, u, route) })
 	}
 	context.AfterFunc(ctx, r.close)
 }
@@ -142,26 +142,26 @@ func (r *Relay) close() {
 	r.diag.Close()
 }
 
-// leg is how to reach the workload: a destination inside, and the address that
+// hop is how to reach the workload: a destination inside, and the address that
 // it is to see, invalid for one of the inner namespace's own.
-type leg struct{ from, to netip.AddrPort }
+type hop struct{ from, to netip.AddrPort }
 
-// leader returns where what came from a client to a destination may go, in the
+// routeFunc returns where what came from a client to a destination may go, in the
 // order of preference.
-type leader func(client, dst netip.AddrPort) []leg
+type routeFunc func(client, dst netip.AddrPort) []hop
 
-// toSame leads to the destination inside, as the client, or to its port on
+// sameDestination routes to the destination inside, as the client, or to its port on
 // loopback: there is where programs listen that were not told to be reachable.
-func toSame(client, dst netip.AddrPort) []leg {
+func sameDestination(client, dst netip.AddrPort) []hop {
 	client, dst = plain(client), plain(dst)
 	if a := client.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is4() != dst.Addr().Is4() {
 		client = netip.AddrPort{}
 	}
-	legs := []leg{{client, dst}}
+	hops := []hop{{client, dst}}
 	if !dst.Addr().IsLoopback() {
-		legs = append(legs, leg{to: netip.AddrPortFrom(loopback(dst.Addr().Is4()), dst.Port())})
+		hops = append(hops, hop{to: netip.AddrPortFrom(loopback(dst.Addr().Is4()), dst.Port())})
 	}
-	return legs
+	return hops
 }
 
 func plain(a netip.AddrPort) netip.AddrPort {
@@ -175,11 +175,11 @@ func loopback(v4 bool) netip.Addr {
 	return netip.IPv6Loopback()
 }
 
-// dialled opens a socket for the first leg that works.
-func dialled[C any](legs []leg, dial func(leg) (C, error)) (c C, err error) {
+// dialFirst opens a socket for the first hop that works.
+func dialFirst[C any](hops []hop, dial func(hop) (C, error)) (c C, err error) {
 	err = fmt.Errorf("nowhere to go")
-	for _, l := range legs {
-		if c, err = dial(l); err == nil {
+	for _, h := range hops {
+		if c, err = dial(h); err == nil {
 			return c, nil
 		}
 	}

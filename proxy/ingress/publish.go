@@ -97,7 +97,7 @@ func Publish(ctx context.Context, outer, inner *netns.Namespace, list []Publicat
 		}
 	}
 	for i, r := range relays {
-		r.serve(ctx, list[i].lead)
+		r.serve(ctx, list[i].route)
 	}
 	return relays, nil
 }
@@ -121,8 +121,8 @@ func (r *Relay) publish(p Publication) (err error) {
 }
 
 // lead leads to the port on either loopback address.
-func (p Publication) lead(netip.AddrPort, netip.AddrPort) []leg {
-	return []leg{
+func (p Publication) route(netip.AddrPort, netip.AddrPort) []hop {
+	return []hop{
 		{to: netip.AddrPortFrom(loopback(true), p.Port)},
 		{to: netip.AddrPortFrom(loopback(false), p.Port)},
 	}

@@ -16,6 +16,7 @@ import (
 type openGate struct{}
 
 func (openGate) MayResolve(string) bool { return true }
+func (openGate) Refused(string)         {}
 
 // namespace returns a sealed namespace with its interception rules.
 func namespace(t *testing.T) *netns.Namespace {

@@ -45,7 +45,7 @@ func TestQueriesAreBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 2 * maxQueries {
 		wg.Go(func() {
-			s.ServeDNS(asker{answered: func(m *dns.Msg) {
+			s.serve(t.Context(), asker{answered: func(m *dns.Msg) {
 				if answered.Add(1); m.Rcode == dns.RcodeServerFailure {
 					refused.Add(1)
 				}
@@ -63,7 +63,7 @@ func TestQueriesAreBounded(t *testing.T) {
 	if refused.Load() != maxQueries || answered.Load() != 2*maxQueries {
 		t.Errorf("%d of %d queries were refused", refused.Load(), answered.Load())
 	}
-	s.ServeDNS(asker{answered: func(m *dns.Msg) {
+	s.serve(t.Context(), asker{answered: func(m *dns.Msg) {
 		if m.Rcode == dns.RcodeServerFailure {
 			t.Error("a later query was refused")
 		}

@@ -47,6 +47,7 @@ func (z *zone) Ask(_ context.Context, name string, qtype uint16) (*dns.Msg, erro
 type gate map[string]bool
 
 func (g gate) MayResolve(name string) bool { return g[name] }
+func (gate) Refused(string)                {}
 
 func newServer() (*Server, *zone) {
 	z := &zone{
@@ -55,7 +56,7 @@ func newServer() (*Server, *zone) {
 		fail: map[string]bool{"broken.example.com": true},
 	}
 	g := gate{"api.example.com": true, "gone.example.com": true, "broken.example.com": true}
-	return &Server{Table: NewTable(nil), Upstream: z, Gate: g, Search: []string{"corp.internal"}, IPv6: true}, z
+	return &Server{Table: NewTable(nil), Upstream: z, Gate: g, Search: []string{"corp.internal", "example.com"}, IPv6: true}, z
 }
 
 func TestAnswer(t *testing.T) {
@@ -76,6 +77,9 @@ func TestAnswer(t *testing.T) {
 		{"evil.example.org.", dns.TypeTXT, dns.RcodeNameError, "", false},
 		{"c2VjcmV0.evil.example.org.", dns.TypeA, dns.RcodeSuccess, "198.18.0.1", false},
 		{"api.example.com.corp.internal.", dns.TypeA, dns.RcodeNameError, "", false},
+		{"api.", dns.TypeA, dns.RcodeNameError, "", true}, // example.com makes a host of it that there is
+		{"api.", dns.TypeAAAA, dns.RcodeNameError, "", true},
+		{"gone.", dns.TypeA, dns.RcodeSuccess, "198.18.0.1", true}, // and here it makes none
 		{"api.example.com.", dns.TypeTXT, dns.RcodeSuccess, "hello", true},
 		{"api.example.com.", dns.TypeHTTPS, dns.RcodeSuccess, "", false},
 		{"api.example.com.", dns.TypeANY, dns.RcodeSuccess, "", false},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/miekg/dns"
@@ -29,9 +30,10 @@ const (
 
 // Gate decides which names may be asked for upstream.
 type Gate interface {
-	// MayResolve reports whether the name may leave the sandbox, and records
-	// the refusal where it may not.
+	// MayResolve reports whether the name may leave the sandbox.
 	MayResolve(name string) bool
+	// Refused is told of a name that may not, and was asked for.
+	Refused(name string)
 }
 
 // Asker looks questions up outside; *Upstream is one.
@@ -58,22 +60,30 @@ type Server struct {
 // LocalHost is the name by which a workload asks about its own sandbox.
 const LocalHost = "policy.local"
 
-// Serve answers on the socket and listener of each pair until ctx ends.
+// Serve answers on the socket and listener of each pair until ctx ends, and waits for the answers under way.
 func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []*net.TCPListener) {
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		crash.Contain("a DNS query", func() { s.serve(ctx, w, query) })
+	})
 	var servers []*dns.Server
 	limited := make([]net.Listener, len(listeners))
 	for _, p := range packets {
-		servers = append(servers, &dns.Server{PacketConn: p, Handler: s})
+		servers = append(servers, &dns.Server{PacketConn: p, Handler: handler})
 	}
 	for i, l := range listeners {
 		limited[i] = netutil.LimitListener(l, maxConnections)
-		servers = append(servers, &dns.Server{Listener: limited[i], Handler: s, MaxTCPQueries: 128})
+		servers = append(servers, &dns.Server{Listener: limited[i], Handler: handler, MaxTCPQueries: 128})
 	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
 	for _, srv := range servers {
 		// The only errors are those of a socket closed at shutdown.
-		go func() { _ = srv.ActivateAndServe() }()
+		serving.Go(func() { _ = srv.ActivateAndServe() })
 	}
 	<-ctx.Done()
+	for _, srv := range servers {
+		serving.Go(func() { _ = srv.Shutdown() }) // clients that are connected and silent, too
+	}
 	for _, p := range packets {
 		p.Close()
 	}
@@ -82,13 +92,8 @@ func (s *Server) Serve(ctx context.Context, packets []*net.UDPConn, listeners []
 	}
 }
 
-// ServeDNS answers one query.
-func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
-	crash.Contain("a DNS query", func() { s.serve(w, query) })
-}
-
-func (s *Server) serve(w dns.ResponseWriter, query *dns.Msg) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
+func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, query *dns.Msg) {
+	ctx, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	answer := s.answer(ctx, query)
 	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
@@ -183,11 +188,15 @@ func (s *Server) pointer(reply *dns.Msg, q dns.Question) bool {
 // address answers with the name's synthetic address. A name that may leave is
 // asked for first, so that one that does not exist stays so. One that may not
 // gets an address all the same, so that the connection can be refused with a
-// reason; except a name that a search domain made, whose refusal would keep
-// the resolver from trying the name the workload meant.
+// reason; except where a search domain made it, or makes one of it that may leave:
+// then the resolver is to go on to the name that the workload meant.
 func (s *Server) address(ctx context.Context, reply *dns.Msg, q dns.Question, name string) {
 	if !s.Gate.MayResolve(name) {
-		if s.searched(name) {
+		meant, searched := s.searched(name)
+		if !s.leads(ctx, meant) && !(searched && s.Gate.MayResolve(meant)) {
+			s.Gate.Refused(name)
+		}
+		if searched || s.leads(ctx, name) {
 			reply.Rcode = dns.RcodeNameError
 			return
 		}
@@ -242,6 +251,7 @@ func (s *Server) other(ctx context.Context, reply *dns.Msg, q dns.Question, name
 		return
 	}
 	if !s.Gate.MayResolve(name) {
+		s.Gate.Refused(name)
 		reply.Rcode = dns.RcodeNameError
 		return
 	}
@@ -257,13 +267,28 @@ func (s *Server) other(ctx context.Context, reply *dns.Msg, q dns.Question, name
 	}
 }
 
-func (s *Server) searched(name string) bool {
+// searched returns the name that the workload meant where a search domain has made this one of it, and else the
+// name itself.
+func (s *Server) searched(name string) (meant string, ok bool) {
 	for _, domain := range s.Search {
-		if strings.HasSuffix(name, "."+domain) {
-			return true
+		if meant, ok := strings.CutSuffix(name, "."+domain); ok {
+			return meant, true
 		}
 	}
-	return false
+	return name, false
+}
+
+// leads reports whether a search domain makes a name of this one that may leave, and has an address.
+func (s *Server) leads(ctx context.Context, name string) bool {
+	return slices.ContainsFunc(s.Search, func(domain string) bool {
+		whole := name + "." + domain
+		return s.Gate.MayResolve(whole) && (s.hasAddress(ctx, whole, dns.TypeA) || s.hasAddress(ctx, whole, dns.TypeAAAA))
+	})
+}
+
+func (s *Server) hasAddress(ctx context.Context, name string, qtype uint16) bool {
+	real, err := s.Upstream.Ask(ctx, name, qtype)
+	return err == nil && len(addresses(real)) > 0
 }
 
 func add(reply *dns.Msg, q dns.Question, a netip.Addr) {

@@ -197,6 +197,20 @@ func TestKeeperKilled(t *testing.T) {
 		supervised(c, next.Supervisor.PID)
 		node.Worked(t, c.Client("get", "http://"+fakenet.WebHost+"/again"))
 	}
+	// The policy in force is not lost with its supervisor, whatever has become of its file.
+	w.Policy("web", "version: 1\nnetwork_polices: {}\n")
+	invalid := func() bool { return strings.Contains(c.Info().PolicyError, "network_polices") }
+	node.Eventually(t, node.Patience, "the error", invalid)
+	last := c.Info().Supervisor.PID
+	node.Must(t, unix.Kill(last, unix.SIGKILL))
+	supervised(c, last)
+	node.Worked(t, c.Client("get", "http://"+fakenet.WebHost+"/still"))
+	if r := c.Client("get", "http://"+fakenet.GitHubHost+"/still"); r.Status != 403 || !invalid() {
+		t.Errorf("%+v, %+v", r, c.Info())
+	}
+	w.Policy("web", strings.ReplaceAll(webByAll, "web.example", "api.github.example"))
+	node.Eventually(t, node.Patience, "the mended policy", func() bool { return c.Info().PolicyError == "" })
+	node.Worked(t, c.Client("get", "http://"+fakenet.GitHubHost+"/mended"))
 	// Without both nothing gets through, and nothing is left.
 	c.KillSupervisor()
 	if r := c.Client("get", "-t", "5s", "http://"+fakenet.WebHost+"/after"); r.OK {

@@ -6,10 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 	"openshell.ai/openshell/test/node"
 )
@@ -194,4 +198,40 @@ func TestIPv6(t *testing.T) {
 		t.Errorf("name server over IPv6: %+v", r)
 	}
 	p.Unseen(fakenet.GitHubHost)
+}
+
+// A short name works in both modes, and the rule is for the name that the search list made of it.
+func TestShortName(t *testing.T) {
+	cases.Show(t, "clients/short name")
+	t.Parallel()
+	w := node.New(t)
+	file := filepath.Join(w.Dir, "resolv.conf")
+	node.Must(t, os.WriteFile(file, []byte("nameserver 192.0.2.53\nsearch other.example example\n"), 0o644))
+	start := func(edits ...node.Edit) *node.Container {
+		return w.Container(append(edits, node.Policy("short"), func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: file, Options: []string{"bind", "ro"}})
+		})...).Start()
+	}
+	short := func(c *node.Container) {
+		t.Helper()
+		node.Worked(t, c.Client("get", "http://web/short"))
+		node.Worked(t, c.Client("get", "https://api.weather/short"))
+	}
+	c := start(node.Permissive)
+	short(c)
+	if p := w.ProposalFor("short", fakenet.WebHost); !slices.Equal(node.Allows(p), []string{"GET /short"}) {
+		t.Errorf("proposed %+v", p.Rule)
+	}
+	w.Operate("approve", "short", "--all")
+	c.Delete()
+	c = start()
+	short(c)
+	if denied := w.Denied(c); len(denied) > 0 {
+		t.Errorf("denied: %+v", denied)
+	}
+	for _, host := range []string{"mail", "we", "web.other.example"} {
+		if r := c.Client("get", "-H", "Host: "+host, "http://web/short"); r.Status != http.StatusMisdirectedRequest {
+			t.Errorf("Host: %s: %+v", host, r)
+		}
+	}
 }

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -77,11 +78,12 @@ func Allows(p learn.Proposal) []string {
 	return out
 }
 
-// Settled gives evidence that should not become a proposal the time to become
-// one all the same.
+// Settled returns the proposals when the policy's sandboxes have written down all that they have seen.
 func (w *World) Settled(policy string) []learn.Proposal {
 	w.T.Helper()
-	time.Sleep(1500 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(w.T.Context(), Patience)
+	defer cancel()
+	Must(w.T, sandbox.Settle(ctx, w.RunDir, policy))
 	return w.Proposals(policy)
 }
 
@@ -157,12 +159,13 @@ func (w *World) Sandboxes() []string {
 	return ids
 }
 
-// AwaitEnd waits until the container's sandbox is gone, and reports where it
-// does not go.
+// AwaitEnd waits until the container's sandbox is gone, its directory under
+// another name too, and reports where it does not go.
 func (c *Container) AwaitEnd() {
 	c.World.T.Helper()
 	deadline := time.Now().Add(Patience)
-	for slices.Contains(c.World.Sandboxes(), c.SandboxID()) {
+	isOf := func(name string) bool { return strings.Contains(name, c.SandboxID()) }
+	for slices.ContainsFunc(c.World.Sandboxes(), isOf) {
 		if time.Now().After(deadline) {
 			c.World.T.Errorf("sandbox %s does not end", c.SandboxID())
 			return

@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"openshell.ai/openshell/internal/learn"
-	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/policy"
 )
 
@@ -37,7 +37,7 @@ func pinned(all []choice) []string {
 }
 
 // check reports what is in the way of approving all of them.
-func check(now *sandbox.Policies, all []choice) error {
+func check(now *policystore.Policies, all []choice) error {
 	if _, exceeding := allowed(now, all); exceeding != nil {
 		return exceeding
 	}
@@ -46,7 +46,7 @@ func check(now *sandbox.Policies, all []choice) error {
 
 // allowed are those of them that do not exceed the node's maximum policy by themselves; the error names the
 // others.
-func allowed(now *sandbox.Policies, all []choice) (some []choice, exceeding error) {
+func allowed(now *policystore.Policies, all []choice) (some []choice, exceeding error) {
 	var errs []error
 	for i := range all {
 		c := &all[i]
@@ -63,7 +63,7 @@ func allowed(now *sandbox.Policies, all []choice) (some []choice, exceeding erro
 
 // checkTogether reports what all of them would make of the effective policy that must not be. Each may be fine,
 // and there may still be too many paths together, or endpoints that contradict those of the base.
-func checkTogether(now *sandbox.Policies, all []choice) error {
+func checkTogether(now *policystore.Policies, all []choice) error {
 	learned := now.Learned.Clone()
 	for i := range all {
 		all[i].proposal.AddEditTo(learned, all[i].edit)

@@ -16,6 +16,7 @@ import (
 
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
@@ -45,7 +46,7 @@ type Change struct {
 // that was looked at after it. They are refused if they exceed the node's maximum policy, or would make
 // the effective one invalid, and so is one that grows meanwhile.
 func (r *Reviewer) Approve(ctx context.Context, policyName string, ids []string) (Change, error) {
-	return r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
+	return r.change(ctx, policyName, func(now *policystore.Policies, c *Change) error {
 		all, err := r.choices(policyName, ids)
 		if err != nil {
 			return err
@@ -60,7 +61,7 @@ func (r *Reviewer) Approve(ctx context.Context, policyName string, ids []string)
 // ApproveAllowed is Approve that leaves out what exceeds the node's maximum policy, and approves the rest.
 // The error names what was left out.
 func (r *Reviewer) ApproveAllowed(ctx context.Context, policyName string, ids []string) (Change, error) {
-	return r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
+	return r.change(ctx, policyName, func(now *policystore.Policies, c *Change) error {
 		all, err := r.choices(policyName, ids)
 		if err != nil {
 			return err
@@ -98,7 +99,7 @@ func (r *Reviewer) approve(policyName string, all []choice, c *Change) error {
 
 // ApproveEdited is Approve for one proposal, of which less is put in force.
 func (r *Reviewer) ApproveEdited(ctx context.Context, policyName, id string, edit learn.Edit) (Change, error) {
-	return r.change(ctx, policyName, func(now *sandbox.Policies, done *Change) error {
+	return r.change(ctx, policyName, func(now *policystore.Policies, done *Change) error {
 		p, err := r.proposal(policyName, id)
 		if err != nil {
 			return err
@@ -116,7 +117,7 @@ func (r *Reviewer) ApproveEdited(ctx context.Context, policyName, id string, edi
 // Undo takes exactly what was approved of proposals out of the policy again. Those of which nothing is in
 // force are left as they are.
 func (r *Reviewer) Undo(ctx context.Context, policyName string, ids []string) (Change, error) {
-	return r.change(ctx, policyName, func(_ *sandbox.Policies, c *Change) error {
+	return r.change(ctx, policyName, func(_ *policystore.Policies, c *Change) error {
 		for _, id := range ids {
 			p, err := r.proposal(policyName, id)
 			if err != nil {
@@ -159,7 +160,7 @@ func (r *Reviewer) Reload(ctx context.Context, policyName string) ([]string, err
 // Difference is what the effective policy would allow more, or less, if the proposal, or the edit
 // of it where that is not nil, were approved now. It is never nil.
 func (r *Reviewer) Difference(p *learn.Proposal, edit *learn.Edit) ([]string, error) {
-	now, err := sandbox.LoadPolicies(r.Config, p.Policy)
+	now, err := policystore.Load(r.Config, p.Policy)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +177,7 @@ func (r *Reviewer) Difference(p *learn.Proposal, edit *learn.Edit) ([]string, er
 // change runs what changes a policy, finds out what that made of the effective one, and brings it to the
 // running sandboxes. A change that was made in part is brought there too.
 func (r *Reviewer) change(ctx context.Context, policyName string,
-	apply func(*sandbox.Policies, *Change) error) (Change, error) {
+	apply func(*policystore.Policies, *Change) error) (Change, error) {
 	c, failed, err := r.decide(policyName, apply)
 	if err != nil {
 		return c, errors.Join(failed, err)
@@ -191,18 +192,18 @@ func (r *Reviewer) change(ctx context.Context, policyName string,
 // decide is change without bringing it anywhere. Nobody else decides meanwhile: what is checked is what
 // is changed, and the difference is this decision's alone.
 func (r *Reviewer) decide(policyName string,
-	apply func(*sandbox.Policies, *Change) error) (c Change, failed, err error) {
+	apply func(*policystore.Policies, *Change) error) (c Change, failed, err error) {
 	unlock, err := r.Store.LockDecisions(policyName)
 	if err != nil {
 		return c, nil, err
 	}
 	defer unlock()
-	before, err := sandbox.LoadPolicies(r.Config, policyName)
+	before, err := policystore.Load(r.Config, policyName)
 	if err != nil {
 		return c, nil, err
 	}
 	failed = apply(before, &c)
-	after, err := sandbox.LoadPolicies(r.Config, policyName)
+	after, err := policystore.Load(r.Config, policyName)
 	if err != nil {
 		return c, failed, err
 	}

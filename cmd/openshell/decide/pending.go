@@ -11,6 +11,7 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/describe"
 	"openshell.ai/openshell/internal/learn"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/sandbox"
 )
 
@@ -28,7 +29,7 @@ func (r *Reviewer) Settle(ctx context.Context, policyName string) error {
 // without a look, unless that is included. The error names what was left out.
 func (r *Reviewer) ApproveAll(ctx context.Context, policyName string, include learn.Include) (Change, error) {
 	var leftOut error
-	c, err := r.change(ctx, policyName, func(now *sandbox.Policies, c *Change) error {
+	c, err := r.change(ctx, policyName, func(now *policystore.Policies, c *Change) error {
 		result, err := learn.ApproveChosen(r.Store, policyName, r.By, func() (ids []string, err error) {
 			if ids, leftOut, err = r.pending(policyName, include); err != nil {
 				return nil, err

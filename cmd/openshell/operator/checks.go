@@ -25,6 +25,7 @@ import (
 	"openshell.ai/openshell/internal/confine/filter"
 	"openshell.ai/openshell/internal/confine/observe"
 	"openshell.ai/openshell/internal/libexec"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/safefile"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/netns"
@@ -202,7 +203,7 @@ func checkPrivate(field, dir string) finding {
 func checkPolicies(c *config.Config) finding {
 	const name = "policy_dir"
 	if c.DefaultPolicy != "" {
-		if _, err := sandbox.LoadPolicies(c, c.DefaultPolicy); err != nil {
+		if _, err := policystore.Load(c, c.DefaultPolicy); err != nil {
 			return fail(name, oneLine(err), "correct the policy that default_policy names, or name another")
 		}
 	}
@@ -229,7 +230,7 @@ func checkPolicies(c *config.Config) finding {
 			continue
 		}
 		policies++
-		if _, err := sandbox.LoadPolicies(c, stem); err != nil {
+		if _, err := policystore.Load(c, stem); err != nil {
 			return warn(name, oneLine(err), "correct it: openshell policy check "+filepath.Join(c.PolicyDir, e.Name()))
 		}
 	}
@@ -246,7 +247,7 @@ func checkCeilings(c *config.Config) finding {
 		return ok(name, "there is none")
 	}
 	// Any name will do: the maximum is every policy's.
-	p, err := sandbox.LoadPolicies(c, cmp.Or(c.DefaultPolicy, "default"))
+	p, err := policystore.Load(c, cmp.Or(c.DefaultPolicy, "default"))
 	if err != nil {
 		return fail(name, oneLine(err), "correct the file: openshell policy check "+c.MaximumPolicy)
 	}

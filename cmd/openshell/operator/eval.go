@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openshell.ai/openshell/internal/decision"
-	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/strictjson"
 	"openshell.ai/openshell/policy"
 )
@@ -76,7 +76,7 @@ func snapshotOf(cmd *cobra.Command, p *policy.Policy, permissive bool) (decision
 	if err != nil {
 		return decision.Snapshot{}, err
 	}
-	s, err := sandbox.SnapshotOf(c, p)
+	s, err := policystore.Snapshot(c, p)
 	s.Permissive = permissive
 	return s, err
 }

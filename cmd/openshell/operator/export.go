@@ -18,7 +18,7 @@ import (
 
 	"openshell.ai/openshell/internal/fileio"
 	"openshell.ai/openshell/internal/learn"
-	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
 )
@@ -120,7 +120,7 @@ func onlyOpenShell(p *policy.Policy, warnings []policy.Warning) error {
 }
 
 // writeAnnotated writes a policy with the provenance of its learned rules in comments.
-func writeAnnotated(w io.Writer, store *state.Store, p *sandbox.Policies, which *policy.Policy) error {
+func writeAnnotated(w io.Writer, store *state.Store, p *policystore.Policies, which *policy.Policy) error {
 	notes, err := provenance(store, p)
 	if err != nil {
 		return err
@@ -144,7 +144,7 @@ func writeAnnotated(w io.Writer, store *state.Store, p *sandbox.Policies, which 
 
 // provenance is what is known of where learned rules come from, by their keys: what the
 // base's file says in comments, if it was exported, and the proposals.
-func provenance(store *state.Store, p *sandbox.Policies) (map[string][]string, error) {
+func provenance(store *state.Store, p *policystore.Policies) (map[string][]string, error) {
 	notes := map[string][]string{}
 	if p.BaseFile != "" {
 		data, err := readPolicy(nil, p.BaseFile)

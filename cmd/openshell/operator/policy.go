@@ -13,7 +13,7 @@ import (
 
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/fileio"
-	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
 )
@@ -80,8 +80,8 @@ func policyShowCommand() *cobra.Command {
 
 // named loads the policies of a name, and refuses a name that nothing is known of:
 // showing the default for it would hide a slip of the pen.
-func named(c *config.Config, store *state.Store, name string) (*sandbox.Policies, error) {
-	p, err := sandbox.LoadPolicies(c, name)
+func named(c *config.Config, store *state.Store, name string) (*policystore.Policies, error) {
+	p, err := policystore.Load(c, name)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func named(c *config.Config, store *state.Store, name string) (*sandbox.Policies
 func ownFile(c *config.Config, name string) string { return filepath.Join(c.PolicyDir, name+".yaml") }
 
 // origin says where a base policy comes from.
-func origin(c *config.Config, p *sandbox.Policies) string {
+func origin(c *config.Config, p *policystore.Policies) string {
 	switch p.BaseFile {
 	case "":
 		return fmt.Sprintf("the built-in default, as there is no %s", ownFile(c, p.Name))

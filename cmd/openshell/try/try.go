@@ -27,6 +27,7 @@ import (
 	"golang.org/x/term"
 
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/policystore"
 	"openshell.ai/openshell/internal/sandbox"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/internal/validname"
@@ -146,7 +147,7 @@ func runSandboxed(o options, args []string) (status int, err error) {
 			fmt.Fprintf(os.Stderr, "openshell: this run's policy is %[1]s: see openshell proposals %[1]s, and use it again with --policy %[1]s\n", id)
 		}()
 	}
-	policies, err := sandbox.LoadPolicies(c, cmp.Or(o.policy, id))
+	policies, err := policystore.Load(c, cmp.Or(o.policy, id))
 	if err != nil {
 		return 0, err
 	}

@@ -11,44 +11,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StandIns take the places of devices that were moved out of a namespace. An
+// Placeholders take the places of devices that were moved out of a namespace. An
 // engine looks for its devices there, by their names: docker to count what has
 // passed (docker stats), and to take a device back (docker network disconnect).
-// A stand-in is down, without an address, and leads nowhere: its other end is in a
+// A placeholder is down, without an address, and leads nowhere: its other end is in a
 // namespace of its own, with nothing else.
-type StandIns struct {
+type Placeholders struct {
 	at, outer *Namespace
-	nowhere   *Namespace // nil: none are ever added
-	list      []StandIn
+	unrouted  *Namespace // nil: none are ever added
+	list      []Placeholder
 	count     int // of all there were
 }
 
-// StandIn is known by its index, which no later device of the namespace has.
-type StandIn struct {
+// Placeholder is known by its index, which no later device of the namespace has.
+type Placeholder struct {
 	Index  int    `json:"index"`
 	Device Device `json:"device"` // in the outer namespace
 }
 
-// NewStandIns returns those in one namespace for devices in another. There are
-// none yet. What they lead to, as long as it is open: nowhere.
-func NewStandIns(at, outer, nowhere *Namespace) *StandIns {
-	return &StandIns{at: at, outer: outer, nowhere: nowhere}
+// NewPlaceholders returns those in one namespace for devices in another. There are
+// none yet. What they lead to, as long as it is open: unrouted.
+func NewPlaceholders(at, outer, unrouted *Namespace) *Placeholders {
+	return &Placeholders{at: at, outer: outer, unrouted: unrouted}
 }
 
-// List returns the stand-ins.
-func (s *StandIns) List() []StandIn { return slices.Clone(s.list) }
+// List returns the placeholders.
+func (s *Placeholders) List() []Placeholder { return slices.Clone(s.list) }
 
 // Restore takes over those that another process has left.
-func (s *StandIns) Restore(list []StandIn) {
+func (s *Placeholders) Restore(list []Placeholder) {
 	s.list = slices.Clone(list)
 	for _, i := range list { // the other ends' names must differ from any before
 		s.count = max(s.count, i.Index)
 	}
 }
 
-// Add leaves a stand-in for each of the devices that Move has moved, with its
+// Add leaves a placeholder for each of the devices that Move has moved, with its
 // name, hardware address and MTU.
-func (s *StandIns) Add(moved []Device) (err error) {
+func (s *Placeholders) Add(moved []Device) (err error) {
 	if len(moved) == 0 {
 		return nil
 	}
@@ -65,14 +65,14 @@ func (s *StandIns) Add(moved []Device) (err error) {
 	for _, d := range moved {
 		index, err := s.make(d, at, outer)
 		if err != nil {
-			return fmt.Errorf("leave a stand-in for %s: %w", d.Name, err)
+			return fmt.Errorf("leave a placeholder for %s: %w", d.Name, err)
 		}
-		s.list = append(s.list, StandIn{index, d})
+		s.list = append(s.list, Placeholder{index, d})
 	}
 	return nil
 }
 
-func (s *StandIns) make(d Device, at, outer *netlink.Handle) (index int, err error) {
+func (s *Placeholders) make(d Device, at, outer *netlink.Handle) (index int, err error) {
 	device, err := outer.LinkByIndex(d.Index)
 	if err != nil {
 		return 0, err
@@ -80,7 +80,7 @@ func (s *StandIns) make(d Device, at, outer *netlink.Handle) (index int, err err
 	s.count++
 	err = at.LinkAdd(&netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: d.Name, MTU: device.Attrs().MTU, HardwareAddr: device.Attrs().HardwareAddr},
-		PeerName:  fmt.Sprintf("end%d", s.count), PeerNamespace: netlink.NsFd(s.nowhere.Fd()),
+		PeerName:  fmt.Sprintf("end%d", s.count), PeerNamespace: netlink.NsFd(s.unrouted.Fd()),
 	})
 	if err != nil {
 		return 0, err
@@ -92,8 +92,8 @@ func (s *StandIns) make(d Device, at, outer *netlink.Handle) (index int, err err
 	return made.Attrs().Index, nil
 }
 
-// Names returns the stand-ins' names.
-func (s *StandIns) Names() []string {
+// Names returns the placeholders' names.
+func (s *Placeholders) Names() []string {
 	var names []string
 	for _, i := range s.list {
 		names = append(names, i.Device.Name)
@@ -101,9 +101,9 @@ func (s *StandIns) Names() []string {
 	return names
 }
 
-// Follow removes the devices whose stand-ins somebody has taken away or deleted,
+// Follow removes the devices whose placeholders somebody has taken away or deleted,
 // and returns how many they were.
-func (s *StandIns) Follow() (removed int, err error) {
+func (s *Placeholders) Follow() (removed int, err error) {
 	at, err := handle(s.at)
 	if err != nil {
 		return 0, err
@@ -115,7 +115,7 @@ func (s *StandIns) Follow() (removed int, err error) {
 	}
 	defer outer.Close()
 	var errs []error
-	s.list = slices.DeleteFunc(s.list, func(i StandIn) bool {
+	s.list = slices.DeleteFunc(s.list, func(i Placeholder) bool {
 		if _, err := at.LinkByIndex(i.Index); !isNoLink(err) {
 			return false
 		}
@@ -134,10 +134,10 @@ func isNoLink(err error) bool {
 	return errors.As(err, &none) || errors.Is(err, unix.ENODEV)
 }
 
-// Close removes the stand-ins.
-func (s *StandIns) Close() error {
-	if s.nowhere == nil {
+// Close removes the placeholders.
+func (s *Placeholders) Close() error {
+	if s.unrouted == nil {
 		return nil
 	}
-	return s.nowhere.Close()
+	return s.unrouted.Close()
 }

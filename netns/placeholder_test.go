@@ -15,19 +15,19 @@ import (
 
 // moved returns a plumbed namespace whose card has been moved to another, and what
 // stands in for it.
-func moved(t *testing.T) (inner, outer, host *Namespace, s *StandIns) {
+func moved(t *testing.T) (inner, outer, host *Namespace, s *Placeholders) {
 	t.Helper()
 	inner, host = plumbed(t)
 	outer = newNamespace(t)
 	devices, err := Move(inner, outer, nil, false)
 	must(t, err)
-	s = NewStandIns(inner, outer, newNamespace(t))
+	s = NewPlaceholders(inner, outer, newNamespace(t))
 	t.Cleanup(func() { s.Close() })
 	must(t, s.Add(devices))
 	return inner, outer, host, s
 }
 
-func TestStandInLooksLikeTheDevice(t *testing.T) {
+func TestPlaceholderLooksLikeTheDevice(t *testing.T) {
 	inner, outer, host, s := moved(t)
 	in, out := linkOf(t, open(t, inner), "eth0"), linkOf(t, open(t, outer), "eth0")
 	if a, b := in.Attrs(), out.Attrs(); a.HardwareAddr.String() != b.HardwareAddr.String() || a.MTU != b.MTU || a.Flags&net.FlagUp != 0 {
@@ -41,7 +41,7 @@ func TestStandInLooksLikeTheDevice(t *testing.T) {
 		t.Errorf("Follow = %d, %v", n, err)
 	}
 	if again, err := Move(inner, outer, nil, true); err != nil || len(again) != 0 {
-		t.Errorf("the stand-in was moved: %v, %v", again, err)
+		t.Errorf("the placeholder was moved: %v, %v", again, err)
 	}
 }
 
@@ -58,7 +58,7 @@ func TestDeviceGoesWithItsStandIn(t *testing.T) {
 		t.Fatalf("Follow = %d, %v", n, err)
 	}
 	must(t, engine.LinkDel(linkOf(t, engine, "vethabc")))
-	for name, n := range map[string]*Namespace{"inner": inner, "outer": outer, "host": host, "nowhere": s.nowhere} {
+	for name, n := range map[string]*Namespace{"inner": inner, "outer": outer, "host": host, "nowhere": s.unrouted} {
 		if left, err := Devices(n); err != nil || len(left) != 0 {
 			t.Errorf("%s: %q, %v", name, left, err)
 		}
@@ -69,7 +69,7 @@ func TestDeviceGoesWithItsStandIn(t *testing.T) {
 	must(t, err)
 	must(t, s.Add(devices))
 	if !slices.Equal(s.Names(), []string{"eth0"}) {
-		t.Errorf("stand-ins %q", s.Names())
+		t.Errorf("placeholders %q", s.Names())
 	}
 	reaches(t, outer, host, netip.MustParseAddrPort("10.89.2.1:80"))
 }
@@ -88,7 +88,7 @@ func TestDeviceThatHasGoneBeforeItsStandIn(t *testing.T) {
 	}
 }
 
-func TestStandInsEndWithTheSandbox(t *testing.T) {
+func TestPlaceholdersEndWithTheSandbox(t *testing.T) {
 	inner, _, _, s := moved(t)
 	must(t, s.Close())
 	deadline := time.Now().Add(patience)

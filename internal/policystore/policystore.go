@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package sandbox
+// Package policystore knows what a policy's name means on this node: the
+// operator's file or the node's default, the rules approved for it, and the
+// maximum that bounds them.
+package policystore
 
 import (
 	"errors"
@@ -41,11 +44,11 @@ type Policies struct {
 // maxPolicyFile bounds a policy file, in bytes.
 const maxPolicyFile = 8 << 20
 
-// LoadPolicies reads the policy of a name: the operator's file
+// Load reads the policy of a name: the operator's file
 // policy_dir/NAME.yaml, or else the node's default policy, and the rules
 // approved for the name; and the node's maximum policy, which CheckMaximum holds
 // them to. A file that does not validate is an error.
-func LoadPolicies(c *config.Config, name string) (*Policies, error) {
+func Load(c *config.Config, name string) (*Policies, error) {
 	if err := validname.Check(name); err != nil {
 		return nil, fmt.Errorf("policy name: %w", err)
 	}
@@ -60,13 +63,13 @@ func LoadPolicies(c *config.Config, name string) (*Policies, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Named = p.Named || hasLearned(state.Open(c.StateDir), name)
+	p.Named = p.Named || HasLearned(state.Open(c.StateDir), name)
 	p.Learned, p.Effective = learned, policy.Merge(p.Base, learned)
 	return p, nil
 }
 
-// hasLearned reports whether there are approved rules for a policy, or a permissive run that may have needed none.
-func hasLearned(store *state.Store, name string) bool {
+// HasLearned reports whether there are approved rules for a policy, or a permissive run that may have needed none.
+func HasLearned(store *state.Store, name string) bool {
 	if _, err := os.Stat(store.LearnedPath(name)); err == nil {
 		return true
 	}
@@ -88,8 +91,8 @@ func (p *Policies) Compile(never *engine.Endpoints, o engine.Options) (s decisio
 	return s, nil
 }
 
-// SnapshotOf is what would decide in an enforcing sandbox of this node whose effective policy is p.
-func SnapshotOf(c *config.Config, p *policy.Policy) (decision.Snapshot, error) {
+// Snapshot is what would decide in an enforcing sandbox of this node whose effective policy is p.
+func Snapshot(c *config.Config, p *policy.Policy) (decision.Snapshot, error) {
 	policies := &Policies{Name: "given", Effective: p}
 	if err := policies.loadMaximum(c); err != nil {
 		return decision.Snapshot{}, err

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package sandbox
+package policystore
 
 import (
 	"fmt"
@@ -119,9 +119,9 @@ func (p *Policies) exceedingApprovals() (ids []string) {
 	return ids
 }
 
-// policyFiles are the files that decide what a policy's name means, whether or
+// Files are the files that decide what a policy's name means, whether or
 // not they exist.
-func policyFiles(c *config.Config, name string) []string {
+func Files(c *config.Config, name string) []string {
 	files := []string{filepath.Join(c.PolicyDir, name+".yaml"), state.Open(c.StateDir).LearnedPath(name)}
 	if c.DefaultPolicy != "" {
 		files = append(files, filepath.Join(c.PolicyDir, c.DefaultPolicy+".yaml"))

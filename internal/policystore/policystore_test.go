@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package sandbox
+package policystore
 
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/state"
 	"openshell.ai/openshell/policy"
 )
@@ -19,6 +21,25 @@ network_policies:
     endpoints: [{host: example.com, port: 443}]
     binaries: [{path: /usr/bin/curl}]
 `
+
+// newNode returns the configuration of a node that has no policy yet.
+func newNode(t *testing.T) *config.Config {
+	t.Helper()
+	c := config.Default()
+	dir := t.TempDir()
+	c.StateDir, c.RunDir, c.PolicyDir = filepath.Join(dir, "state"), filepath.Join(dir, "run"), filepath.Join(dir, "policies")
+	if err := os.MkdirAll(c.PolicyDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func writePolicy(t *testing.T, c *config.Config, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(c.PolicyDir, name+".yaml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func TestLoadPolicies(t *testing.T) {
 	tests := []struct {
@@ -54,7 +75,7 @@ func TestLoadPolicies(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			p, err := LoadPolicies(c, "agent")
+			p, err := Load(c, "agent")
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v, want %q", err, tt.err)
@@ -84,15 +105,18 @@ func TestLoadPoliciesRefusesNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"", "../out", ".hidden", "a/b", "a\nb", strings.Repeat("a", 129)} {
-		if p, err := LoadPolicies(c, name); err == nil || !strings.Contains(err.Error(), "policy name") {
+		if p, err := Load(c, name); err == nil || !strings.Contains(err.Error(), "policy name") {
 			t.Errorf("%q: %+v, %v", name, p, err)
 		}
 	}
 }
 
-func TestHardRequirementOfLandlock(t *testing.T) {
-	p := &Policies{Name: "agent", Effective: &policy.Policy{Landlock: &policy.Landlock{Compatibility: policy.CompatibilityBestEffort}}}
-	if abi, err := checkLandlock(p); err != nil || abi == 0 {
-		t.Errorf("best effort: %d, %v", abi, err)
+func TestFiles(t *testing.T) {
+	c := config.Default()
+	c.DefaultPolicy, c.MaximumPolicy = "house", "/etc/openshell/maximum.yaml"
+	want := []string{"/etc/openshell/policies/agent.yaml", "/var/lib/openshell/policies/agent/learned.yaml",
+		"/etc/openshell/policies/house.yaml", "/etc/openshell/maximum.yaml"}
+	if got := Files(c, "agent"); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
 	}
 }

@@ -60,7 +60,7 @@ func must(t *testing.T, err error) {
 
 func lateRequest(t *testing.T, fallback OuterKind) Request {
 	r := request(t.TempDir(), "c1")
-	r.Outer = Outer{Kind: OuterLate, Fallback: fallback, StandIns: true}
+	r.Outer = Outer{Kind: OuterLate, Fallback: fallback, Placeholders: true}
 	return r
 }
 
@@ -84,11 +84,11 @@ func TestLateDevicesAreMovedOutBeforeTheStart(t *testing.T) {
 	}
 	plug(t, s.Ready().Inner, "eth0", "10.89.7.2/24")
 	for range 2 { // asking again changes nothing
-		must(t, Admit(t.Context(), c, r.Container.Root, "c1", noResolver))
+		must(t, CompleteNetwork(t.Context(), c, r.Container.Root, "c1", noResolver))
 	}
 	inner := openNamespace(t, s.Ready().Inner)
 	if left, err := netns.Devices(inner); err != nil || !slices.Equal(left, []string{"eth0"}) || isUp(t, inner, "eth0") {
-		t.Errorf("the workload's namespace has %q, %v, and not a stand-in", left, err)
+		t.Errorf("the workload's namespace has %q, %v, and not a placeholder", left, err)
 	}
 	if moved, err := netns.Devices(s.outer); err != nil || !slices.Equal(moved, []string{"eth0"}) {
 		t.Errorf("the outer namespace has %q, %v", moved, err)
@@ -153,10 +153,10 @@ func unplug(t *testing.T, n *netns.Namespace, name string) {
 func TestLateDevicesOfAnEngineThatForgetsThem(t *testing.T) {
 	c := newNode(t)
 	r := lateRequest(t, OuterEmpty)
-	r.Outer.StandIns = false
+	r.Outer.Placeholders = false
 	s := start(t, c, r)
 	plug(t, s.Ready().Inner, "eth0", "10.89.7.2/24")
-	must(t, Admit(t.Context(), c, r.Container.Root, "c1", noResolver))
+	must(t, CompleteNetwork(t.Context(), c, r.Container.Root, "c1", noResolver))
 	if left, err := netns.Devices(openNamespace(t, s.Ready().Inner)); err != nil || len(left) != 0 {
 		t.Errorf("the workload's namespace has %q, %v", left, err)
 	}
@@ -167,7 +167,7 @@ func TestLateWithoutDevices(t *testing.T) {
 		c := newNode(t)
 		r := lateRequest(t, fallback)
 		s := start(t, c, r)
-		must(t, Admit(t.Context(), c, r.Container.Root, "c1", noResolver))
+		must(t, CompleteNetwork(t.Context(), c, r.Container.Root, "c1", noResolver))
 		home, err := netns.Home()
 		must(t, err)
 		if isHost := s.outer.ID() == home.ID(); isHost != (fallback == OuterHost) {
@@ -184,12 +184,12 @@ func TestAdmissionThatFailsEndsTheSandbox(t *testing.T) {
 	r := lateRequest(t, OuterEmpty)
 	s := start(t, c, r)
 	bad := func(Container) (Resolver, error) { return Resolver{Servers: []string{"not an address"}}, nil }
-	if err := Admit(t.Context(), c, r.Container.Root, "c1", bad); err == nil || startable(s) {
-		t.Errorf("Admit = %v, startable: %v", err, startable(s))
+	if err := CompleteNetwork(t.Context(), c, r.Container.Root, "c1", bad); err == nil || startable(s) {
+		t.Errorf("CompleteNetwork = %v, startable: %v", err, startable(s))
 	}
 	<-s.Done()
-	if err := Admit(t.Context(), c, r.Container.Root, "c1", noResolver); err != nil {
-		t.Errorf("Admit for no sandbox: %v", err)
+	if err := CompleteNetwork(t.Context(), c, r.Container.Root, "c1", noResolver); err != nil {
+		t.Errorf("CompleteNetwork for no sandbox: %v", err)
 	}
 }
 
@@ -211,7 +211,7 @@ network_policies:
 	if check() == nil {
 		t.Error("an address that nobody has named passes")
 	}
-	must(t, Admit(t.Context(), c, r.Container.Root, "c1", func(Container) (Resolver, error) {
+	must(t, CompleteNetwork(t.Context(), c, r.Container.Root, "c1", func(Container) (Resolver, error) {
 		return Resolver{Hosts: "169.254.1.2\thost.containers.internal host.docker.internal\n"}, nil
 	}))
 	must(t, check())

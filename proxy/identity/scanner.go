@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// census finds the processes that hold sockets. Only a look at every descriptor
+// socketScanner finds the processes that hold sockets. Only a look at every descriptor
 // of every member tells all of them, and they all count; but one look serves
 // everybody who asked before it began, so that many connections at once cost
 // hardly more than one.
-type census struct {
-	members procs
-	looking sync.Mutex // held by the round that looks
-	mu      sync.Mutex
-	next    *round // that has not begun; nil where nobody waits
-	buffers buffers
-	aside   aside
+type socketScanner struct {
+	members  procs
+	scanning sync.Mutex // held by the scan that looks
+	mu       sync.Mutex
+	next     *scan // that has not begun; nil where nobody waits
+	buffers  buffers
+	ignored  ignored
 }
 
-// round is one look at all descriptors, and what was found out about processes
+// scan is one look at all descriptors, and what was found out about processes
 // since.
-type round struct {
+type scan struct {
 	owners map[uint64][]int // by the inodes that are asked for
 	err    error
 	done   chan struct{}
@@ -38,8 +38,8 @@ type round struct {
 	processes map[int]func() (Process, error)
 }
 
-// process calls identify for a process, the first time in the round.
-func (r *round) process(pid int, identify func(pid int) (Process, error)) (Process, error) {
+// process calls identify for a process, the first time in the scan.
+func (r *scan) process(pid int, identify func(pid int) (Process, error)) (Process, error) {
 	r.mu.Lock()
 	known := r.processes[pid]
 	if known == nil {
@@ -50,100 +50,100 @@ func (r *round) process(pid int, identify func(pid int) (Process, error)) (Proce
 	return known()
 }
 
-// buffers are for the directories that a look reads. looking guards them.
+// buffers are for the directories that a look reads. scanning guards them.
 type buffers struct {
 	root, fds [16 << 10]byte
 	link      [64]byte
 }
 
-func newCensus(members procs) *census { return &census{members: members} }
+func newSocketScanner(members procs) *socketScanner { return &socketScanner{members: members} }
 
-// ask returns a round that tells the members that have the socket open.
-func (c *census) ask(inode uint64) (*round, error) {
+// lookup returns a scan that tells the members that have the socket open.
+func (c *socketScanner) lookup(inode uint64) (*scan, error) {
 	c.mu.Lock()
 	r, first := c.next, c.next == nil
 	if first {
-		r = &round{owners: map[uint64][]int{}, processes: map[int]func() (Process, error){}, done: make(chan struct{})}
+		r = &scan{owners: map[uint64][]int{}, processes: map[int]func() (Process, error){}, done: make(chan struct{})}
 		c.next = r
 	}
 	r.owners[inode] = nil
 	c.mu.Unlock()
 	if first {
-		c.looking.Lock() // others join meanwhile
+		c.scanning.Lock() // others join meanwhile
 		c.mu.Lock()
 		c.next = nil
 		c.mu.Unlock()
-		r.err = c.look(r.owners)
-		c.looking.Unlock()
+		r.err = c.scanProc(r.owners)
+		c.scanning.Unlock()
 		close(r.done)
 	}
 	<-r.done
 	return r, r.err
 }
 
-// look adds each member that holds one of the sockets to its owners.
-func (c *census) look(owners map[uint64][]int) error {
+// scanProc adds each member that holds one of the sockets to its owners.
+func (c *socketScanner) scanProc(owners map[uint64][]int) error {
 	root, err := openDir(unix.AT_FDCWD, c.members.root)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", c.members.root, err)
 	}
 	defer unix.Close(root)
-	c.aside.begin(time.Now())
+	c.ignored.begin(time.Now())
 	return eachEntry(root, c.buffers.root[:], func(inode uint64, name string) {
 		pid, err := strconv.Atoi(name)
-		if err != nil || c.aside.has(pid, inode) {
+		if err != nil || c.ignored.has(pid, inode) {
 			return
 		}
 		if c.members.member(root, name) {
-			c.lookAt(root, pid, name+"/fd", owners)
-		} else if c.aside.growing && !c.members.hasProgram(root, name) {
-			c.aside.add(pid, inode)
+			c.scanProcess(root, pid, name+"/fd", owners)
+		} else if c.ignored.growing && !c.members.hasProgram(root, name) {
+			c.ignored.add(pid, inode)
 		}
 	})
 }
 
-// aside are processes that hold nothing and never will: the kernel's own, and
+// ignored are processes that hold nothing and never will: the kernel's own, and
 // what has ended. Asking each what it is takes most of a look where a machine
 // has many. They are forgotten soon, and known by their directory's inode too, which a
 // process that gets the number of an ended one does not share.
-type aside struct {
-	known   map[asideKey]struct{}
+type ignored struct {
+	known   map[ignoredKey]struct{}
 	since   time.Time
 	growing bool // looks follow each other closely enough for it to pay
 }
 
-type asideKey struct {
+type ignoredKey struct {
 	pid   int
 	inode uint64
 }
 
 const (
-	asideHolds = time.Second
-	maxAside   = 1 << 14
+	ignoredFor = time.Second
+	maxIgnored = 1 << 14
 )
 
 // begin begins a look.
-func (a *aside) begin(now time.Time) {
-	if now.Sub(a.since) < asideHolds {
+func (a *ignored) begin(now time.Time) {
+	if now.Sub(a.since) < ignoredFor {
 		a.growing = true
 		return
 	}
-	a.known, a.since, a.growing = map[asideKey]struct{}{}, now, false
+	a.known, a.since, a.growing = map[ignoredKey]struct{}{}, now, false
 }
 
-func (a *aside) has(pid int, inode uint64) bool {
-	_, ok := a.known[asideKey{pid, inode}]
+func (a *ignored) has(pid int, inode uint64) bool {
+	_, ok := a.known[ignoredKey{pid, inode}]
 	return ok
 }
 
-func (a *aside) add(pid int, inode uint64) {
-	if len(a.known) < maxAside {
-		a.known[asideKey{pid, inode}] = struct{}{}
+func (a *ignored) add(pid int, inode uint64) {
+	if len(a.known) < maxIgnored {
+		a.known[ignoredKey{pid, inode}] = struct{}{}
 	}
 }
 
-// lookAt is look for one process. One that has ended holds nothing.
-func (c *census) lookAt(root, pid int, dir string, owners map[uint64][]int) {
+// scanProcess is scanProc for one process. One that has ended holds nothing.
+func (c *socketScanner) scanProcess(root, pid int, dir string, owners map[uint64][]int) {
 	fds, err := openDir(root, dir)
 	if err != nil {
 		return

@@ -11,19 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// questions is a netlink(7) socket for questions with one answer, which the
+// netlinkQuery is a netlink(7) socket for questions with one answer, which the
 // kernel gives within the call that asks. Every connection of the workload waits
 // for some of these: so it is two system calls for each, and no poller.
-type questions struct {
+type netlinkQuery struct {
 	mu       sync.Mutex // guards what follows
 	fd       int        // -1 once it is closed
 	sequence uint32     // of the last question
 	buf      [8192]byte
 }
 
-// openQuestions opens a socket of a netlink family in a namespace.
-func openQuestions(n *Namespace, family int) (*questions, error) {
-	q := &questions{fd: -1}
+// openNetlinkQuery opens a socket of a netlink family in a namespace.
+func openNetlinkQuery(n *Namespace, family int) (*netlinkQuery, error) {
+	q := &netlinkQuery{fd: -1}
 	err := n.Do(func() (err error) {
 		q.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
 		return os.NewSyscallError("socket", err)
@@ -39,7 +39,7 @@ func openQuestions(n *Namespace, family int) (*questions, error) {
 	return q, nil
 }
 
-func (q *questions) close() error {
+func (q *netlinkQuery) close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	fd := q.fd
@@ -49,9 +49,9 @@ func (q *questions) close() error {
 	return unix.Close(fd)
 }
 
-// ask sends a question and gives what the answer carries to read, which must not
+// roundTrip sends a question and gives what the answer carries to read, which must not
 // keep it. An answer that is an error is returned as its errno.
-func (q *questions) ask(kind uint16, question []byte, read func(answer []byte) error) error {
+func (q *netlinkQuery) roundTrip(kind uint16, question []byte, read func(answer []byte) error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.sequence++

@@ -20,7 +20,7 @@ import (
 // Some engines put a container's network together between its creation and its
 // start, in the namespace that its first process is in. Such a sandbox is made
 // without a network; nothing can be started in it, for openshell-init finds no
-// confinement. Admit takes the engine's devices out, seals the namespace and
+// confinement. CompleteNetwork takes the engine's devices out, seals the namespace and
 // puts the confinement there.
 
 // admission completes a sandbox's network. It is what a container's start asks
@@ -35,9 +35,10 @@ func Pending(runDir, root, id string) bool {
 	return err == nil && info.Pending
 }
 
-// Admit completes the network of the sandbox that a container is the first of,
+// CompleteNetwork completes the network of the sandbox that a container is the first of,
 // if that is still to be done. resolver reads the container's resolv.conf.
-func Admit(ctx context.Context, c *config.Config, root, id string, resolver func(Container) (Resolver, error)) error {
+func CompleteNetwork(ctx context.Context, c *config.Config, root, id string,
+	resolver func(Container) (Resolver, error)) error {
 	info, err := readInfo(filepath.Join(sandboxesDir(c.RunDir), IDFor(root, id)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it joined another's, or has none: then nothing starts either
@@ -81,7 +82,7 @@ func (s *Sandbox) completeNetwork(a admission) error {
 	if err := s.setRules(s.rules.Load().policies); err != nil { // some go by the hosts file
 		return err
 	}
-	if err := s.openLate(); err != nil {
+	if err := s.openDeferred(); err != nil {
 		return err
 	}
 	if err := s.serveNetwork(); err != nil {
@@ -93,10 +94,10 @@ func (s *Sandbox) completeNetwork(a admission) error {
 	return s.updateInfo(func() { s.info.Outer, s.info.Pending = s.outer.ID(), false })
 }
 
-// openLate decides where upstream connections start, now that the engine has
+// openDeferred decides where upstream connections start, now that the engine has
 // done what it wanted: in a namespace with its devices, or where the request
 // says for there being none.
-func (s *Sandbox) openLate() error {
+func (s *Sandbox) openDeferred() error {
 	watcher, err := netns.Watch(s.inner)
 	if err != nil {
 		return err
@@ -119,44 +120,44 @@ func (s *Sandbox) openLate() error {
 		return err
 	}
 	s.outer, s.lent = outer, true
-	if s.request.Outer.StandIns {
-		if s.nowhere, err = netns.New(); err != nil {
+	if s.request.Outer.Placeholders {
+		if s.unrouted, err = netns.New(); err != nil {
 			watcher.Close()
 			return err
 		}
 	}
-	s.standIns = netns.NewStandIns(s.inner, outer, s.nowhere)
-	s.standIn(moved)
-	s.follow(watcher)
+	s.placeholders = netns.NewPlaceholders(s.inner, outer, s.unrouted)
+	s.leavePlaceholders(moved)
+	s.watchInterfaces(watcher)
 	return nil
 }
 
 // followEngine goes on with what an earlier supervisor of the sandbox did.
-func (s *Sandbox) followEngine(standIns []netns.StandIn) error {
+func (s *Sandbox) followEngine(placeholders []netns.Placeholder) error {
 	watcher, err := netns.Watch(s.inner)
 	if err != nil {
 		return err
 	}
-	s.standIns = netns.NewStandIns(s.inner, s.outer, s.nowhere)
-	s.standIns.Restore(standIns)
-	s.follow(watcher)
+	s.placeholders = netns.NewPlaceholders(s.inner, s.outer, s.unrouted)
+	s.placeholders.Restore(placeholders)
+	s.watchInterfaces(watcher)
 	return nil
 }
 
-func (s *Sandbox) follow(w *netns.Watcher) {
+func (s *Sandbox) watchInterfaces(w *netns.Watcher) {
 	s.wg.Go(func() { s.adoptChanges(w) })
 	context.AfterFunc(s.ctx, func() { w.Close() })
 }
 
-// standIn leaves something in the place of an engine's devices, if it will look for
+// leavePlaceholders leaves something in the place of an engine's devices, if it will look for
 // them. Without, there is a network all the same.
-func (s *Sandbox) standIn(moved []netns.Device) {
-	if !s.request.Outer.StandIns {
+func (s *Sandbox) leavePlaceholders(moved []netns.Device) {
+	if !s.request.Outer.Placeholders {
 		return
 	}
-	err := s.standIns.Add(moved)
+	err := s.placeholders.Add(moved)
 	if err == nil && len(moved) > 0 {
-		err = s.rememberStandIns()
+		err = s.rememberPlaceholders()
 	}
 	if err != nil {
 		s.recordError("what the engine does to the container's devices will not be followed", err)
@@ -167,15 +168,15 @@ func (s *Sandbox) standIn(moved []netns.Device) {
 // taken to be set up: engines do that in many steps.
 const settled = 200 * time.Millisecond
 
-func (s *Sandbox) rememberStandIns() error {
-	return s.remember(entry{StandIns: &savedStandIns{s.standIns.List()}})
+func (s *Sandbox) rememberPlaceholders() error {
+	return s.remember(entry{Placeholders: &savedPlaceholders{s.placeholders.List()}})
 }
 
 // adoptChanges does outside what an engine does inside while the workload runs.
 func (s *Sandbox) adoptChanges(w *netns.Watcher) {
 	for w.Changed(settled) == nil {
 		s.applying.Lock()
-		err := s.adopt()
+		err := s.adoptInterfaces()
 		s.applying.Unlock()
 		if err != nil && s.ctx.Err() == nil {
 			s.recordError("the network that the engine has changed cannot be used", err)
@@ -183,16 +184,16 @@ func (s *Sandbox) adoptChanges(w *netns.Watcher) {
 	}
 }
 
-// adopt removes the devices that the engine has taken back, moves those out that
+// adoptInterfaces removes the devices that the engine has taken back, moves those out that
 // it has added, and takes over its gateway. What has been removed has made room,
 // and an error with one does not keep the others. s.applying must be held.
-func (s *Sandbox) adopt() error {
-	removed, removeErr := s.standIns.Follow()
+func (s *Sandbox) adoptInterfaces() error {
+	removed, removeErr := s.placeholders.Follow()
 	if removed > 0 {
-		removeErr = errors.Join(removeErr, s.rememberStandIns())
+		removeErr = errors.Join(removeErr, s.rememberPlaceholders())
 	}
-	moved, moveErr := netns.Move(s.inner, s.outer, slices.Concat(s.native, s.standIns.Names()), true)
-	s.standIn(moved)
+	moved, moveErr := netns.Move(s.inner, s.outer, slices.Concat(s.native, s.placeholders.Names()), true)
+	s.leavePlaceholders(moved)
 	errs := []error{removeErr, moveErr, netns.FollowGateway(s.inner, s.outer)}
 	if (removed > 0 || len(moved) > 0) && s.ingress != nil { // without it the sandbox is ending
 		errs = append(errs, s.renewAddresses())

@@ -177,6 +177,7 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbo
 		Outer: outerOf(spec, files, command), User: userNamespaceOf(spec), DNS: resolverOf(files), Creator: os.Getpid(),
 		Container: container,
 	}
+	r.HostNetwork = r.Outer.Kind == sandbox.OuterHost && networkPath(spec) == nil
 	if r.Policy == "" {
 		r.Policy = policyNameFor(container.ID)
 	}

@@ -140,11 +140,25 @@ func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error)
 	if err := netns.Intercept(s.inner, s.own); err != nil {
 		return err
 	}
+	if s.request.HostNetwork {
+		s.wg.Go(s.mirrorListeners)
+	}
 	published, err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.ingressLimits())
 	for _, r := range published {
 		s.wg.Go(r.Wait)
 	}
 	return err
+}
+
+// mirrorListeners makes the workload's servers reachable at the host's addresses.
+func (s *Sandbox) mirrorListeners() {
+	skip := []netip.Addr{netns.ProxyAddr4, netns.ProxyAddr6}
+	err := ingress.Mirror(s.ctx, s.outer, s.inner, skip, s.ingressLimits(), func(p ingress.Publication, err error) {
+		s.recordError(fmt.Sprintf("the workload listens at %s, and is not reachable there from the host's network", p.Listen), err)
+	})
+	if err != nil {
+		s.recordError("what the workload listens at is not reachable from the host's network", err)
+	}
 }
 
 func (s *Sandbox) ingressLimits() ingress.Limits {

@@ -29,6 +29,9 @@ type Request struct {
 	// User is the user namespace that the container is in, and that the inner
 	// network namespace is to belong to; nil: this process's.
 	User *netns.Owner `json:"user,omitempty"`
+	// HostNetwork says that the container was to have the host's network itself: what
+	// listens in it is reachable there.
+	HostNetwork bool `json:"host_network,omitzero"`
 	// Publish are the ports of the outer namespace that lead to the workload.
 	Publish []ingress.Publication `json:"publish,omitempty"`
 	// Owner is a process that the containers do not outlive; 0: there is none.

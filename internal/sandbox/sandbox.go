@@ -106,10 +106,12 @@ func startBy(t clock, c *config.Config, r Request, link *keeperLink) (_ *Sandbox
 	if err != nil {
 		return nil, err
 	}
+	path := r.Outer.Kind == OuterPath
 	outer, err := r.Outer.identify()
 	if err != nil {
 		return nil, err
 	}
+	r.HostNetwork = r.HostNetwork || path && r.Outer.Kind == OuterHost
 	if r.PolicyNamed && !policies.Named && !r.Permissive && !ranBefore(c, r.Policy) {
 		return nil, fmt.Errorf("policy %q does not exist: write %s, or run once with openshell.ai/permissive=true and approve what it proposes",
 			r.Policy, filepath.Join(c.PolicyDir, r.Policy+".yaml"))

@@ -81,35 +81,34 @@ func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapPara
 // they are started anew; later ones keep it in a file of their own.
 const addressFile = "address"
 
-// Info implements shim.Shim: it describes the low-level runtime that containers of
-// these options get.
+// Info implements shim.Shim: it describes the low-level runtime that containers would get.
 func (m runtimeManager) Info(ctx context.Context, options io.Reader) (*types.RuntimeInfo, error) {
 	data, err := io.ReadAll(options)
 	if err != nil {
+		return nil, fmt.Errorf("read runtime options: %w", err)
+	}
+	given := new(anypb.Any)
+	if err := proto.Unmarshal(data, given); err != nil {
 		return nil, fmt.Errorf("runtime options: %w", err)
 	}
-	var asked anypb.Any
-	if err := proto.Unmarshal(data, &asked); err != nil {
-		return nil, fmt.Errorf("runtime options: %w", err)
-	}
-	s, err := readOptions(&asked)
+	s, err := readOptions(given)
 	if err != nil {
 		return nil, err
 	}
 	c, err := config.Load(s.configPath)
 	if err != nil {
-		return nil, fmt.Errorf("openshell: %w", err)
+		return nil, err
 	}
 	applied, err := s.apply(c)
 	if err != nil {
 		return nil, err
 	}
 	if data, err = proto.Marshal(applied); err != nil {
-		return nil, fmt.Errorf("runtime options: %w", err)
+		return nil, err
 	}
 	info, err := m.inner.Info(ctx, bytes.NewReader(data))
-	if err == nil && asked.GetValue() != nil {
-		info.Options = &asked
+	if err == nil && len(given.GetValue()) > 0 {
+		info.Options = given
 	}
 	return info, err
 }

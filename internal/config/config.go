@@ -216,9 +216,6 @@ func (c *Config) Marshal() ([]byte, error) {
 // container that runs enforcing. The error names the annotation and the field of
 // the configuration that forbids it.
 func (c *Config) Resolve(req annotations.Request) (ttl time.Duration, onExpiry string, err error) {
-	if len(req.Credentials) > 0 {
-		return 0, "", fmt.Errorf("annotation %s: credentials are not supported yet: leave it out", annotations.KeyCredentials)
-	}
 	if !req.Permissive {
 		return 0, "", nil
 	}

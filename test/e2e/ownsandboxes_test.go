@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/node"
@@ -169,6 +171,34 @@ func TestNestedSandboxes(t *testing.T) {
 		}
 		if log := tt.w.AuditLog(c); tt.runs && !strings.Contains(log, "nested_sandboxes is true: files are not protected") {
 			t.Errorf("%s: the log has %s", name, log)
+		}
+		c.AwaitEnd()
+	}
+}
+
+// A 32-bit program is refused in words. Whoever makes a call of the 32-bit interface all the same is ended by the filter, of
+// which the kernel's log tells (internal/confine/denials).
+func TestForeignPrograms(t *testing.T) {
+	t.Parallel()
+	cases.Show(t, "clients/32-bit program")
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the program is amd64's")
+	}
+	w := node.New(t)
+	for mode, edits := range modes {
+		c := w.Container(append(edits, node.Args("/bin/program"))...)
+		header := append([]byte("\x7fELF\x01\x01\x01"), make([]byte, 45)...)
+		header[16], header[18], header[20] = 2, 3, 1 // an executable for i386
+		node.Must(t, os.WriteFile(filepath.Join(c.Rootfs(), "bin/program"), header, 0o755))
+		if o := c.Run(); o.Status != 126 || !strings.Contains(o.Stderr, `"/bin/program": it is a 32-bit program`) {
+			t.Errorf("%s: %s", mode, o)
+		}
+		c.AwaitEnd()
+
+		c = w.Container(append(edits, node.Args("/bin/program"))...)
+		compileC(t, c, "program", "#include <unistd.h>\nint main(void) { return syscall(0x40000000 | 39) < 0; }\n")
+		if o := c.Run(); o.Status != 128+int(unix.SIGSYS) {
+			t.Errorf("%s: %s", mode, o)
 		}
 		c.AwaitEnd()
 	}

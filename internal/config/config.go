@@ -57,6 +57,8 @@ type Config struct {
 	Identity Identity `yaml:"identity"`
 	// Seccomp says what is put into a bundle besides openshell's own filter.
 	Seccomp Seccomp `yaml:"seccomp"`
+	// Confinement says what is let through that is usually refused.
+	Confinement Confinement `yaml:"confinement"`
 	// Audit says which events are kept, and how long.
 	Audit Audit `yaml:"audit"`
 	// Metrics says where metrics are served.
@@ -149,6 +151,14 @@ type Identity struct {
 type Seccomp struct {
 	// DefaultProfile adds containerd's default profile where a bundle has none.
 	DefaultProfile bool `yaml:"default_profile"`
+}
+
+// Confinement says what is let through that is usually refused.
+type Confinement struct {
+	// NestedSandboxes lets user namespaces through, and mounts in them, for workloads
+	// that bring sandboxes of their own. Landlock, under which nobody mounts, is then applied
+	// only for policies that insist on it.
+	NestedSandboxes bool `yaml:"nested_sandboxes"`
 }
 
 // Audit says which events are kept, and how long.

@@ -81,34 +81,35 @@ func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapPara
 // they are started anew; later ones keep it in a file of their own.
 const addressFile = "address"
 
-// Info implements shim.Shim: it describes the low-level runtime that containers would get.
+// Info implements shim.Shim: it describes the low-level runtime that containers of
+// these options get.
 func (m runtimeManager) Info(ctx context.Context, options io.Reader) (*types.RuntimeInfo, error) {
 	data, err := io.ReadAll(options)
 	if err != nil {
-		return nil, fmt.Errorf("read runtime options: %w", err)
-	}
-	given := new(anypb.Any)
-	if err := proto.Unmarshal(data, given); err != nil {
 		return nil, fmt.Errorf("runtime options: %w", err)
 	}
-	s, err := readOptions(given)
+	var asked anypb.Any
+	if err := proto.Unmarshal(data, &asked); err != nil {
+		return nil, fmt.Errorf("runtime options: %w", err)
+	}
+	s, err := readOptions(&asked)
 	if err != nil {
 		return nil, err
 	}
 	c, err := config.Load(s.configPath)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("openshell: %w", err)
 	}
 	applied, err := s.apply(c)
 	if err != nil {
 		return nil, err
 	}
 	if data, err = proto.Marshal(applied); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("runtime options: %w", err)
 	}
 	info, err := m.inner.Info(ctx, bytes.NewReader(data))
-	if err == nil && len(given.GetValue()) > 0 {
-		info.Options = given
+	if err == nil && asked.GetValue() != nil {
+		info.Options = &asked
 	}
 	return info, err
 }

@@ -237,8 +237,9 @@ func serveSSH(s *server) {
 		"HostKey " + s.path("host"), "AuthorizedKeysFile " + s.path("key.pub"), "StrictModes no", "PermitRootLogin yes",
 		"UsePAM no", "PidFile none", "Subsystem sftp internal-sftp", "UseDNS no", "MaxStartups 100",
 	}, "\n")+"\n", 0o600)
-	// Privilege separation wants a directory that the distribution's service makes.
-	s.start(22, "unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -e -f "+config)
+	// Privilege separation wants a directory that the distribution's service makes. What root's shell does at this
+	// machine's logins is no part of the test.
+	s.start(22, "unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /root && mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -e -f "+config)
 }
 
 func serveRsync(s *server) {

@@ -140,9 +140,6 @@ func makeTemplate(root string) error {
 	return nil
 }
 
-// Program is the path of a program under test.
-func Program(name string) string { return filepath.Join(filepath.Dir(binaries.openshell), name) }
-
 func CopyFile(from, to string) error {
 	data, err := os.ReadFile(from)
 	if err != nil {

@@ -50,7 +50,8 @@ build: check-go ## build bin/openshell, its helpers and the containerd shim, all
 	@CGO_ENABLED=1 $(GO) build -trimpath -tags "netgo osusergo" -o bin/ -ldflags \
 		"-linkmode external -extldflags -static -s -w $(STAMP)" \
 		./cmd/openshell ./cmd/containerd-shim-openshell-v1
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w $(STAMP)" -o bin/ ./cmd/openshell-init ./cmd/openshell-keeper
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w $(STAMP)" -o bin/ ./cmd/openshell-keeper
+	@hack/launcher bin/openshell-init "$(VERSION)"
 
 .PHONY: demo
 demo: root deps build ## learn, review, approve and enforce, on an internet of its own (as root)

@@ -33,8 +33,6 @@ const (
 	KeyPermissiveTTL = Prefix + "permissive-ttl"
 	// KeyPermissiveOnExpiry is OnExpiryEnforce or OnExpiryStop.
 	KeyPermissiveOnExpiry = Prefix + "permissive-on-expiry"
-	// KeyCredentials is a comma-separated list of names from the node's credentials.
-	KeyCredentials = Prefix + "credentials"
 )
 
 // What happens to a sandbox whose permissive time is over.
@@ -45,7 +43,10 @@ const (
 	OnExpiryStop = "stop"
 )
 
-var keys = []string{KeyPolicy, KeyPermissive, KeyPermissiveTTL, KeyPermissiveOnExpiry, KeyCredentials}
+var keys = []string{KeyPolicy, KeyPermissive, KeyPermissiveTTL, KeyPermissiveOnExpiry}
+
+// Keys returns every key that Parse takes.
+func Keys() []string { return slices.Clone(keys) }
 
 // Request is what a container's annotations ask for. The zero value is what a
 // container without annotations gets.
@@ -58,8 +59,6 @@ type Request struct {
 	TTL time.Duration
 	// OnExpiry is OnExpiryEnforce, OnExpiryStop, or empty to leave it to the node.
 	OnExpiry string
-	// Credentials are the names of the node's credentials to be used, in the order given.
-	Credentials []string
 }
 
 // Parse reads the annotations below Prefix; all others are left alone. Every
@@ -110,8 +109,6 @@ func (r *Request) set(key, value string) (err error) {
 		if value != OnExpiryEnforce && value != OnExpiryStop {
 			err = fmt.Errorf("use %q or %q", OnExpiryEnforce, OnExpiryStop)
 		}
-	case KeyCredentials:
-		r.Credentials, err = parseCredentials(value)
 	default:
 		return unknownKey(key)
 	}
@@ -127,21 +124,6 @@ func parseTTL(value string) (time.Duration, error) {
 		return 0, errors.New(`use a positive duration such as "30m" or "1h"`)
 	}
 	return ttl, nil
-}
-
-func parseCredentials(value string) ([]string, error) {
-	var names []string
-	for name := range strings.SplitSeq(value, ",") {
-		name = strings.TrimSpace(name)
-		if err := validname.Check(name); err != nil {
-			return nil, fmt.Errorf("credential %s: %w", quote(name), err)
-		}
-		if slices.Contains(names, name) {
-			return nil, fmt.Errorf("credential %s is named twice: name it once", quote(name))
-		}
-		names = append(names, name)
-	}
-	return names, nil
 }
 
 // maxQuoted bounds how much of a hostile value an error message repeats.

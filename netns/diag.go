@@ -68,39 +68,67 @@ func (d *Diag) TCPInode(local, remote netip.AddrPort) (uint64, error) {
 // from local to remote: those with the port, on that address or on any, that are
 // connected to nobody else. Several sockets can share a port (SO_REUSEPORT).
 func (d *Diag) UDPInodes(local, remote netip.AddrPort) ([]uint64, error) {
+	var inodes []uint64
+	err := d.each(unix.IPPROTO_UDP, ^uint32(0), func(answer []byte) error {
+		if !maySend(answer, local, remote) {
+			return nil
+		}
+		inode, err := diagInode(answer)
+		if errors.Is(err, ErrNoSocket) {
+			return nil
+		}
+		inodes = append(inodes, inode)
+		return err
+	})
+	if err == nil && len(inodes) == 0 {
+		err = ErrNoSocket
+	}
+	return inodes, err
+}
+
+// Listening returns the addresses at which TCP sockets wait for connections, and those of UDP sockets that
+// are connected to nobody.
+func (d *Diag) Listening() (tcp, udp []netip.AddrPort, err error) {
+	const listen, closed = 1 << unix.BPF_TCP_LISTEN, 1 << unix.BPF_TCP_CLOSE // states; UDP has the second
+	collect := func(list *[]netip.AddrPort) func([]byte) error {
+		return func(answer []byte) error {
+			if len(answer) < diagMsgSize {
+				return fmt.Errorf("short answer of %d bytes", len(answer))
+			}
+			own, _ := diagEnds(answer)
+			*list = append(*list, own)
+			return nil
+		}
+	}
+	if err := d.each(unix.IPPROTO_TCP, listen, collect(&tcp)); err != nil {
+		return nil, nil, err
+	}
+	return tcp, udp, d.each(unix.IPPROTO_UDP, closed, collect(&udp))
+}
+
+// each calls f for the struct inet_diag_msg of each socket of a protocol that is in
+// one of the states. IPv6 sockets, which send to IPv4 addresses too, come last.
+func (d *Diag) each(protocol byte, states uint32, f func(answer []byte) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var inodes []uint64
-	// IPv6 sockets send to IPv4 addresses too, and nobody asks for IPv6 first.
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		request := make([]byte, diagRequestSize)
-		request[0], request[1] = family, unix.IPPROTO_UDP
-		binary.NativeEndian.PutUint32(request[4:], ^uint32(0)) // every state
+		request[0], request[1] = family, protocol
+		binary.NativeEndian.PutUint32(request[4:], states)
 		msgs, err := d.lists.Execute(netlink.Message{
 			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
 			Data:   request,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("socket diagnostics: %w", err)
+			return fmt.Errorf("socket diagnostics: %w", err)
 		}
 		for _, m := range msgs {
-			if !maySend(m.Data, local, remote) {
-				continue
+			if err := f(m.Data); err != nil {
+				return fmt.Errorf("socket diagnostics: %w", err)
 			}
-			inode, err := diagInode(m.Data)
-			if errors.Is(err, ErrNoSocket) {
-				continue
-			}
-			if err != nil {
-				return nil, fmt.Errorf("socket diagnostics: %w", err)
-			}
-			inodes = append(inodes, inode)
 		}
 	}
-	if len(inodes) == 0 {
-		return nil, ErrNoSocket
-	}
-	return inodes, nil
+	return nil
 }
 
 // maySend reports whether the socket of a struct inet_diag_msg may have sent a

@@ -126,6 +126,8 @@ func interceptionRules(own []netip.Addr) []rule {
 		rule{chainInput, join(ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED),
 			verdict(expr.VerdictAccept))},
 		rule{chainInput, join(ctBits(expr.CtKeySTATUS, ctStatusDNAT), verdict(expr.VerdictAccept))},
+		// What comes in from outside, for whatever address the workload listens at.
+		rule{chainInput, join(unintercepted(expr.CmpOpEq), l4proto(unix.IPPROTO_TCP), verdict(expr.VerdictAccept))},
 		rule{chainInput, join(marked(datagramMark), l4proto(unix.IPPROTO_UDP), verdict(expr.VerdictAccept))},
 	)
 	for _, f := range []family{v4, v6} {

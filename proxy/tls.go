@@ -99,7 +99,11 @@ func isHTTP2(c *tls.Conn) bool { return c.ConnectionState().NegotiatedProtocol =
 // handshake completes TLS with the client, after TLS with the origin, so that
 // both speak the protocol that the origin chose.
 func (t *termination) handshake() (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(t.f.ctx, handshakeWait)
+	wait := handshakeWait
+	if t.upstream == nil { // it is refused: what only begins TLS must not hang
+		wait = helloWait
+	}
+	ctx, cancel := context.WithTimeout(t.f.ctx, wait)
 	defer cancel()
 	var conn net.Conn = t.hello
 	if t.hello == nil {

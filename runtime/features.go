@@ -20,10 +20,7 @@ const versionAnnotation = annotations.Prefix + "version"
 // take them from just anybody (runtime-spec, features.md). The specification
 // has prefixes end with a dot only; the prefix is there for people, the keys
 // for programs.
-var unsafeAnnotations = []string{
-	annotations.Prefix, annotations.KeyPolicy, annotations.KeyPermissive, annotations.KeyPermissiveTTL,
-	annotations.KeyPermissiveOnExpiry, annotations.KeyCredentials,
-}
+var unsafeAnnotations = append([]string{annotations.Prefix}, annotations.Keys()...)
 
 // features prints what the low-level runtime can do, and that this is openshell.
 // One that has no such command, or is asked for more than that, speaks for itself.

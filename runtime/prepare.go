@@ -97,6 +97,9 @@ func prepare(ctx context.Context, c *config.Config, root, bundle, id, command st
 		p.hook, err = admissionHook(root, id)
 	}
 	if err == nil {
+		p.profile, err = writeProfile(p.ready.Confine, id, spec.Linux.Seccomp)
+	}
+	if err == nil {
 		err = writeSpec(file, doc, spec, p)
 	}
 	if err != nil {
@@ -171,9 +174,10 @@ func newRequest(c *config.Config, spec *specs.Spec, files tree, container sandbo
 		ID: sandbox.IDFor(container.Root, container.ID), Policy: asked.Policy, PolicyNamed: asked.Policy != "",
 		Permissive: asked.Permissive, TTL: ttl, OnExpiry: onExpiry,
 		Said: said(spec.Annotations), Cgroup: spec.Linux.CgroupsPath,
-		Outer: outerOf(spec, files, command), DNS: resolverOf(files), Creator: os.Getpid(),
+		Outer: outerOf(spec, files, command), User: userNamespaceOf(spec), DNS: resolverOf(files), Creator: os.Getpid(),
 		Container: container,
 	}
+	r.HostNetwork = r.Outer.Kind == sandbox.OuterHost && networkPath(spec) == nil
 	if r.Policy == "" {
 		r.Policy = policyNameFor(container.ID)
 	}

@@ -65,14 +65,11 @@ func checkRootfs(rootfs place, h host) error {
 }
 
 func checkNamespaces(spec *specs.Spec, h host) error {
-	index := func(kind specs.LinuxNamespaceType) int {
-		return slices.IndexFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
-	}
-	if i := index(specs.PIDNamespace); i < 0 || spec.Linux.Namespaces[i].Path != "" &&
+	if i := indexOf(spec, specs.PIDNamespace); i < 0 || spec.Linux.Namespaces[i].Path != "" &&
 		h.hostPID(spec.Linux.Namespaces[i].Path) {
 		return errors.New("linux.namespaces: the host's PID namespace would let the workload reach processes outside its sandbox")
 	}
-	switch i := index(specs.MountNamespace); {
+	switch i := indexOf(spec, specs.MountNamespace); {
 	case i < 0:
 		return errors.New("linux.namespaces: without a mount namespace, the sandbox's files would be mounted on the host's own")
 	case spec.Linux.Namespaces[i].Path != "":

@@ -3,6 +3,7 @@
 package runtime
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,12 +11,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/internal/sandbox"
+	"openshell.ai/openshell/netns"
 )
 
 // markKey is where a rewritten config.json keeps what a second preparation needs
@@ -26,8 +27,11 @@ const markKey = "openshell.ai"
 
 // mark is the value of markKey.
 type mark struct {
-	Network *string   `json:"network"` // the network namespace's path; nil where the spec had none
-	Mounts  []mounted `json:"mounts"`  // that were added
+	Network *string   `json:"network"`        // the network namespace's path; nil where the spec had none
+	User    bool      `json:"user,omitempty"` // the user namespace had no path
+	Mounts  []mounted `json:"mounts"`         // that were added
+	// Lent are the system calls that the profile was made to allow.
+	Lent []string `json:"lent,omitempty"`
 }
 
 // mounted identifies a mount.
@@ -54,6 +58,7 @@ type preparation struct {
 	views    []kernelView // what the engine's mounts show of the kernel
 	trustDir string       // where the container finds the sandbox's CA
 	seccomp  bool         // put a default profile in where there is none
+	profile  string       // a file with what is refused besides, if any
 	hook     *specs.Hook
 	attended bool // openshell-init stays as the first process
 }
@@ -64,6 +69,7 @@ type modifier func(*specs.Spec, preparation) error
 // modifiers are all edits, in order.
 var modifiers = []modifier{
 	useInnerNamespace,
+	useUserNamespace,
 	confineFirstProcess,
 	protectKernel,
 	addSeccomp,
@@ -74,12 +80,9 @@ var modifiers = []modifier{
 
 // rewrite applies every edit to a spec, and what changed to its document.
 func rewrite(doc document, spec *specs.Spec, p preparation) error {
-	m := mark{Network: networkPath(spec)}
+	m := mark{Network: networkPath(spec), User: p.ready.User != "", Lent: lentCalls(spec.Linux.Seccomp)}
 	before := slices.Clone(spec.Mounts)
-	hadSeccomp, seccompRules := spec.Linux.Seccomp != nil, 0
-	if hadSeccomp {
-		seccompRules = len(spec.Linux.Seccomp.Syscalls)
-	}
+	hadSeccomp := spec.Linux.Seccomp != nil
 	for _, modify := range modifiers {
 		if err := modify(spec, p); err != nil {
 			return err
@@ -97,13 +100,16 @@ func rewrite(doc document, spec *specs.Spec, p preparation) error {
 		doc.set(spec.Linux.ReadonlyPaths, "linux", "readonlyPaths"),
 		doc.set(m, markKey),
 	}
+	if m.User {
+		errs = append(errs, setList(doc, spec.Linux.UIDMappings, "linux", "uidMappings"), setList(doc, spec.Linux.GIDMappings, "linux", "gidMappings"))
+	}
 	if p.hook != nil {
 		errs = append(errs, setList(doc, spec.Hooks.CreateRuntime, "hooks", "createRuntime"))
 	}
 	if !hadSeccomp {
 		errs = append(errs, doc.set(spec.Linux.Seccomp, "linux", "seccomp"))
-	} else if rules := spec.Linux.Seccomp.Syscalls; len(rules) > seccompRules {
-		errs = append(errs, setList(doc, rules, "linux", "seccomp", "syscalls"))
+	} else if len(m.Lent) > 0 {
+		errs = append(errs, setList(doc, spec.Linux.Seccomp.Syscalls, "linux", "seccomp", "syscalls"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rewrite config.json: %w", err)
@@ -134,12 +140,23 @@ func restore(doc document, spec *specs.Spec) error {
 			return err
 		}
 	}
+	if err := restoreSeccomp(doc, spec.Linux.Seccomp, m.Lent); err != nil {
+		return err
+	}
+	if i := indexOf(spec, specs.UserNamespace); m.User && i >= 0 {
+		spec.Linux.Namespaces[i].Path = ""
+	}
 	if m.Network == nil {
 		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, isNetwork)
-	} else if i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork); i >= 0 {
+	} else if i := indexOf(spec, specs.NetworkNamespace); i >= 0 {
 		spec.Linux.Namespaces[i].Path = *m.Network
 	}
 	return nil
+}
+
+// indexOf returns where a spec has a namespace of a type, or -1.
+func indexOf(spec *specs.Spec, kind specs.LinuxNamespaceType) int {
+	return slices.IndexFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
 }
 
 func isNetwork(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace }
@@ -147,7 +164,7 @@ func isNetwork(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkName
 // networkPath returns the path of the spec's network namespace, empty for a new
 // one, and nil where the spec has none: the host's.
 func networkPath(spec *specs.Spec) *string {
-	i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork)
+	i := indexOf(spec, specs.NetworkNamespace)
 	if i < 0 {
 		return nil
 	}
@@ -158,12 +175,50 @@ func networkPath(spec *specs.Spec) *string {
 // useInnerNamespace puts the workload into the sealed namespace, whatever the
 // engine asked for.
 func useInnerNamespace(spec *specs.Spec, p preparation) error {
-	i := slices.IndexFunc(spec.Linux.Namespaces, isNetwork)
+	i := indexOf(spec, specs.NetworkNamespace)
 	if i < 0 {
 		i = len(spec.Linux.Namespaces)
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 	}
 	spec.Linux.Namespaces[i].Path = p.ready.Inner
+	return nil
+}
+
+// userNamespaceOf reads which user namespace a container is in, nil for the host's.
+func userNamespaceOf(spec *specs.Spec) *netns.Owner {
+	i := indexOf(spec, specs.UserNamespace)
+	if i < 0 || spec.Linux.Namespaces[i].Path == "" && len(spec.Linux.UIDMappings) == 0 {
+		return nil // the low-level runtime says that there must be mappings
+	}
+	if path := spec.Linux.Namespaces[i].Path; path != "" {
+		return &netns.Owner{Path: path}
+	}
+	sortMappings(spec.Linux.UIDMappings)
+	sortMappings(spec.Linux.GIDMappings)
+	return &netns.Owner{UIDs: mappingsOf(spec.Linux.UIDMappings), GIDs: mappingsOf(spec.Linux.GIDMappings)}
+}
+
+func mappingsOf(list []specs.LinuxIDMapping) (out []netns.IDMapping) {
+	for _, m := range list {
+		out = append(out, netns.IDMapping{Inside: m.ContainerID, Outside: m.HostID, Size: m.Size})
+	}
+	return out
+}
+
+// sortMappings brings mappings into the order in which the kernel shows them where
+// there are more than a few.
+func sortMappings(list []specs.LinuxIDMapping) {
+	slices.SortFunc(list, func(a, b specs.LinuxIDMapping) int { return cmp.Compare(a.ContainerID, b.ContainerID) })
+}
+
+// useUserNamespace puts the workload into the user namespace that was made for it,
+// with the mappings that the engine asked for. They stay in the configuration: some
+// low-level runtimes need them though the namespace exists, and others compare them,
+// in order, with what the kernel shows.
+func useUserNamespace(spec *specs.Spec, p preparation) error {
+	if i := indexOf(spec, specs.UserNamespace); i >= 0 && p.ready.User != "" {
+		spec.Linux.Namespaces[i].Path = p.ready.User
+	}
 	return nil
 }
 
@@ -181,58 +236,15 @@ func mountLauncher(spec *specs.Spec, p preparation) error {
 	spec.Mounts = append(spec.Mounts,
 		bind(p.ready.Confine, confine.Dir),
 		bind(p.launcher, launcher))
+	if p.profile != "" {
+		spec.Mounts = append(spec.Mounts, bind(p.profile, filepath.Join(confine.Dir, confine.ProfileName)))
+	}
 	return nil
 }
 
 func bind(source, destination string) specs.Mount {
 	return specs.Mount{Type: "bind", Source: source, Destination: destination,
 		Options: []string{"bind", "ro", "nosuid", "nodev"}}
-}
-
-// launcherCalls are the system calls by which openshell-init confines itself. They
-// can only take rights away, so that a workload may have them too.
-var launcherCalls = []string{
-	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl", "seccomp",
-}
-
-// addSeccomp puts the engines' common default profile where the spec has none.
-// openshell's own filter is stacked on either by openshell-init, which the profile
-// has to let do so.
-func addSeccomp(spec *specs.Spec, p preparation) error {
-	if spec.Linux.Seccomp != nil {
-		allowLauncher(spec.Linux.Seccomp)
-		return nil
-	}
-	if !p.seccomp {
-		return nil
-	}
-	process := *spec.Process
-	if process.Capabilities == nil { // none at all; the profile depends on them
-		process.Capabilities = &specs.LinuxCapabilities{}
-	}
-	profile, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &process})
-	if err != nil {
-		return fmt.Errorf("default seccomp profile: %w", err)
-	}
-	spec.Linux.Seccomp = profile
-	return nil
-}
-
-// allowLauncher adds what openshell-init needs to a profile that does not mention
-// it, as those do not that are older than Landlock. What a profile refuses by name
-// stays refused: openshell-init then starts nothing, and says why.
-func allowLauncher(profile *specs.LinuxSeccomp) {
-	switch profile.DefaultAction {
-	case specs.ActAllow, specs.ActLog:
-		return
-	}
-	missing := slices.DeleteFunc(slices.Clone(launcherCalls), func(call string) bool {
-		return slices.ContainsFunc(profile.Syscalls,
-			func(rule specs.LinuxSyscall) bool { return slices.Contains(rule.Names, call) })
-	})
-	if len(missing) > 0 {
-		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: missing, Action: specs.ActAllow})
-	}
 }
 
 // mountAuthority gives the workload the files of the sandbox's CA, and covers the

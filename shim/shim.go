@@ -9,6 +9,7 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	ctrdversion "github.com/containerd/containerd/v2/version"
 	"github.com/containerd/log"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/fileio"
@@ -78,9 +81,37 @@ func (m runtimeManager) Start(ctx context.Context, params *bootapi.BootstrapPara
 // they are started anew; later ones keep it in a file of their own.
 const addressFile = "address"
 
-// Info implements shim.Shim.
+// Info implements shim.Shim: it describes the low-level runtime that containers of
+// these options get.
 func (m runtimeManager) Info(ctx context.Context, options io.Reader) (*types.RuntimeInfo, error) {
-	return m.inner.Info(ctx, options)
+	data, err := io.ReadAll(options)
+	if err != nil {
+		return nil, fmt.Errorf("runtime options: %w", err)
+	}
+	var asked anypb.Any
+	if err := proto.Unmarshal(data, &asked); err != nil {
+		return nil, fmt.Errorf("runtime options: %w", err)
+	}
+	s, err := readOptions(&asked)
+	if err != nil {
+		return nil, err
+	}
+	c, err := config.Load(s.configPath)
+	if err != nil {
+		return nil, fmt.Errorf("openshell: %w", err)
+	}
+	applied, err := s.apply(c)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = proto.Marshal(applied); err != nil {
+		return nil, fmt.Errorf("runtime options: %w", err)
+	}
+	info, err := m.inner.Info(ctx, bytes.NewReader(data))
+	if err == nil && asked.GetValue() != nil {
+		info.Options = &asked
+	}
+	return info, err
 }
 
 // Stop implements shim.Shim. containerd calls it after every task's end and

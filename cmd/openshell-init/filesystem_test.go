@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package launcher_test
 
 import (
 	"fmt"
@@ -216,20 +216,9 @@ func without(cmd *exec.Cmd, call uintptr, answer syscall.Errno) *exec.Cmd {
 }
 
 func TestKernelWithoutLandlock(t *testing.T) {
-	for compatibility, runs := range map[string]bool{
-		policy.CompatibilityBestEffort: true, policy.CompatibilityHardRequirement: false,
-	} {
-		t.Run(compatibility, func(t *testing.T) {
-			r := rules()
-			r.Compatibility, r.Optional, r.KernelABI = compatibility, systemPaths, confine.NoLandlock
-			cmd := without(command(files(t, enforcing(r)), "pid"), unix.SYS_LANDLOCK_CREATE_RULESET, syscall.ENOSYS)
-			if runs {
-				output(t, cmd)
-			} else {
-				refused(t, cmd, 126, "landlock compatibility is hard_requirement: the kernel has no landlock")
-			}
-		})
-	}
+	r := rules()
+	r.KernelABI = confine.NoLandlock
+	output(t, without(command(files(t, enforcing(r)), "pid"), unix.SYS_LANDLOCK_CREATE_RULESET, syscall.ENOSYS))
 }
 
 // What an engine's seccomp profile keeps from the launcher is not taken for what
@@ -344,7 +333,7 @@ func TestProcessMemoryIsNotGranted(t *testing.T) {
 		script := `mount --make-rprivate / && mkdir -p "$1" && mount -t proc proc "$1" && shift && exec "$@"`
 		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, "sh", point}, cmd.Args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-		refused(t, cmd, 126, "the memory of processes is below it, at "+point)
+		refused(t, cmd, 126, "the memory of processes is below it, at "+strconv.Quote(point))
 	})
 	t.Run("working directory", func(t *testing.T) { // the image's choice: as if it were the root
 		r := rules()

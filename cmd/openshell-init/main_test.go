@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package launcher_test runs openshell-init, which is a C program: its source is in
+// src, and hack/launcher builds it.
+package launcher_test
 
 import (
 	"bytes"
@@ -25,7 +27,7 @@ var (
 	shared   string // a directory that every user may read
 	initPath string // the command, built as it is shipped
 	probe    string // a copy of this test binary
-	compiled []byte // the seccomp filter
+	compiled filter.Programs
 )
 
 func TestMain(m *testing.M) {
@@ -45,15 +47,14 @@ func runTests(m *testing.M) int {
 		return fail(err)
 	}
 	initPath, probe = filepath.Join(shared, confine.InitName), filepath.Join(shared, "probe")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", initPath, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("../../hack/launcher", initPath)
 	if out, err := build.CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("%w: %s", err, out))
 	}
 	if err := copyFile("/proc/self/exe", probe); err != nil {
 		return fail(err)
 	}
-	if compiled, err = filter.Compile(); err != nil {
+	if compiled, err = filter.Compile(filter.Options{}); err != nil {
 		return fail(err)
 	}
 	return m.Run()
@@ -122,7 +123,7 @@ var permissive = confine.Confinement{Mode: confine.ModePermissive}
 func files(t *testing.T, c confine.Confinement) string {
 	t.Helper()
 	dir := filepath.Join(testDir(t), "confine")
-	if err := confine.WriteDir(dir, compiled, c); err != nil {
+	if err := confine.WriteDir(dir, compiled.Loud, compiled.Quiet, c); err != nil {
 		t.Fatal(err)
 	}
 	return dir

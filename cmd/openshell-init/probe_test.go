@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package launcher_test
 
 import (
 	"errors"
@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.ai/openshell/internal/confine"
 )
 
 // probeVariable makes this test binary the workload.
@@ -151,17 +153,26 @@ func raw(nr uintptr, args ...uintptr) error {
 // systemCalls have arguments with which the kernel itself would fail too, but not
 // with the filter's answer, unless they are harmless.
 var systemCalls = map[string]func() error{
-	"mount":             func() error { return raw(unix.SYS_MOUNT, 0, 0, 0, 0, 1) },
-	"umount2":           func() error { return raw(unix.SYS_UMOUNT2, 0, 0) },
-	"fsopen":            func() error { return raw(unix.SYS_FSOPEN, 0, 0) },
-	"open_tree":         func() error { return raw(unix.SYS_OPEN_TREE, 0, 0, 0) },
-	"setns":             func() error { return raw(unix.SYS_SETNS, ^uintptr(0), 0) },
-	"unshare newuser":   func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
-	"clone newuser":     func() error { return raw(unix.SYS_CLONE, unix.CLONE_NEWUSER|unix.CLONE_FS) },
-	"unshare files":     func() error { return unix.Unshare(unix.CLONE_FILES) },
-	"ptrace":            func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_PEEKTEXT, ^uintptr(0)) },
-	"process_vm_readv":  func() error { return raw(unix.SYS_PROCESS_VM_READV, ^uintptr(0)) },
-	"pidfd_open":        func() error { return raw(unix.SYS_PIDFD_OPEN, uintptr(os.Getpid()), 0) },
+	"mount":            func() error { return raw(unix.SYS_MOUNT, 0, 0, 0, 0, 1) },
+	"umount2":          func() error { return raw(unix.SYS_UMOUNT2, 0, 0) },
+	"fsopen":           func() error { return raw(unix.SYS_FSOPEN, 0, 0) },
+	"open_tree":        func() error { return raw(unix.SYS_OPEN_TREE, 0, 0, 0) },
+	"setns":            func() error { return raw(unix.SYS_SETNS, ^uintptr(0), 0) },
+	"unshare newuser":  func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
+	"clone newuser":    func() error { return raw(unix.SYS_CLONE, unix.CLONE_NEWUSER|unix.CLONE_FS) },
+	"unshare files":    func() error { return unix.Unshare(unix.CLONE_FILES) },
+	"ptrace":           func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_PEEKTEXT, ^uintptr(0)) },
+	"process_vm_readv": func() error { return raw(unix.SYS_PROCESS_VM_READV, ^uintptr(0)) },
+	"pidfd_getfd":      func() error { return raw(unix.SYS_PIDFD_GETFD, ^uintptr(0), 0) },
+	"pidfd_open":       func() error { _, err := unix.PidfdOpen(os.Getpid(), 0); return err },
+	"pidfd_send_signal": func() error {
+		fd, err := unix.PidfdOpen(os.Getpid(), 0)
+		if err != nil {
+			return err
+		}
+		return unix.PidfdSendSignal(fd, 0, nil, 0)
+	},
+	"landlock":          func() error { _, err := confine.LandlockABI(); return err },
 	"bpf":               func() error { return raw(unix.SYS_BPF, ^uintptr(0)) },
 	"perf_event_open":   func() error { return raw(unix.SYS_PERF_EVENT_OPEN, 0) },
 	"userfaultfd":       func() error { return raw(unix.SYS_USERFAULTFD, ^uintptr(0)) },
@@ -172,7 +183,11 @@ var systemCalls = map[string]func() error{
 	"kexec_load":        func() error { return raw(unix.SYS_KEXEC_LOAD, 0, ^uintptr(0)) },
 	"open_by_handle_at": func() error { return raw(unix.SYS_OPEN_BY_HANDLE_AT, ^uintptr(0), 0) },
 	"clone3":            func() error { return raw(unix.SYS_CLONE3, 0, 0) },
-	"seccomp filter":    func() error { return raw(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0) },
+	"seccomp filter":    func() error { return harmlessFilter(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0) },
+	"seccomp listener": func() error {
+		return harmlessFilter(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+	},
+	"prctl filter":      func() error { return harmlessFilter(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER) },
 	"socket packet":     func() error { return socket(unix.AF_PACKET, unix.SOCK_RAW, 0) },
 	"socket vsock":      func() error { return socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0) },
 	"prctl set mm":      func() error { return unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_EXE_FILE, 0, 0, 0) },
@@ -181,15 +196,18 @@ var systemCalls = map[string]func() error{
 	"socket inet":       func() error { return socket(unix.AF_INET, unix.SOCK_STREAM, 0) },
 	"socket unix":       func() error { return socket(unix.AF_UNIX, unix.SOCK_STREAM, 0) },
 	"memfd_create":      func() error { _, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC); return err },
-	"execveat empty path": func() error {
-		fd, err := unix.Open("/proc/self/exe", unix.O_PATH, 0)
-		if err != nil {
-			return err
-		}
-		empty := []byte{0}
-		return raw(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&empty[0])), 1, 0, unix.AT_EMPTY_PATH)
-	},
-	"x32 getpid": func() error { return raw(0x40000000 | unix.SYS_GETPID) },
+	"x32 getpid":        func() error { return raw(0x40000000 | unix.SYS_GETPID) },
+}
+
+// harmlessFilter loads a filter that allows everything.
+func harmlessFilter(call, operation, flags uintptr) error {
+	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}}
+	fprog := unix.SockFprog{Len: 1, Filter: &program[0]}
+	fd, _, errno := unix.Syscall(call, operation, flags, uintptr(unsafe.Pointer(&fprog)))
+	if errno == 0 && fd != 0 {
+		unix.Close(int(fd))
+	}
+	return errno
 }
 
 func socket(family, kind, protocol int) error {

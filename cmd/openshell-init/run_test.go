@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package launcher_test
 
 import (
 	"bufio"
 	"debug/elf"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,47 +12,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"openshell.ai/openshell/internal/confine"
 )
 
-func TestParseArgs(t *testing.T) {
-	for _, tt := range []struct{ args, dir, argv string }{
-		{"-- a", confine.Dir, "a"},
-		{"-- a b --dir c -- d", confine.Dir, "a b --dir c -- d"},
-		{"--dir /d -- -a", "/d", "-a"},
-		{"-- -- --", confine.Dir, "-- --"},
-	} {
-		dir, argv, err := parseArgs(strings.Fields(tt.args))
-		if err != nil || dir != tt.dir || strings.Join(argv, " ") != tt.argv {
-			t.Errorf("%s: got %q %q %v", tt.args, dir, argv, err)
-		}
-	}
-	for _, args := range []string{"", "--", "a", "a -- b", "--dir", "--dir /d", "--dir /d --", "--dir /d a", "--help", "--dir=/d -- a"} {
-		if dir, argv, err := parseArgs(strings.Fields(args)); err == nil {
-			t.Errorf("%s is accepted as %q %q", args, dir, argv)
-		}
-	}
-}
-
-func TestExitCode(t *testing.T) {
-	for _, tt := range []struct {
-		err  error
-		want int
-	}{
-		{lookupError("a", &exec.Error{Name: "a", Err: exec.ErrNotFound}), 127},
-		{lookupError("a", &exec.Error{Name: "a", Err: fs.ErrNotExist}), 127},
-		{lookupError("a", syscall.ENOENT), 127},
-		{lookupError("a", &exec.Error{Name: "a", Err: fs.ErrPermission}), 126},
-		{lookupError("a", syscall.ENOEXEC), 126},
-		{&fs.PathError{Op: "open", Path: "filter.bpf", Err: syscall.ENOENT}, 126},
-		{errors.New("usage"), 126},
-	} {
-		if got := exitCode(tt.err); got != tt.want {
-			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)
-		}
+func TestUsage(t *testing.T) {
+	for _, args := range []string{"", "--", "a", "a -- b", "--dir", "--dir /d", "--dir /d --", "--dir /d a", "--help", "--dir=/d -- a",
+		"--stay", "--stay --", "--dir /d --stay -- a", "--attend a b c", "--network a b", "--version x"} {
+		refused(t, exec.Command(initPath, strings.Fields(args)...), 126, "usage: ")
 	}
 }
 
@@ -178,14 +145,17 @@ func TestFailsClosed(t *testing.T) {
 	}{
 		{"no directory", os.RemoveAll, "no such file"},
 		{"no filter", remove(confine.FilterName), confine.FilterName},
+		{"no quiet filter", remove(confine.QuietName), confine.QuietName},
 		{"no confinement", remove(confine.ConfigName), confine.ConfigName},
 		{"empty filter", write(confine.FilterName, ""), confine.FilterName},
-		{"filter cut within an instruction", write(confine.FilterName, string(compiled[:12])), confine.FilterName},
-		{"filter cut between instructions", write(confine.FilterName, string(compiled[:len(compiled)-8])), "load the seccomp filter"},
+		{"filter cut within an instruction", write(confine.FilterName, string(compiled.Loud[:12])), confine.FilterName},
+		{"filter cut between instructions", write(confine.FilterName, string(compiled.Loud[:len(compiled.Loud)-8])), "load the seccomp filter"},
 		{"filter of rubbish", write(confine.FilterName, strings.Repeat("\xff", 64)), "load the seccomp filter"},
-		{"empty confinement", write(confine.ConfigName, ""), confine.ConfigName},
-		{"confinement without content", write(confine.ConfigName, "{}"), confine.ConfigName},
-		{"enforcing nothing", write(confine.ConfigName, `{"mode":"enforcing","landlock":null}`), "landlock ruleset"},
+		{"not started", remove(confine.ConfigName), "the container has not been started yet"},
+		{"no profile", remove(confine.ProfileName), confine.ProfileName},
+		{"profile of rubbish", write(confine.ProfileName, strings.Repeat("\xff", 64)), "load the seccomp filter"},
+		{"profile that is cut", write(confine.ProfileName, "1234567"), confine.ProfileName},
+		{"filter that is too long", write(confine.FilterName, strings.Repeat("\x06\x00\x00\x00\x00\x00\x00\x00", 4097)), confine.FilterName},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := files(t, enforcing(rules()))
@@ -198,14 +168,17 @@ func TestFailsClosed(t *testing.T) {
 	t.Run("wrong usage", func(t *testing.T) { refused(t, exec.Command(initPath, probe), 126, "usage") })
 }
 
-// A workload that runs the launcher with files of its own gains nothing: the
-// filter it is under already refuses another one.
+// A workload that runs the launcher with files of its own gains nothing: what it is under stays.
 func TestWorkloadGainsNothingFromTheLauncher(t *testing.T) {
+	requireLandlock(t)
 	inner := files(t, permissive)
-	r := rules()
+	dir, r := tree(t)
 	r.ReadOnly = append(r.ReadOnly, inner)
-	cmd := command(files(t, enforcing(r)), "exec", initPath, "--dir", inner, "--", probe)
-	refused(t, cmd, 126, "load the seccomp filter: operation not permitted")
+	cmd := command(files(t, enforcing(r)), "exec", initPath, "--dir", inner, "--", "/bin/sh", "-c", "cat "+dir+"/ro/f; echo >"+dir+"/ro/f; mount -t tmpfs x /mnt")
+	got := finish(t, cmd)
+	if got.stdout != "data" || strings.Count(got.stderr, "ermission denied") != 2 {
+		t.Errorf("%+v", got)
+	}
 }
 
 // An exec session has a Landlock domain of its own, and must still be able to
@@ -265,7 +238,7 @@ func TestIsStaticAndSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Size() > 3<<20 {
+	if info.Size() > 1<<20 {
 		t.Errorf("it has %d bytes", info.Size())
 	}
 }

@@ -57,6 +57,8 @@ type Config struct {
 	Identity Identity `yaml:"identity"`
 	// Seccomp says what is put into a bundle besides openshell's own filter.
 	Seccomp Seccomp `yaml:"seccomp"`
+	// Confinement says what is let through that is usually refused.
+	Confinement Confinement `yaml:"confinement"`
 	// Audit says which events are kept, and how long.
 	Audit Audit `yaml:"audit"`
 	// Metrics says where metrics are served.
@@ -151,6 +153,14 @@ type Seccomp struct {
 	DefaultProfile bool `yaml:"default_profile"`
 }
 
+// Confinement says what is let through that is usually refused.
+type Confinement struct {
+	// NestedSandboxes lets user namespaces through, and mounts in them, for workloads
+	// that bring sandboxes of their own. Landlock, under which nobody mounts, is then applied
+	// only for policies that insist on it.
+	NestedSandboxes bool `yaml:"nested_sandboxes"`
+}
+
 // Audit says which events are kept, and how long.
 type Audit struct {
 	// OCSF writes events.jsonl besides the log for people.
@@ -206,9 +216,6 @@ func (c *Config) Marshal() ([]byte, error) {
 // container that runs enforcing. The error names the annotation and the field of
 // the configuration that forbids it.
 func (c *Config) Resolve(req annotations.Request) (ttl time.Duration, onExpiry string, err error) {
-	if len(req.Credentials) > 0 {
-		return 0, "", fmt.Errorf("annotation %s: credentials are not supported yet: leave it out", annotations.KeyCredentials)
-	}
 	if !req.Permissive {
 		return 0, "", nil
 	}

@@ -233,8 +233,6 @@ func TestResolve(t *testing.T) {
 			[]string{"openshell.ai/permissive-ttl", "at most 2h0m0s", "permissive.max_ttl"}},
 		{"forbidden", forbidding, annotations.Request{Permissive: true}, 0, "",
 			[]string{"openshell.ai/permissive=true", "permissive.allowed"}},
-		{"credentials", node, annotations.Request{Credentials: []string{"a"}}, 0, "",
-			[]string{"openshell.ai/credentials", "not supported yet"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"openshell.ai/openshell/internal/confine/launch"
 	"openshell.ai/openshell/policy"
 )
 
@@ -26,10 +25,10 @@ func TestWriteDirIsReadableByAnyUser(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	dir := filepath.Join(t.TempDir(), "confine")
-	if err := WriteDir(dir, make([]byte, 16), enforcing); err != nil {
+	if err := WriteDir(dir, make([]byte, 16), make([]byte, 8), enforcing); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]fs.FileMode{"": 0o755 | fs.ModeDir, FilterName: 0o644, ConfigName: 0o644} {
+	for name, want := range map[string]fs.FileMode{"": 0o755 | fs.ModeDir, FilterName: 0o644, QuietName: 0o644, ProfileName: 0o644, ConfigName: 0o644} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -38,14 +37,14 @@ func TestWriteDirIsReadableByAnyUser(t *testing.T) {
 			t.Errorf("%q has mode %v, want %v", name, info.Mode(), want)
 		}
 	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
-		t.Errorf("%d files were left behind, want 2", len(entries))
+	if entries, _ := os.ReadDir(dir); len(entries) != 4 {
+		t.Errorf("%d files were left behind, want 4", len(entries))
 	}
 }
 
 func TestWriteConfinementReplaces(t *testing.T) {
 	dir := t.TempDir()
-	if err := WriteDir(dir, make([]byte, 8), Confinement{Mode: ModePermissive}); err != nil {
+	if err := WriteDir(dir, make([]byte, 8), make([]byte, 8), Confinement{Mode: ModePermissive}); err != nil {
 		t.Fatal(err)
 	}
 	name := filepath.Join(dir, ConfigName)
@@ -59,21 +58,21 @@ func TestWriteConfinementReplaces(t *testing.T) {
 	}
 	before := make([]byte, 1024)
 	n, _ := reader.Read(before)
-	if got := string(before[:n]); got != `{"mode":"permissive","landlock":null}` {
+	if got := string(before[:n]); got != "openshell-confinement-1\x00unrestricted\x00end\x00" {
 		t.Errorf("an open reader sees %q", got)
 	}
 	after, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(after), `"mode":"enforcing"`) {
-		t.Errorf("got %s", after)
+	if !strings.Contains(string(after), "\x00landlock\x001\x00") {
+		t.Errorf("got %q", after)
 	}
 }
 
 func TestWriteRefuses(t *testing.T) {
 	withPath := func(p string) Confinement {
-		return Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: launch.BestEffort, KernelABI: 1, ReadOnly: []string{p}}}
+		return Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: policy.CompatibilityBestEffort, KernelABI: 1, ReadOnly: []string{p}}}
 	}
 	filter := make([]byte, 8)
 	tests := []struct {
@@ -89,14 +88,18 @@ func TestWriteRefuses(t *testing.T) {
 		{"enforcing nothing", filter, Confinement{Mode: ModeEnforcing}, "needs a landlock ruleset"},
 		{"permissive with rules", filter, Confinement{Mode: ModePermissive, Landlock: enforcing.Landlock}, "takes no landlock ruleset"},
 		{"no compatibility", filter, Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{}}, `compatibility ""`},
-		{"the kernel was not asked", filter, Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: launch.BestEffort}}, "kernel_abi 0"},
+		{"the kernel was not asked", filter, Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: policy.CompatibilityBestEffort}}, "kernel_abi 0"},
 		{"relative path", filter, withPath("usr"), `"usr" is not an absolute path`},
 		{"path that is not text", filter, withPath("/a\xff"), "UTF-8"},
+		{"path that ends too early", filter, withPath("/a\x00b"), "UTF-8"},
+		{"path that is too long", filter, withPath("/" + strings.Repeat("x", 4095)), "4096 bytes"},
+		{"what the kernel does not have", filter, Confinement{Mode: ModeEnforcing,
+			Landlock: &Ruleset{Compatibility: policy.CompatibilityHardRequirement, KernelABI: NoLandlock}}, "the kernel has no landlock"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "confine")
-			err := WriteDir(dir, tt.filter, tt.c)
+			err := WriteDir(dir, make([]byte, 8), tt.filter, tt.c)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v lacks %q", err, tt.want)
 			}
@@ -107,14 +110,39 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
-func TestWriteRefusesWhatTheLauncherWouldNotRead(t *testing.T) {
-	r := *enforcing.Landlock
-	for range 2200 {
-		r.ReadOnly = append(r.ReadOnly, "/"+strings.Repeat("x", 4000))
+// The words are those that openshell-init's confine.c reads.
+func TestEncode(t *testing.T) {
+	for _, tt := range []struct {
+		c    Confinement
+		want string
+	}{
+		{Confinement{Mode: ModePermissive, Observed: true}, "observed unrestricted end"},
+		{Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: policy.CompatibilityBestEffort, KernelABI: NoLandlock, ReadOnly: []string{"/a"}}}, "unrestricted end"},
+		{Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{
+			Compatibility: policy.CompatibilityHardRequirement, KernelABI: 1, IncludeWorkdir: true,
+			ReadOnly: []string{"/a", "/b"}, ReadWrite: []string{"/c"}, Optional: []string{"/b"},
+		}}, "landlock 1 1fff 0 workdir 1ffff path d required /a path d optional /b path 1ffff required /c end"},
+		{Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: policy.CompatibilityBestEffort, KernelABI: 7, ReadWrite: []string{"/x y"}}},
+			"landlock 7 ffff 2 path 1ffff optional /x y end"},
+		{Confinement{Mode: ModeEnforcing, Landlock: &Ruleset{Compatibility: policy.CompatibilityBestEffort, KernelABI: 1000}}, "landlock 1000 1ffff 2 end"},
+	} {
+		if err := tt.c.Validate(); err != nil {
+			t.Error(err)
+		}
+		got := strings.TrimSuffix(strings.ReplaceAll(string(tt.c.encode()), "\x00", " "), " ")
+		if want := "openshell-confinement-1 " + tt.want; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
 	}
-	err := WriteConfinement(t.TempDir(), Confinement{Mode: ModeEnforcing, Landlock: &r})
-	if err == nil || !strings.Contains(err.Error(), "name fewer paths") {
-		t.Errorf("error %v", err)
+}
+
+// Every right that some ABI handles is granted by read-write, or a kernel with
+// that ABI would refuse it everywhere.
+func TestReadWriteCoversEveryABI(t *testing.T) {
+	for i, c := range handledByABI {
+		if missing := uint64(c.HandledAccessFS) &^ (rightsRead | rightsWrite); missing != 0 {
+			t.Errorf("ABI %d handles %#x besides", i+1, missing)
+		}
 	}
 }
 

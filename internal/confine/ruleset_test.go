@@ -112,7 +112,7 @@ func TestRulesetForCompatibility(t *testing.T) {
 		if r.Compatibility != want {
 			t.Errorf("compatibility %q gives %q, want %q", compatibility, r.Compatibility, want)
 		}
-		r.KernelABI = NoLandlock
+		r.KernelABI = 1
 		if err := (Confinement{Mode: ModeEnforcing, Landlock: r}).Validate(); err != nil {
 			t.Errorf("compatibility %q: %v", compatibility, err)
 		}

@@ -104,6 +104,50 @@ func (l Location) Open() (*Root, error) {
 	return &Root{os.NewFile(uintptr(fd), l.path)}, nil
 }
 
+// maxDepth bounds how deep a root directory may be.
+const maxDepth = 256
+
+// OpenTop opens the root of the mount namespace that the location is in: a process may
+// have chosen a root directory of its own (chroot(2)).
+func (l Location) OpenTop() (*Root, error) {
+	r, err := l.Open()
+	if err != nil {
+		return nil, err
+	}
+	for range maxDepth {
+		above, err := r.parent()
+		if err != nil {
+			r.Close()
+			return nil, &os.PathError{Op: "open the parent of", Path: l.path, Err: err}
+		}
+		top := r.same(above)
+		r.Close()
+		if r = above; top {
+			return r, nil
+		}
+	}
+	r.Close()
+	return nil, &os.PathError{Op: "open the parents of", Path: l.path, Err: unix.ENAMETOOLONG}
+}
+
+// parent opens the directory above the root, which is the root itself at the top.
+func (r *Root) parent() (*Root, error) {
+	fd, err := unix.Openat(int(r.file.Fd()), "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Root{os.NewFile(uintptr(fd), "root")}, nil
+}
+
+// same reports whether both are one directory of one mount, as far as the kernel tells mounts apart.
+func (r *Root) same(other *Root) bool {
+	var a, b unix.Statx_t
+	const mask = unix.STATX_INO | unix.STATX_MNT_ID
+	return unix.Statx(int(r.file.Fd()), "", unix.AT_EMPTY_PATH, mask, &a) == nil &&
+		unix.Statx(int(other.file.Fd()), "", unix.AT_EMPTY_PATH, mask, &b) == nil &&
+		a.Ino == b.Ino && a.Dev_major == b.Dev_major && a.Dev_minor == b.Dev_minor && a.Mnt_id == b.Mnt_id
+}
+
 // Root is an open location. Paths are taken from there, whatever they begin with;
 // "/" is the location itself, which need not be a directory. Errors do not name
 // the host's path.
@@ -220,6 +264,23 @@ func (r *Root) Readlink(p string) (string, error) {
 // ReadFile reads a regular file of at most limit bytes, and tells which it was,
 // as far as it came. The path has no links.
 func (r *Root) ReadFile(p string, limit int64) ([]byte, File, error) {
+	f, file, err := r.OpenFile(p)
+	if err != nil {
+		return nil, file, err
+	}
+	defer f.Close()
+	if file.Size > limit {
+		return nil, file, fileio.TooLarge(limit)
+	}
+	data, err := fileio.ReadAll(f, limit)
+	if err != nil {
+		return nil, file, err
+	}
+	return data, file, nil
+}
+
+// OpenFile opens a regular file to be read, and tells which it is, as far as it came. The path has no links.
+func (r *Root) OpenFile(p string) (*os.File, File, error) {
 	fd, err := r.open(p, 0)
 	if err != nil {
 		return nil, File{}, err
@@ -231,19 +292,9 @@ func (r *Root) ReadFile(p string, limit int64) ([]byte, File, error) {
 		return nil, File{}, err
 	case !file.IsRegular():
 		return nil, file, errors.New("not a regular file")
-	case file.Size > limit:
-		return nil, file, fileio.TooLarge(limit)
 	}
 	f, err := reopen(fd, unix.O_RDONLY)
-	if err != nil {
-		return nil, file, err
-	}
-	defer f.Close()
-	data, err := fileio.ReadAll(f, limit)
-	if err != nil {
-		return nil, file, err
-	}
-	return data, file, nil
+	return f, file, err
 }
 
 // ReadDir lists a directory of at most limit entries, sorted. The path has no links.

@@ -75,6 +75,37 @@ func TestReadFile(t *testing.T) {
 }
 
 // The source of a bind mount may be one file, or anything else.
+// From any directory of a mount namespace, the top is the same.
+func TestOpenTop(t *testing.T) {
+	var want unix.Stat_t
+	if err := unix.Stat("/", &want); err != nil {
+		t.Fatal(err)
+	}
+	deep := t.TempDir() + strings.Repeat("/d", 20)
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []string{"/", "/proc/self", deep, "/proc/self/root"} {
+		r, err := At(from).OpenTop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.Lstat("/"); err != nil || got.ID != (ID{want.Dev, want.Ino}) {
+			t.Errorf("%s: %+v, %v", from, got, err)
+		}
+		r.Close()
+	}
+	deeper := deep + strings.Repeat("/d", maxDepth)
+	if err := os.MkdirAll(deeper, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []string{deeper, deep + "/none"} {
+		if _, err := At(from).OpenTop(); err == nil {
+			t.Errorf("%s is opened", from)
+		}
+	}
+}
+
 func TestRootThatIsNoDirectory(t *testing.T) {
 	_, dir := image(t)
 	for name, ok := range map[string]bool{"etc/file": true, "fifo": false, "device": false} {

@@ -66,10 +66,11 @@ func (s *Sandbox) reportConfined(ctx context.Context, m *member, pid int, init *
 
 // landlockABI is what openshell-init is to apply by now, 0 for nothing.
 func (s *Sandbox) landlockABI() int {
-	if s.confinement(s.rules.Load().policies).Landlock == nil {
+	r := s.confinement(s.rules.Load().policies).Landlock
+	if r == nil {
 		return 0
 	}
-	return max(s.landlock, 0)
+	return max(r.KernelABI, 0)
 }
 
 func (s *Sandbox) describe(c Confined) string {
@@ -77,6 +78,8 @@ func (s *Sandbox) describe(c Confined) string {
 	switch {
 	case s.landlock == confine.NoLandlock:
 		text = "no Landlock, which the kernel does not have"
+	case c.LandlockABI == 0 && s.config.Confinement.NestedSandboxes:
+		text = "no Landlock, which would keep nested sandboxes from mounting"
 	case c.LandlockABI == 0:
 		text = "no Landlock, which is not applied in permissive mode"
 	}

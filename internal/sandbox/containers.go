@@ -53,6 +53,7 @@ func (s *Sandbox) join(r joinRequest) (Ready, error) {
 	s.recordUncovered(r.Container.ID, trusted)
 	ready := s.ready
 	ready.TLS, ready.Covers = trusted.dir, trusted.covers
+	ready.User = "" // its own configuration names the pod's, or it would not be in the pod
 	return ready, s.addHosts(r.Container.ID, r.DNS)
 }
 

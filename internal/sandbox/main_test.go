@@ -4,19 +4,21 @@ package sandbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 	"openshell.ai/openshell/internal/config"
+	"openshell.ai/openshell/internal/confine"
 	"openshell.ai/openshell/netns"
 )
 
@@ -209,15 +211,14 @@ func namespaceFile(t *testing.T) string {
 
 func confinementMode(t *testing.T, s *Sandbox) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.confineDir(), "confinement.json"))
+	data, err := os.ReadFile(filepath.Join(s.confineDir(), confine.ConfigName))
 	if err != nil {
 		return err.Error()
 	}
-	var c struct{ Mode string }
-	if err := json.Unmarshal(data, &c); err != nil {
-		t.Fatal(err)
+	if slices.Contains(strings.Split(string(data), "\x00"), "landlock") {
+		return confine.ModeEnforcing
 	}
-	return c.Mode
+	return confine.ModePermissive
 }
 
 // inProcess is the Starter of a caller that hosts its sandboxes itself.

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"openshell.ai/openshell/internal/confine"
+	"openshell.ai/openshell/internal/libexec"
 	"openshell.ai/openshell/netns"
 	"openshell.ai/openshell/proxy"
 	"openshell.ai/openshell/proxy/identity"
@@ -33,7 +35,7 @@ func (s *Sandbox) makeNetwork() (err error) {
 	if err != nil {
 		return err
 	}
-	if s.inner, err = netns.New(); err != nil || s.request.Outer.Kind != OuterLate {
+	if err := s.makeInner(); err != nil || s.request.Outer.Kind != OuterLate {
 		return err
 	}
 	// What the kernel puts into every namespace is none of the engine's.
@@ -41,6 +43,25 @@ func (s *Sandbox) makeNetwork() (err error) {
 		return err
 	}
 	return netns.Loopback(s.inner)
+}
+
+// makeInner makes the inner namespace, which belongs to the container's user
+// namespace.
+func (s *Sandbox) makeInner() (err error) {
+	owner := s.request.User
+	if owner == nil {
+		s.inner, err = netns.New()
+		return err
+	}
+	launcher, err := libexec.Find(confine.InitName)
+	if err != nil {
+		return err
+	}
+	if s.inner, err = netns.NewOwned(*owner, launcher, confine.NetworkFlag); err != nil || owner.Path != "" {
+		return err
+	}
+	s.user, err = s.inner.OwnerFile()
+	return err
 }
 
 // ownAddresses are the outer namespace's, which the workload sees as its own.
@@ -92,7 +113,7 @@ func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error)
 	if err != nil {
 		return err
 	}
-	finder.Container = s.programs.container
+	finder.Container, finder.Roots = s.programs.container, s.programs.roots
 	tracked, err := netns.NewConntrack(s.inner)
 	if err != nil {
 		finder.Close()
@@ -119,11 +140,25 @@ func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error)
 	if err := netns.Intercept(s.inner, s.own); err != nil {
 		return err
 	}
+	if s.request.HostNetwork {
+		s.wg.Go(s.mirrorListeners)
+	}
 	published, err := ingress.Publish(s.ctx, s.outer, s.inner, s.request.Publish, s.ingressLimits())
 	for _, r := range published {
 		s.wg.Go(r.Wait)
 	}
 	return err
+}
+
+// mirrorListeners makes the workload's servers reachable at the host's addresses.
+func (s *Sandbox) mirrorListeners() {
+	skip := []netip.Addr{netns.ProxyAddr4, netns.ProxyAddr6}
+	err := ingress.Mirror(s.ctx, s.outer, s.inner, skip, s.ingressLimits(), func(p ingress.Publication, err error) {
+		s.recordError(fmt.Sprintf("the workload listens at %s, and is not reachable there from the host's network", p.Listen), err)
+	})
+	if err != nil {
+		s.recordError("what the workload listens at is not reachable from the host's network", err)
+	}
 }
 
 func (s *Sandbox) ingressLimits() ingress.Limits {

@@ -85,6 +85,17 @@ func (p *programs) container(mountNamespace uint64) (name string) {
 	return name
 }
 
+// roots are the containers' root file systems, for identity.Finder.
+func (p *programs) roots() (roots []identity.Root) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.containers {
+		pid, _ := c.init() // 0 where it cannot be told
+		roots = append(roots, identity.Root{PID: pid, Image: c.Rootfs})
+	}
+	return roots
+}
+
 // after has names begin behind those that were saved.
 func (p *programs) after(list []savedPrograms) {
 	for _, saved := range list {

@@ -144,8 +144,12 @@ func (s *Sandbox) recordStart(p *policystore.Policies) {
 	}
 	text := fmt.Sprintf("sandbox started, policy %s from %s with %d learned rules", p.Name, base, len(p.Learned.Network))
 	severity := audit.SeverityInformational
-	if s.landlock == confine.NoLandlock {
+	switch {
+	case s.landlock == confine.NoLandlock:
 		text += "; the kernel has no Landlock: files are not protected"
+		severity = audit.SeverityMedium
+	case s.config.Confinement.NestedSandboxes && !insists(p):
+		text += "; confinement.nested_sandboxes is true: files are not protected, for that needs Landlock, under which nobody mounts"
 		severity = audit.SeverityMedium
 	}
 	if s.mode.permissive() {

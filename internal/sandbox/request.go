@@ -26,6 +26,12 @@ type Request struct {
 	Said map[string]string `json:"said,omitempty"`
 
 	Outer Outer `json:"outer"`
+	// User is the user namespace that the container is in, and that the inner
+	// network namespace is to belong to; nil: this process's.
+	User *netns.Owner `json:"user,omitempty"`
+	// HostNetwork says that the container was to have the host's network itself: what
+	// listens in it is reachable there.
+	HostNetwork bool `json:"host_network,omitzero"`
 	// Publish are the ports of the outer namespace that lead to the workload.
 	Publish []ingress.Publication `json:"publish,omitempty"`
 	// Owner is a process that the containers do not outlive; 0: there is none.
@@ -107,9 +113,10 @@ type Resolver struct {
 
 // Ready is what a container's bundle needs to know of its sandbox.
 type Ready struct {
-	Inner   string `json:"inner"`   // a path that opens the inner namespace
-	Confine string `json:"confine"` // the directory for confine.Dir
-	TLS     string `json:"tls"`     // the directory for TrustDir
+	Inner   string `json:"inner"`          // a path that opens the inner namespace
+	User    string `json:"user,omitempty"` // one that opens its user namespace, where that was made with it
+	Confine string `json:"confine"`        // the directory for confine.Dir
+	TLS     string `json:"tls"`            // the directory for TrustDir
 	// Covers are what is to be mounted over the container's trust stores.
 	Covers []Cover `json:"covers,omitempty"`
 	// Required are the paths that must exist in the container, for the policy

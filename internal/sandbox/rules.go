@@ -63,6 +63,9 @@ func (s *Sandbox) confinement(p *policystore.Policies) confine.Confinement {
 	enforcing := func(p *policy.Policy) confine.Confinement {
 		r := s.rulesetFor(p)
 		r.KernelABI = s.landlock
+		if s.config.Confinement.NestedSandboxes && r.Compatibility != policy.CompatibilityHardRequirement {
+			r.KernelABI = confine.NoLandlock // under which nobody mounts anything
+		}
 		return confine.Confinement{Mode: confine.ModeEnforcing, Landlock: r}
 	}
 	switch {

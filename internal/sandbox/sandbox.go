@@ -51,6 +51,7 @@ type Sandbox struct {
 	denials denials
 
 	inner, outer *netns.Namespace    // outer is nil until a late network is complete
+	user         *os.File            // the user namespace that was made with inner, or nil
 	lent         bool                // outer has the engine's addresses, which are the workload's
 	own          []netip.Addr        // those addresses; applying guards what follows late changes
 	native       []string            // devices that the kernel made in inner
@@ -105,10 +106,12 @@ func startBy(t clock, c *config.Config, r Request, link *keeperLink) (_ *Sandbox
 	if err != nil {
 		return nil, err
 	}
+	path := r.Outer.Kind == OuterPath
 	outer, err := r.Outer.identify()
 	if err != nil {
 		return nil, err
 	}
+	r.HostNetwork = r.HostNetwork || path && r.Outer.Kind == OuterHost
 	if r.PolicyNamed && !policies.Named && !r.Permissive && !ranBefore(c, r.Policy) {
 		return nil, fmt.Errorf("policy %q does not exist: write %s, or run once with openshell.ai/permissive=true and approve what it proposes",
 			r.Policy, filepath.Join(c.PolicyDir, r.Policy+".yaml"))
@@ -242,11 +245,11 @@ func (s *Sandbox) prepare(p *policystore.Policies) error {
 }
 
 func (s *Sandbox) makeConfinement(p *policystore.Policies) error {
-	program, err := filter.Compile()
+	filters, err := filter.Compile(filter.Options{NestedSandboxes: s.config.Confinement.NestedSandboxes})
 	if err != nil {
-		return fmt.Errorf("compile seccomp filter: %w", err)
+		return err
 	}
-	if err := confine.WriteDir(s.confineDir(), program, s.confinement(p)); err != nil {
+	if err := confine.WriteDir(s.confineDir(), filters.Loud, filters.Quiet, s.confinement(p)); err != nil {
 		return err
 	}
 	// The launcher is mounted onto this file: the directory's own mount is
@@ -276,6 +279,9 @@ func (s *Sandbox) serve(p *policystore.Policies, first *containerPrograms) error
 	}
 	s.ready = Ready{Inner: s.inner.Path(), Confine: s.confineDir(), TLS: s.trust.dir, Covers: s.trust.covers,
 		Required: required(p)}
+	if s.user != nil {
+		s.ready.User = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.user.Fd())
+	}
 	s.mu.Lock()
 	if s.info.Pending = s.outer == nil; !s.info.Pending {
 		s.info.Outer = s.outer.ID()
@@ -373,6 +379,9 @@ func (s *Sandbox) Stop() {
 			if ns != nil {
 				ns.Close()
 			}
+		}
+		if s.user != nil {
+			s.user.Close()
 		}
 		if s.placeholders != nil {
 			s.placeholders.Close()

@@ -19,7 +19,8 @@ import (
 
 // Connection is what is known of a connection before its first byte.
 type Connection struct {
-	// Binary is the path of the connecting process's executable.
+	// Binary is the path of the connecting process's executable. What does not begin
+	// with a slash is none, and matched by no rule that names programs.
 	Binary string
 	// Ancestors are its ancestors' executables, the nearest first. A rule for
 	// an ancestor's binary covers the process.
@@ -125,6 +126,9 @@ func (m *Match) collect(b *bucket, c *Connection) bool {
 }
 
 func (m *Match) addGlobs(b *bucket, binary string) {
+	if !strings.HasPrefix(binary, "/") {
+		return
+	}
 	b.globs.Any(binary, func(g binaryGlob) bool {
 		if g.glob.Match(binary) {
 			m.add(g.endpoint)
@@ -201,6 +205,9 @@ func (e *Engine) binaryReason(host string, s policy.Service, c *Connection) stri
 	reason := strings.Join(reasons, "; ")
 	if len(keys) > reasonRules {
 		reason += "; nor in any other policy"
+	}
+	if !strings.HasPrefix(c.Binary, "/") {
+		return reason + ". The program is not a file that the container shows at a path: no rule for programs matches it"
 	}
 	return reason + ". SYMLINK HINT: the binary is the path the kernel resolved, not a symbolic link's"
 }

@@ -93,6 +93,34 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// What is no path is matched by no rule that names programs, whatever its pattern.
+func TestConnectOfAProgramWithoutAPath(t *testing.T) {
+	p := policytest.Network(t, `named:
+  endpoints: [{ host: h.example, port: 1 }]
+  binaries: [{ path: "/**" }, { path: "**" }, { path: "**/x" }, { path: "/memfd:*" }]
+any:
+  endpoints: [{ host: any.example, port: 1 }]`)
+	e, err := Compile(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, binary := range []string{"anonymous:x", "removed:/usr/bin/x", "other:/usr/bin/x", "anonymous:", ""} {
+		for _, c := range []Connection{{Binary: binary}, {Binary: binary, Ancestors: []string{binary, binary}}} {
+			c.Host, c.Port = "h.example", 1
+			if m := e.Connect(c); m.Allowed || !strings.Contains(m.Reason, "not a file that the container shows") {
+				t.Errorf("%q: %+v", binary, m)
+			}
+			if c.Host = "any.example"; !e.Connect(c).Allowed {
+				t.Errorf("%q is not any program", binary)
+			}
+			c.Host, c.Ancestors = "h.example", []string{binary, "/usr/bin/x"}
+			if !e.Connect(c).Allowed {
+				t.Errorf("%q is not covered by its ancestor", binary)
+			}
+		}
+	}
+}
+
 func TestConnectWithoutRules(t *testing.T) {
 	m := mustCompile(t, policy.Default()).Connect(Connection{Binary: "/b", Host: "h.example", Port: 1})
 	if m.Allowed || m.Reason != "network connections not allowed by policy" {

@@ -125,6 +125,9 @@ func binaryIs(r *policy.Rule, q *decision.Action) bool {
 	}
 	for _, b := range r.Binaries {
 		for _, exe := range append([]string{q.Binary}, q.Ancestors...) {
+			if !strings.HasPrefix(exe, "/") {
+				continue // no path, and so no program that can be named
+			}
 			if b.Path == exe && !strings.Contains(b.Path, "*") || strings.Contains(b.Path, "*") && globs(b.Path, exe, '/') {
 				return true
 			}

@@ -286,9 +286,12 @@ func (a *atom) connections() string {
 	return printable.Text(program + " to " + host)
 }
 
-// covered reports whether one of the binaries covers the pattern.
+// covered reports whether one of the binaries covers the pattern. Any program is more
+// than every path: some have none.
 func (c *containment) covered(binary *pattern, by *grant) bool {
-	return slices.ContainsFunc(by.binaries, func(b *pattern) bool { return c.within(binary, b) })
+	return slices.ContainsFunc(by.binaries, func(b *pattern) bool {
+		return (binary != anyText || b == anyText) && c.within(binary, b)
+	})
 }
 
 // applies reports whether a grant applies to all of an atom's connections.

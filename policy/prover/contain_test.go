@@ -45,6 +45,7 @@ func TestWithin(t *testing.T) {
 		{"other binary", "/bin/a", host, "/bin/b", host, "for other binaries only", "", ""},
 		{"any binary in the maximum", "/bin/a", host, "", host, "", "", ""},
 		{"any binary", "", host, "/bin/a", host, "any program", "", ""},
+		{"any binary, and every path", "", host, "**", host, "any program", "", ""},
 		{"binary glob", "/bin/a", host, "/bin/*", host, "", "", ""},
 		{"glob in glob", "/opt/x/*", host, "/opt/**", host, "", "", ""},
 		{"glob too wide", "/opt/**", host, "/opt/*", host, "other binaries", "", ""},

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -30,6 +29,7 @@ type hashes struct {
 	mu    sync.Mutex
 	files map[fingerprint]string
 	trust map[location]string
+	seen  map[sighting]uint64 // see name.go
 }
 
 const (
@@ -54,44 +54,14 @@ type location struct {
 	path           string
 }
 
-type executable struct {
-	path, sha256   string
-	mountNamespace uint64
-}
-
 func newHashes() *hashes {
 	return &hashes{large: make(chan struct{}, maxLarge), read: io.Copy,
-		files: make(map[fingerprint]string), trust: make(map[location]string)}
+		files: make(map[fingerprint]string), trust: make(map[location]string), seen: make(map[sighting]uint64)}
 }
 
-// maxRemembered bounds both maps; a workload can make any number of
+// maxRemembered bounds each map; a workload can make any number of
 // executables. Past it files are hashed each time and new paths are refused.
 const maxRemembered = 16384
-
-func (h *hashes) executable(procRoot string, pid int) (executable, error) {
-	dir := procRoot + "/" + strconv.Itoa(pid)
-	link := dir + "/exe"
-	target, err := os.Readlink(link)
-	if err != nil {
-		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
-	}
-	var st, ns unix.Stat_t
-	if err := unix.Stat(link, &st); err != nil {
-		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
-	}
-	if err := unix.Stat(dir+"/ns/mnt", &ns); err != nil {
-		return executable{}, fmt.Errorf("failed to resolve peer binary: %w", err)
-	}
-	sum, err := h.sum(link, &st)
-	if err != nil {
-		return executable{}, fmt.Errorf("failed to hash %s: %w", target, err)
-	}
-	path := cleanDeleted(target, st.Nlink > 0)
-	if err := h.verify(location{ns.Ino, path}, sum); err != nil {
-		return executable{}, err
-	}
-	return executable{path: path, sha256: sum, mountNamespace: ns.Ino}, nil
-}
 
 // sum returns the hash of the file that a link leads to and that st is of.
 func (h *hashes) sum(link string, st *unix.Stat_t) (string, error) {
@@ -106,6 +76,11 @@ func (h *hashes) sum(link string, st *unix.Stat_t) (string, error) {
 		return "", err
 	}
 	defer f.Close()
+	return h.sumOf(f, key)
+}
+
+// sumOf is sum for an open file.
+func (h *hashes) sumOf(f *os.File, key fingerprint) (string, error) {
 	for range maxReadings {
 		now, err := fingerprintOfOpen(f)
 		if err != nil {
@@ -184,6 +159,31 @@ func (f fingerprint) String() string {
 
 func fingerprintOf(st *unix.Stat_t) fingerprint {
 	return fingerprint{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctim: st.Ctim}
+}
+
+// trusted reports whether the file with the hash was the path's.
+func (h *hashes) trusted(l location, sum string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	first, ok := h.trust[l]
+	return ok && first == sum
+}
+
+// sighted returns what was given to sight.
+func (h *hashes) sighted(s sighting) (in uint64, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	in, ok = h.seen[s]
+	return in, ok
+}
+
+// sight remembers a file that was found at its path, and in which mount namespace.
+func (h *hashes) sight(s sighting, in uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.seen) < maxRemembered {
+		h.seen[s] = in
+	}
 }
 
 func (h *hashes) verify(l location, sum string) error {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"openshell.ai/openshell/netns"
 )
@@ -18,8 +17,10 @@ import (
 // Process is the identity of the process at the workload's end of a
 // connection.
 type Process struct {
-	PID       int
-	Path      string   // of the executable, as the container sees it
+	PID int
+	// Path is that of the executable, as the container sees it, or what begins with no slash
+	// where it is no file that the container shows: see name.go.
+	Path      string
 	SHA256    string   // of the executable, in lower-case hexadecimal
 	Ancestors []string // executables of the ancestors inside the sandbox, nearest first
 	// Aliases are how the executable and its ancestors' are called in their
@@ -36,20 +37,29 @@ type Finder struct {
 	// Nil: there are no containers.
 	Container func(mountNamespace uint64) string
 
+	// Roots are the root file systems of the sandbox's containers. Nil: there are none.
+	Roots func() []Root
+
 	diag    *netns.Diag
 	members procs
+	userns  netns.ID // the containers', which has the inner network namespace
 	sockets *socketScanner
 	hashes  *hashes
 }
 
 // NewFinder returns a Finder for the connections of the inner namespace.
 func NewFinder(inner *netns.Namespace) (*Finder, error) {
+	userns, err := inner.UserNamespace()
+	if err != nil {
+		return nil, err
+	}
 	diag, err := netns.NewDiag(inner)
 	if err != nil {
 		return nil, err
 	}
 	members := procs{root: "/proc", netns: inner.ID()}
-	return &Finder{diag: diag, members: members, sockets: newSocketScanner(members), hashes: newHashes()}, nil
+	return &Finder{diag: diag, members: members, userns: userns, sockets: newSocketScanner(members),
+		hashes: newHashes()}, nil
 }
 
 // Close frees the Finder's socket.
@@ -143,14 +153,14 @@ func (p Process) sameAliases(q Process) bool {
 func Alias(container, path string) string { return container + "\x00" + path }
 
 func (f *Finder) identity(pid int) (Process, error) {
-	exe, err := f.hashes.executable(f.members.root, pid)
+	exe, err := f.executable(pid)
 	if err != nil {
 		return Process{}, err
 	}
 	p := Process{PID: pid, Path: exe.path, SHA256: exe.sha256}
 	all := []executable{exe}
 	for _, ancestor := range f.members.ancestors(pid) {
-		exe, err := f.hashes.executable(f.members.root, ancestor)
+		exe, err := f.executable(ancestor)
 		if err != nil {
 			return Process{}, err
 		}
@@ -180,14 +190,4 @@ func (f *Finder) aliases(programs []executable) []string {
 		return nil
 	}
 	return aliases
-}
-
-// cleanDeleted strips the mark that proc_pid_exe(5) puts behind the name of an
-// executable whose file is gone. Only a file that is really gone earns it: a
-// program may be named "x (deleted)".
-func cleanDeleted(link string, exists bool) string {
-	if exists {
-		return link
-	}
-	return strings.TrimSuffix(link, " (deleted)")
 }

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"openshell.ai/openshell/internal/rootfs"
 	"openshell.ai/openshell/netns"
 )
 
@@ -41,15 +43,6 @@ func TestParseParent(t *testing.T) {
 func FuzzParseParent(f *testing.F) {
 	f.Add([]byte("12 (sh) S 7 12 12 0"))
 	f.Fuzz(func(t *testing.T, b []byte) { parseParent(b) })
-}
-
-func TestCleanDeleted(t *testing.T) {
-	if got := cleanDeleted("/bin/x (deleted)", false); got != "/bin/x" {
-		t.Errorf("a deleted file's name: %q", got)
-	}
-	if got := cleanDeleted("/bin/x (deleted)", true); got != "/bin/x (deleted)" {
-		t.Errorf("an existing file's name: %q", got)
-	}
 }
 
 func TestSameProgramAcrossAFork(t *testing.T) {
@@ -204,6 +197,118 @@ func TestReplacedBinaryLosesItsIdentity(t *testing.T) {
 	_, err := identify(f, connectAs(t, n, l, path, dial+"read x"))
 	if err == nil || !strings.Contains(err.Error(), "hash changed") {
 		t.Errorf("error %v, want a changed hash", err)
+	}
+}
+
+// An upgrade replaces programs that run. One that was seen with its name keeps it, as does one whose successor is
+// equal; any other has lost it.
+func TestReplacedWhileItRuns(t *testing.T) {
+	n, l, f := world(t)
+	for what, tt := range map[string]struct {
+		seen      bool
+		successor string // what follows the program in the file, "-": there is none
+		named     bool
+	}{
+		"seen, replaced":        {true, "changed", true},
+		"seen, removed":         {true, "-", true},
+		"not seen, replaced":    {false, "changed", false},
+		"not seen, removed":     {false, "-", false},
+		"not seen, but equal":   {false, "", true},
+		"seen, and again equal": {true, "", true},
+	} {
+		path := copyBash(t, "tool", "")
+		conn := connectAs(t, n, l, path, dial+"read x")
+		if tt.seen {
+			if p, err := identify(f, conn); err != nil || p.Path != path {
+				t.Fatalf("%s: %+v, %v", what, p, err)
+			}
+		}
+		if tt.successor == "-" {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.Rename(copyBash(t, "other", tt.successor), path); err != nil {
+			t.Fatal(err)
+		}
+		want := path
+		if !tt.named {
+			want = removedFile + path
+		}
+		if p, err := identify(f, conn); err != nil || p.Path != want {
+			t.Errorf("%s: %+v, %v; want %s", what, p, err, want)
+		}
+	}
+}
+
+// A name proves nothing of a file that it does not lead to.
+func TestProgramsWithoutAName(t *testing.T) {
+	n, l, f := world(t)
+	path, linked := copyBash(t, "tool", ""), filepath.Join(t.TempDir(), "linked")
+	if err := os.Link(path, linked); err != nil {
+		t.Fatal(err)
+	}
+	conn := connectAs(t, n, l, path, dial+"read x")
+	if err := os.Remove(path); err != nil { // which leaves the file its other name
+		t.Fatal(err)
+	}
+	if p, err := identify(f, conn); err != nil || p.Path != removedFile+path {
+		t.Errorf("%+v, %v", p, err)
+	}
+
+	// The name may end like the kernel's mark.
+	marked := copyBash(t, "tool"+deletedMark, "")
+	if p, err := identify(f, connectAs(t, n, l, marked, dial+"read x")); err != nil || p.Path != marked {
+		t.Errorf("%+v, %v", p, err)
+	}
+
+	memory, err := unix.MemfdCreate("x/../bin/bash", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bash, err := os.ReadFile("/bin/bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(memory, bash); err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(memory), "memory")
+	defer file.Close()
+	readable, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", memory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	conn = connectAs(t, n, l, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), readable.Fd()), dial+"read x")
+	readable.Close()
+	if p, err := identify(f, conn); err != nil || p.Path != anonymousFile+"x/../bin/bash" {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// A process that can mount does not get the name of what it covers.
+func TestCoveredProgram(t *testing.T) {
+	n, l, f := world(t)
+	tool, other, equal := copyBash(t, "tool", ""), copyBash(t, "other", "changed"), copyBash(t, "equal", "")
+	f.Roots = func() []Root { return []Root{{PID: os.Getpid()}} }
+	cover := func(file string) (Process, error) {
+		script := fmt.Sprintf("mount --bind %s %s && exec %[2]s -c '%s'", file, tool, dial+"read x")
+		return identify(f, connectAs(t, n, l, "/bin/bash", "exec unshare --user --map-root-user --mount /bin/bash -c \""+script+"\""))
+	}
+	for file, want := range map[string]string{tool: tool, equal: tool, other: otherFile + tool} {
+		if p, err := cover(file); err != nil || p.Path != want {
+			t.Errorf("%s: %+v, %v; want %s", file, p, err, want)
+		}
+	}
+	// Where the first process of the container is in such a namespace itself, the image tells.
+	f.Roots = func() []Root { return []Root{{Image: rootfs.At("/")}} }
+	if p, err := cover(other); err != nil || p.Path != otherFile+tool {
+		t.Errorf("%+v, %v", p, err)
+	}
+	// What is mounted without one is the low-level runtime's doing.
+	conn := connectAs(t, n, l, "/bin/bash", fmt.Sprintf("exec unshare --mount /bin/bash -c \"mount --bind %s %s && exec %[2]s -c '%s'\"", other, tool, dial+"read x"))
+	if p, err := identify(f, conn); err != nil || p.Path != tool {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
 

@@ -6,9 +6,10 @@
 // looked at where nothing outside can tell.
 //
 // An attempt is a function of a box, which is one sandbox. [inEveryBox] calls it in
-// four: for root with every capability and nothing of what an engine adds (no
-// seccomp profile, no masked or read-only paths, /sys writable), and for user 1000
-// as docker makes it; each enforcing and permissive. [withoutBox] calls it in a
+// six: for root with every capability and nothing of what an engine adds (no
+// seccomp profile, no masked or read-only paths, /sys writable), for that root of a
+// user namespace, which owns the sandbox's network namespace, and for user 1000 as
+// docker makes it; each enforcing and permissive. [withoutBox] calls it in a
 // container of the low-level runtime alone, where it must succeed: an attempt that
 // fails everywhere proves nothing. Leave that out only where success would harm the
 // machine.
@@ -53,7 +54,7 @@ const attemptPath = "/usr/bin/attempt"
 // started.
 type box struct {
 	*node.Container
-	user string // root or uid 1000
+	user string // one of users
 	mode string // enforcing, permissive or unboxed
 }
 
@@ -67,7 +68,15 @@ const (
 const nothing = "version: 1\nnetwork_policies: {}\n"
 
 // users are whom containers are made for.
-var users = map[string]node.Edit{"root": almighty, "uid 1000": ordinary}
+var users = map[string]node.Edit{"root": almighty, mapped: almightyMapped, "uid 1000": ordinary}
+
+// mapped is root of a user namespace.
+const mapped = "mapped root"
+
+func almightyMapped(s *specs.Spec) {
+	almighty(s)
+	node.UserNamespace("")(s)
+}
 
 // almighty is what docker run --privileged gives, but for the host's devices.
 func almighty(s *specs.Spec) {
@@ -88,14 +97,14 @@ func ordinary(s *specs.Spec) {
 	s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-// inEveryBox makes an attempt in each of the four boxes, under a policy.
+// inEveryBox makes an attempt in each of the six boxes, under a policy.
 func inEveryBox(t *testing.T, policy string, attempt func(b *box)) {
 	for user, edit := range users {
 		for mode, edits := range map[string][]node.Edit{enforcing: nil, permissive: {node.Permissive}} {
 			t.Run(user+", "+mode, func(t *testing.T) {
 				t.Parallel()
 				// None of the node's own either: what holds, holds by openshell's.
-				w := node.New(t, map[string]any{"seccomp": map[string]any{"default_profile": user != "root"}})
+				w := node.New(t, map[string]any{"seccomp": map[string]any{"default_profile": user == "uid 1000"}})
 				w.Policy("bypass", policy)
 				attempt(newBox(w, user, mode, append(edits, node.Policy("bypass"), edit)...))
 			})
@@ -121,6 +130,9 @@ func newBox(w *node.World, user, mode string, edits ...node.Edit) *box {
 	b := &box{w.Container(edits...), user, mode}
 	for _, dir := range []string{"tmp", "data"} {
 		node.Must(w.T, os.Chmod(filepath.Join(b.Rootfs(), dir), 0o777|os.ModeSticky))
+	}
+	if user == mapped {
+		b.Shift()
 	}
 	return b
 }

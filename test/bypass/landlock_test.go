@@ -103,12 +103,12 @@ func TestConfinementIsReported(t *testing.T) {
 			}
 			return false
 		})
-		want := sandbox.Confined{NoNewPrivs: true, SeccompFilters: 1}
+		want := sandbox.Confined{NoNewPrivs: true, SeccompFilters: 2}
 		if b.enforced() {
 			want.LandlockABI = max(abi, 0)
 		}
-		if b.user != "root" { // the node's default profile
-			want.SeccompFilters = 2
+		if b.user == "uid 1000" { // the node's default profile
+			want.SeccompFilters = 3
 		}
 		if got != want {
 			b.World.T.Errorf("got %+v, want %+v", got, want)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.ai/openshell/test/cases"
 	"openshell.ai/openshell/test/fakenet"
 )
 
@@ -15,6 +16,7 @@ import (
 // of what they may read is not allowed, it does not arrive; what does arrives byte
 // for byte.
 func TestWhatATargetMayBeReadAs(t *testing.T) {
+	cases.Show(t, "clients/signed path", "clients/path parameters")
 	const policy = `version: 1
 network_policies:
   public:

@@ -20,7 +20,9 @@ var dynamic = []string{"openshell", "containerd-shim-openshell-v1"}
 // Build compiles the package in a directory. Its program is called as out ends.
 func Build(out, dir string) error {
 	cmd := exec.Command("go", "build", "-o", out, dir)
-	if !slices.Contains(dynamic, filepath.Base(out)) {
+	if filepath.Base(out) == "openshell-init" { // a C program
+		cmd = exec.Command(filepath.Join(dir, "../../hack/launcher"), out)
+	} else if !slices.Contains(dynamic, filepath.Base(out)) {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	}
 	if text, err := cmd.CombinedOutput(); err != nil {

@@ -65,11 +65,11 @@ func checkSeccomp() finding {
 				"use a kernel from 4.14 on with CONFIG_SECCOMP_FILTER")
 		}
 	}
-	code, err := filter.Compile()
+	code, err := filter.Compile(filter.Options{})
 	if err != nil {
 		return fail("seccomp", oneLine(err), "install libseccomp 2.5 or later")
 	}
-	return ok("seccomp", fmt.Sprintf("filters are available, ours has %d bytes", len(code)))
+	return ok("seccomp", fmt.Sprintf("filters are available, ours have %d bytes", len(code.Loud)+len(code.Quiet)))
 }
 
 // checkNetwork does what the start of a sandbox does, in a namespace of its own.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package filter compiles the seccomp filter that every workload runs under.
+// Package filter compiles the seccomp filters that every workload runs under.
 //
 // It owns the list of system calls that are refused, and turns it into the
 // kernel's own form outside of the container, with libseccomp (cgo). Loading it is
-// the business of openshell-init (package launch), which needs none of that.
+// the business of openshell-init.
 //
-// The filter allows by default, because it is stacked on whatever profile the
-// engine has configured; it takes away what would undo the sandbox, in every mode
+// The filters allow by default, because they are stacked on whatever profile the
+// engine has configured; they take away what would undo the sandbox, in every mode
 // and whatever privileges the container was given.
 package filter
 
@@ -15,35 +15,109 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	seccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
 )
 
-// Compile returns the filter for the running architecture as an array of struct
-// sock_filter (linux/filter.h) in native byte order. Refused system calls fail
-// with EPERM, or as on a kernel that has not what they ask for. The other system call interfaces of the
-// machine (32-bit, x32), whose numbers the list does not cover, kill the process.
-func Compile() ([]byte, error) {
+// Options are what a node's administrator decides.
+type Options struct {
+	// NestedSandboxes lets user namespaces through, and what is mounted in them.
+	NestedSandboxes bool
+}
+
+// Programs are filters, each an array of struct sock_filter (linux/filter.h) in
+// native byte order. Both are to be loaded.
+type Programs struct {
+	Loud  []byte // with SECCOMP_FILTER_FLAG_LOG
+	Quiet []byte
+}
+
+// Compile returns the filters for the running architecture. Refused system calls
+// fail with EPERM, or as on a kernel that has not what they ask for. The other
+// system call interfaces of the machine (32-bit, x32), whose numbers the lists do
+// not cover, kill the process, which the kernel logs too.
+func Compile(o Options) (p Programs, err error) {
+	if p.Loud, err = compile(loudRules(o)); err == nil {
+		p.Quiet, err = compile(quietRules())
+	}
+	if err != nil {
+		return Programs{}, fmt.Errorf("compile seccomp filter: %w", err)
+	}
+	return p, nil
+}
+
+func compile(rules []rule) ([]byte, error) {
+	f, err := seccomp.NewFilter(seccomp.ActAllow)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	if err := f.SetBadArchAction(seccomp.ActKillProcess); err != nil {
+		return nil, fmt.Errorf("refuse other architectures: %w", err)
+	}
+	// A binary tree: the kernel runs the filter on every system call whose result
+	// depends on its arguments, and a list would cost each of them its length.
+	if err := f.SetOptimize(2); err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if err := r.add(f); err != nil {
+			return nil, fmt.Errorf("%s: %w", r, err)
+		}
+	}
+	return export(f)
+}
+
+// CompileRefusal returns a filter that refuses system calls by name in the way that
+// an engine's profile refuses whatever it does not allow, and allows all others.
+func CompileRefusal(calls []string, action specs.LinuxSeccompAction, errno uint) ([]byte, error) {
+	refusal, ok := refusals[action]
+	if !ok {
+		return nil, fmt.Errorf("compile seccomp filter: a profile's default %s cannot be repeated", action)
+	}
+	if action == specs.ActErrno {
+		refusal = refusal.SetReturnCode(int16(errno))
+	}
 	f, err := seccomp.NewFilter(seccomp.ActAllow)
 	if err != nil {
 		return nil, fmt.Errorf("compile seccomp filter: %w", err)
 	}
 	defer f.Release()
-	if err := f.SetBadArchAction(seccomp.ActKillProcess); err != nil {
-		return nil, fmt.Errorf("compile seccomp filter: refuse other architectures: %w", err)
-	}
-	// A binary tree: the kernel runs the filter on every system call whose result
-	// depends on its arguments, and a list would cost each of them its length.
-	if err := f.SetOptimize(2); err != nil {
-		return nil, fmt.Errorf("compile seccomp filter: %w", err)
-	}
-	for _, r := range rules() {
-		if err := r.add(f); err != nil {
-			return nil, fmt.Errorf("compile seccomp filter: %s: %w", r, err)
+	for _, name := range calls {
+		call, err := seccomp.GetSyscallFromName(name)
+		if err == nil {
+			err = f.AddRule(call, refusal)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("compile seccomp filter: %s: %w", name, err)
 		}
 	}
 	return export(f)
+}
+
+// Native returns those of the system calls that the running architecture has.
+func Native(calls ...string) []string {
+	return slices.DeleteFunc(calls, func(name string) bool {
+		call, err := seccomp.GetSyscallFromName(name)
+		return err != nil || call < 0 // libseccomp's numbers for what other architectures have
+	})
+}
+
+// refusals are the actions by which a profile refuses a system call without anybody
+// else who would have to be asked.
+var refusals = map[specs.LinuxSeccompAction]seccomp.ScmpAction{
+	specs.ActErrno: seccomp.ActErrno, specs.ActTrap: seccomp.ActTrap,
+	specs.ActKill: seccomp.ActKillThread, specs.ActKillThread: seccomp.ActKillThread,
+	specs.ActKillProcess: seccomp.ActKillProcess,
+}
+
+// Refuses reports whether an action is one that CompileRefusal takes.
+func Refuses(action specs.LinuxSeccompAction) bool {
+	_, ok := refusals[action]
+	return ok
 }
 
 func (r rule) add(f *seccomp.ScmpFilter) error {

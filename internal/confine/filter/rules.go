@@ -41,19 +41,22 @@ func hasFlag(argument uint, flag uint64) condition {
 	return condition{argument, flag, flag}
 }
 
-// refused are the system calls that no workload gets.
-var refused = []int{
-	// Mounts: the container's view of the filesystem is part of the sandbox.
+// mounts are the system calls that change what is mounted where: the container's
+// view of the filesystem is part of the sandbox.
+var mounts = []int{
 	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT,
 	unix.SYS_FSPICK, unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE, unix.SYS_OPEN_TREE_ATTR, unix.SYS_MOUNT_SETATTR,
+}
+
+// refused are the system calls that no workload gets.
+var refused = []int{
 	// Joining namespaces that were not given.
 	unix.SYS_SETNS,
 	// Files by inode number, past every mount and path.
 	unix.SYS_OPEN_BY_HANDLE_AT,
 	// Other processes' memory, registers and descriptors: a way to borrow another
 	// binary's identity, which network rules are bound to.
-	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV,
-	unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_PIDFD_SEND_SIGNAL,
+	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD,
 	// Kernel interfaces with a history of privilege escalation.
 	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD,
 	// Its operations are not system calls, so that no filter sees them.
@@ -99,44 +102,57 @@ const maxNetlinkBits = 5
 // linux/net.h).
 const sockTypeMask = 0xf
 
-// rules returns the whole list. Anything that it does not name is allowed here,
-// among them memfd_create, which CUDA, V8 and Java need.
-func rules() []rule {
+// loudRules are those of which the kernel is to write a record in its audit log: what
+// they refuse, programs do not expect to be refused.
+func loudRules(o Options) []rule {
 	var list []rule
+	refuse := func(errno unix.Errno, nr int, when ...condition) {
+		list = append(list, rule{nr: nr, errno: errno, when: when})
+	}
 	for _, nr := range refused {
-		list = append(list, rule{nr: nr, errno: unix.EPERM})
+		refuse(unix.EPERM, nr)
+	}
+	if !o.NestedSandboxes {
+		for _, nr := range mounts {
+			refuse(unix.EPERM, nr)
+		}
+		// A user namespace gives every capability inside it.
+		refuse(unix.EPERM, unix.SYS_CLONE, hasFlag(cloneFlags(), unix.CLONE_NEWUSER))
+		refuse(unix.EPERM, unix.SYS_UNSHARE, hasFlag(0, unix.CLONE_NEWUSER))
+	}
+	// It gives a process another executable's name, and so its identity.
+	refuse(unix.EINVAL, unix.SYS_PRCTL, isInt(0, unix.PR_SET_MM))
+	// Filters of the workload's own add to this one. But with a listener on one a
+	// process could answer for another, and make it hold its descriptors.
+	refuse(unix.EINVAL, unix.SYS_SECCOMP, isInt(0, unix.SECCOMP_SET_MODE_FILTER),
+		hasFlag(1, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER))
+	return list
+}
+
+// quietRules refuse what programs ask for though they know how to go on without. The
+// errors are those of a kernel without the system call, the family or the protocol.
+// Whatever neither list names is allowed here, among them memfd_create, which
+// CUDA, V8 and Java need.
+func quietRules() []rule {
+	var list []rule
+	refuse := func(errno unix.Errno, nr int, when ...condition) {
+		list = append(list, rule{nr: nr, errno: errno, when: when})
 	}
 	// Its flags are behind a pointer, out of a filter's sight; the C libraries fall
 	// back to clone, whose flags are not.
-	list = append(list, rule{nr: unix.SYS_CLONE3, errno: unix.ENOSYS})
-
-	refuseWith := func(errno unix.Errno, nr int, when ...condition) {
-		list = append(list, rule{nr: nr, errno: errno, when: when})
-	}
-	refuse := func(nr int, when ...condition) { refuseWith(unix.EPERM, nr, when...) }
-	// The errors are those of a kernel without the family, the protocol or the
-	// option: programs know how to go on.
+	refuse(unix.ENOSYS, unix.SYS_CLONE3)
 	for _, nr := range []int{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR} {
 		for _, other := range otherFamilies() {
-			refuseWith(unix.EAFNOSUPPORT, nr, other)
+			refuse(unix.EAFNOSUPPORT, nr, other)
 		}
 		// The old name of AF_PACKET.
-		refuseWith(unix.EAFNOSUPPORT, nr, isInt(0, unix.AF_INET), condition{1, sockTypeMask, unix.SOCK_PACKET})
+		refuse(unix.EAFNOSUPPORT, nr, isInt(0, unix.AF_INET), condition{1, sockTypeMask, unix.SOCK_PACKET})
 		// NETLINK_ROUTE (0) only, which lists interfaces and addresses. "Not 0" is said
 		// bit by bit because a masked comparison for inequality does not exist.
 		for bit := range maxNetlinkBits {
-			refuseWith(unix.EPROTONOSUPPORT, nr, isInt(0, unix.AF_NETLINK), hasFlag(2, 1<<bit))
+			refuse(unix.EPROTONOSUPPORT, nr, isInt(0, unix.AF_NETLINK), hasFlag(2, 1<<bit))
 		}
 	}
-	// It gives a process another executable's name, and so its identity.
-	refuseWith(unix.EINVAL, unix.SYS_PRCTL, isInt(0, unix.PR_SET_MM))
-	// A user namespace gives every capability inside it.
-	refuse(unix.SYS_CLONE, hasFlag(cloneFlags(), unix.CLONE_NEWUSER))
-	refuse(unix.SYS_UNSHARE, hasFlag(0, unix.CLONE_NEWUSER))
-	// Programs without a path have no identity that a rule could name.
-	refuse(unix.SYS_EXECVEAT, hasFlag(4, unix.AT_EMPTY_PATH))
-	// With a filter of its own and a listener on it a process could answer for another.
-	refuse(unix.SYS_SECCOMP, isInt(0, unix.SECCOMP_SET_MODE_FILTER))
 	return list
 }
 

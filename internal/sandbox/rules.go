@@ -118,10 +118,12 @@ func (s *Sandbox) reload() error {
 	if err == nil {
 		err = s.setRules(p)
 	}
+	if err != nil {
+		s.savePolicies() // before anybody is told that they stay
+	}
 	s.notePolicyError(err)
 	if err != nil {
 		s.recordError(lastValidStays, err)
-		s.savePolicies()
 		return err
 	}
 	s.forgetPolicies()

@@ -238,8 +238,9 @@ func serveSSH(s *server) {
 		"UsePAM no", "PidFile none", "Subsystem sftp internal-sftp", "UseDNS no", "MaxStartups 100",
 		"SetEnv SHLVL=1", // bash then does not read this machine's ~/.bashrc, which may wait for anything
 	}, "\n")+"\n", 0o600)
-	// Privilege separation wants a directory that the distribution's service makes.
-	s.start(22, "unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -e -f "+config)
+	// Privilege separation wants a directory that the distribution's service makes. What root's shell does at this
+	// machine's logins is no part of the test.
+	s.start(22, "unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /root && mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -e -f "+config)
 }
 
 func serveRsync(s *server) {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -137,10 +136,9 @@ func TestUndoClosesConnections(t *testing.T) {
 
 	c := w.Container(node.Policy("live")).Start()
 	stream := c.Stream(fakenet.StreamHost, "3000")
-	start := time.Now()
 	w.Operate("undo", "live", p.ID)
-	if r := w.Finish(stream).Results(c)[0]; r.OK || r.Bytes >= 3000 || time.Since(start) > 20*time.Second { // all of it takes 30 s
-		t.Errorf("%s after undo: %+v", time.Since(start), r)
+	if r := w.Finish(stream).Results(c)[0]; r.OK || r.Bytes >= 3000 {
+		t.Errorf("after undo: %+v", r)
 	}
 }
 

@@ -193,11 +193,7 @@ func (w *wireProxy) do(t testing.TB, s decision.Snapshot, a decision.Action) (pa
 	passed = exchangeOnWire(t, client, a)
 	client.Close()
 	<-f.ctx.Done()
-	for late := time.Now().Add(patience); len(w.flowsNow()) > 0; time.Sleep(50 * time.Microsecond) {
-		if time.Now().After(late) {
-			t.Fatal("the connection does not end")
-		}
-	}
+	eventually(t, "the connection has ended", func() bool { return len(w.flowsNow()) == 0 })
 	for {
 		select {
 		case r := <-w.records:

@@ -64,22 +64,14 @@ func TestHeadersAreBounded(t *testing.T) {
 	conn := r.mustDial("web.example:80")
 	for range 3 {
 		r.say(conn, "GET / HTTP/1.1\r\nHost: web.example\r\n"+strings.Repeat("a:b\r\n", 100)+"\r\n")
-		for late := time.Now().Add(patience); !free(); time.Sleep(time.Millisecond) {
-			if time.Now().After(late) {
-				t.Fatal("an answered request keeps its header's memory")
-			}
-		}
+		eventually(t, "an answered request gives its header's memory back", free)
 	}
 	flood := r.mustDial("web.example:80")
 	_, _ = io.WriteString(flood, "GET / HTTP/1.1\r\nHost: web.example\r\n"+strings.Repeat("a:b\r\n", 1000))
 	if n, err := flood.Read(make([]byte, 1)); err == nil {
 		t.Errorf("read %d", n)
 	}
-	for late := time.Now().Add(patience); !free(); time.Sleep(time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatal("a closed connection keeps its header's memory")
-		}
-	}
+	eventually(t, "a closed connection gives its header's memory back", free)
 	if r.say(conn, "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n").StatusCode != 200 {
 		t.Error("another connection is not served")
 	}

@@ -41,7 +41,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 			r := newRoom(t, permissive(""), change)
 			conn, err := r.dial(context.Background(), "tcp", "45.64.45.12:81")
 			if err == nil {
-				_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetReadDeadline(time.Now().Add(patience))
 				if _, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: 45.64.45.12:81\r\n\r\n")); err != nil {
 					t.Log(err)
 				}

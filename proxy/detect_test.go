@@ -333,8 +333,7 @@ func TestFirstSpeakerEndsWithItsContext(t *testing.T) {
 		t.Error("the client spoke first")
 	}
 	upstreamFar.Write([]byte("x"))
-	for late := time.Now().Add(patience); !hasSpoken(upstream) && time.Now().Before(late); time.Sleep(time.Millisecond) {
-	}
+	eventually(t, "the upstream has spoken", func() bool { return hasSpoken(upstream) })
 	for range 20 {
 		if !firstSpeaker(t.Context(), client, upstream) {
 			t.Fatal("the client spoke, and has not heard the upstream")
@@ -345,11 +344,7 @@ func TestFirstSpeakerEndsWithItsContext(t *testing.T) {
 		t.Error("an open connection is not alive")
 	}
 	upstreamFar.Close()
-	for late := time.Now().Add(patience); alive(upstream); time.Sleep(time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatal("a closed connection is alive")
-		}
-	}
+	eventually(t, "a closed connection is not alive", func() bool { return !alive(upstream) })
 }
 
 func TestCA(t *testing.T) {

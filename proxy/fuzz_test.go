@@ -156,7 +156,7 @@ func (s *stage) newPlay(t *testing.T) (p *play, end func()) {
 		// would drop a request that is just being read.
 		l.Close()
 		<-served
-		p.tee.awaitEnd(patience)
+		p.tee.awaitEnd(t)
 		if err := origin.Shutdown(t.Context()); err != nil { // its last request included
 			t.Fatal(err)
 		}

@@ -38,6 +38,16 @@ import (
 // busy with other things.
 const patience = 30 * time.Second
 
+// eventually waits until something holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for late := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatal("still not: " + what)
+		}
+	}
+}
+
 // internet is one fake internet for all tests, which run one after the other.
 var internet *fakenet.Net
 
@@ -471,7 +481,7 @@ func (r *room) want(lines ...string) {
 		})
 	}
 	r.await(len(lines))
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond) // nothing tells that no other comes: where it does later, this misses it
 	if !read() {
 		r.t.Errorf("records:\n  %s\nwant:\n  %s", strings.Join(got, "\n  "), strings.Join(lines, "\n  "))
 	}

@@ -127,11 +127,9 @@ func (r *room) awaitRead(client net.Conn) {
 		near = f.conns.client
 	}
 	r.proxy.mu.Unlock()
-	for late := time.Now().Add(patience); queued(r.t, client.(*net.TCPConn), unix.SIOCOUTQ)+queued(r.t, near, unix.SIOCINQ) > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(late) {
-			r.t.Fatal("the proxy does not read")
-		}
-	}
+	eventually(r.t, "the proxy has read", func() bool {
+		return queued(r.t, client.(*net.TCPConn), unix.SIOCOUTQ)+queued(r.t, near, unix.SIOCINQ) == 0
+	})
 }
 
 // queued returns how many bytes wait in a socket (tcp(7)): those that are not
@@ -155,9 +153,7 @@ func TestOriginThatClosedBeforeTheFirstRequestIsDialledAgain(t *testing.T) {
 	io.WriteString(conn, "GE")
 	r.awaitRead(conn) // so that it knows who was first to speak
 	origin.Close()
-	for late := time.Now().Add(patience); alive(up) && time.Now().Before(late); {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the proxy's side knows", func() bool { return !alive(up) })
 	if e := r.say(conn, "T /x HTTP/1.1\r\nHost: web.example\r\n\r\n").echo(t); e.Target != "/x" {
 		t.Errorf("the origin saw %+v", e)
 	}
@@ -482,11 +478,9 @@ func TestOriginsAreLeftWithTheClient(t *testing.T) {
 	if len(origins) != 5 {
 		t.Fatalf("%d connections to origins", len(origins))
 	}
-	for late := time.Now().Add(patience); slices.ContainsFunc(origins, func(c *net.TCPConn) bool { return !closed(c) }); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatal("connections to origins are still open")
-		}
-	}
+	eventually(t, "connections to origins are closed", func() bool {
+		return !slices.ContainsFunc(origins, func(c *net.TCPConn) bool { return !closed(c) })
+	})
 }
 
 // TestOriginsThatHangUpAreForgotten has each request's answer end its connection.
@@ -532,11 +526,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 			func() { tls.Client(r.mustDial(weather+":443"), r.distrusting("x.example")).Handshake() },
 		} {
 			use()
-			for late := time.Now().Add(patience); r.proxy.open.Load() != 0; time.Sleep(5 * time.Millisecond) {
-				if time.Now().After(late) {
-					t.Fatalf("round %d: %d connections are still counted", i, r.proxy.open.Load())
-				}
-			}
+			eventually(t, fmt.Sprintf("round %d: no connection is counted", i), func() bool { return r.proxy.open.Load() == 0 })
 		}
 	}
 	for _, rec := range r.records() {

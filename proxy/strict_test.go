@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // teeListener keeps what its connections read.
@@ -47,14 +46,12 @@ func (l *teeListener) read() (all [][]byte) {
 }
 
 // awaitEnd waits until all connections in HTTP/1 are closed.
-func (l *teeListener) awaitEnd(atMost time.Duration) {
+func (l *teeListener) awaitEnd(t testing.TB) {
+	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	late := time.Now().Add(atMost)
 	for _, c := range l.conns {
-		for !c.ended() && time.Now().Before(late) {
-			time.Sleep(time.Millisecond)
-		}
+		eventually(t, "the origin's connection has ended", c.ended)
 	}
 }
 

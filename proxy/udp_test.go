@@ -201,17 +201,11 @@ func TestReconsiderEndsUDP(t *testing.T) {
 // awaitRefusal sends datagrams until the workload is told that nobody is there.
 func awaitRefusal(t *testing.T, conn net.Conn) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
+	eventually(t, "a refusal", func() bool {
 		_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 		_, err := exchangeDatagram(conn, "two")
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still open: %v", err)
-		}
-	}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 }
 
 // TestUDPPortOfAnotherProgram has a program take over the port of one that may

@@ -7,6 +7,8 @@
 package runtime
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,6 +70,9 @@ var (
 
 // IsCommand reports whether a name is one of the OCI runtime's commands.
 func IsCommand(name string) bool { return commands[name] && name != "help" && name != "h" }
+
+// Commands are the OCI runtime's commands, in no order.
+func Commands() iter.Seq[string] { return maps.Keys(commands) }
 
 // ParseArgs takes the arguments behind the program's name apart.
 func ParseArgs(args []string) Invocation {

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -54,9 +55,14 @@ func TestAwaitProgram(t *testing.T) {
 		t.Error("a program of its container's has not begun")
 	}
 	// The host's own, as the low-level runtime is, and one that has none.
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	for _, pid := range []int{run("").Process.Pid, 2} {
+	host := run("").Process.Pid
+	eventually(t, "the host's program runs", func() bool {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", host))
+		return string(name) == "sleep\n"
+	})
+	for _, pid := range []int{host, 2} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
 		if awaitProgram(ctx, pid) {
 			t.Errorf("process %d has begun", pid)
 		}

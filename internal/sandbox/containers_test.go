@@ -5,6 +5,7 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -151,8 +152,19 @@ func TestMembersComeAndGo(t *testing.T) {
 	if _, err := s.join(joinRequest{Container: Container{ID: "c2", Root: root}, Creator: os.Getpid()}); err != nil {
 		t.Fatal(err)
 	}
+	// Another container that ends later is taken out.
+	other := newProcess(t)
+	writeState(t, "runc", root, "c3", other.Process.Pid)
+	if _, err := s.join(joinRequest{Container: Container{ID: "c3", Root: root}, Creator: os.Getpid()}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its pid is known", func() bool {
+		info, err := Find(c.RunDir, s.request.ID)
+		return err == nil && len(info.Containers) == 3 && info.Containers[2].PID == other.Process.Pid
+	})
 	end(old)
-	time.Sleep(30 * time.Millisecond)
+	end(other)
+	eventually(t, "the third container is gone", func() bool { return !slices.Contains(names(), "c3") })
 	if got := names(); len(got) != 2 {
 		t.Errorf("the new container is gone: %q", got)
 	}

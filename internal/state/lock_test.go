@@ -99,10 +99,11 @@ func TestLockExcludesProcesses(t *testing.T) {
 		}
 		locked <- err
 	}()
+	awaitWaiter(t)
 	select {
 	case err := <-locked:
 		t.Fatalf("locked beside the holder: %v", err)
-	case <-time.After(100 * time.Millisecond):
+	default:
 	}
 	if err := holder.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -68,7 +68,11 @@ func TestGetFailures(t *testing.T) {
 		"http://refused.example/":   "connection refused",
 		"http://blackhole.example/": "deadline exceeded",
 	} {
-		if r, code := runOne(t, n, "get", "-t", "1s", url); code != 1 || r.OK || !strings.Contains(r.Error, want) {
+		wait := "1m"
+		if want == "deadline exceeded" {
+			wait = "1s"
+		}
+		if r, code := runOne(t, n, "get", "-t", wait, url); code != 1 || r.OK || !strings.Contains(r.Error, want) {
 			t.Errorf("%s: %d %+v", url, code, r)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 // quiet is how long the other side must be silent, after its first bytes, for
 // its reply to count as whole.
-const quiet = 300 * time.Millisecond
+const quiet = time.Second
 
 // sendTCP sends text, if there is any, and prints the reply.
 func sendTCP(args []string) (result, error) {

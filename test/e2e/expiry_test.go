@@ -32,10 +32,9 @@ network_policies:
 		t.Fatalf("too late for the test, or %+v", before)
 	}
 
-	time.Sleep(time.Until(deadline))
 	r := w.Finish(denied).Results(c)[0]
-	if late := time.Since(deadline); late > 10*time.Second { // all of it takes 60 s
-		t.Errorf("a connection that is not allowed was closed %s too late", late)
+	if late := time.Since(deadline); late < 0 || late > 20*time.Second { // all of it takes 60 s
+		t.Errorf("a connection that is not allowed was closed %s after the time's end", late)
 	}
 	if r.OK || r.Bytes == 0 || r.Bytes == 6000 {
 		t.Errorf("a connection that is not allowed ended with %+v", r)

@@ -3,11 +3,11 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -136,10 +136,9 @@ func TestUndoClosesConnections(t *testing.T) {
 
 	c := w.Container(node.Policy("live")).Start()
 	stream := c.Stream(fakenet.StreamHost, "3000")
-	start := time.Now()
 	w.Operate("undo", "live", p.ID)
-	if r := w.Finish(stream).Results(c)[0]; r.OK || r.Bytes >= 3000 || time.Since(start) > 20*time.Second { // all of it takes 30 s
-		t.Errorf("%s after undo: %+v", time.Since(start), r)
+	if r := w.Finish(stream).Results(c)[0]; r.OK || r.Bytes >= 3000 {
+		t.Errorf("after undo: %+v", r)
 	}
 }
 
@@ -184,4 +183,51 @@ func TestNothingNeeded(t *testing.T) {
 		t.Errorf("what was not needed then: %s", o)
 	}
 	contains(t, "approve", w.Operate("approve", "modest", "--all"), "nothing is pending")
+}
+
+// An API of many operations is learned whole: no bound cuts its rules short before they are readable.
+func TestWideAPI(t *testing.T) {
+	cases.Show(t, "clients/wide API")
+	t.Parallel()
+	nouns := strings.Fields("accounts albums boards branches builds cards charges comments commits customers deployments environments gists groups hooks invoices " +
+		"issues jobs labels members milestones orders pages payments projects releases")
+	verbs := strings.Fields("archive assign close copy export history lock merge restore status")
+	requests := func(run int) [][]string {
+		var all [][]string
+		for _, noun := range nouns { // 26
+			argv := []string{"get"}
+			for i, verb := range verbs { // 10
+				for n := range 10 {
+					argv = append(argv, fmt.Sprintf("http://web.example/v1/%s/%d/%s", noun, 1000*run+37*i+n, verb))
+				}
+			}
+			all = append(all, argv)
+		}
+		return all
+	}
+	w := node.New(t)
+	c := w.Container(node.Policy("wide"), node.Permissive).Start()
+	for _, argv := range requests(1) {
+		if o := c.Exec(append([]string{node.ClientPath}, argv...)...); o.Status != 0 {
+			t.Fatal(o)
+		}
+	}
+	proposals := w.Settled("wide")
+	if len(proposals) != 1 || len(node.Allows(proposals[0])) > 260 || proposals[0].CutShort() {
+		t.Fatalf("%d proposals; %d rules, %+v", len(proposals), len(node.Allows(proposals[0])), proposals[0].Flags)
+	}
+	w.Operate("approve", "wide", "--all")
+	c.Delete()
+	c = w.Container(node.Policy("wide")).Start()
+	for _, argv := range requests(7) {
+		if o := c.Exec(append([]string{node.ClientPath}, argv...)...); o.Status != 0 || strings.Contains(o.Stdout, `"status":403`) {
+			t.Fatal(o)
+		}
+	}
+	if denied := w.Denied(c); len(denied) > 0 {
+		t.Errorf("%d denials, the first: %+v", len(denied), denied[0])
+	}
+	if r := c.Client("get", "http://web.example/v1/secrets/1/status"); r.Status != http.StatusForbidden {
+		t.Errorf("an operation that was not seen: %+v", r)
+	}
 }

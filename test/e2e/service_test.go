@@ -26,7 +26,7 @@ import (
 
 // bounded is how long a command may take that a supervisor does not answer: two
 // seconds, and what else the machine does. It was 15 or 30.
-const bounded = 8 * time.Second
+const bounded = 12 * time.Second
 
 // within fails where a command takes longer than it may.
 func within(t *testing.T, what string, run func() node.Outcome) node.Outcome {

@@ -18,14 +18,16 @@ attach() {
 	exec 3<>/dev/tcp/` + fakenet.WeatherHost + `/80
 	printf 'POST /upgrade/exec/%s HTTP/1.1\r\nHost: ` + fakenet.WeatherHost + `\r\nConnection: Upgrade\r\nUpgrade: %s\r\nContent-Length: 2\r\n\r\n{}' $2 $1 >&3
 	read -r version status text <&3
-	while read -r line <&3 && [ "$line" != $'\r' ]; do :; done
+	while read -r line <&3 && [ "$line" != $'\r' ]; do
+		case ${line,,} in content-length:*) length=${line##* };; esac
+	done
 	echo "$status"
 	if [ $status = 101 ]; then
 		printf 'raw \001bytes\n' >&3
 		head -c 13 <&3 | od -An -c | tr -d ' \n'
 		echo
 	else
-		timeout 5 cat <&3
+		head -c ${length%$'\r'} <&3
 	fi
 	exec 3>&-
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"openshell.ai/openshell/test/fakenet"
 )
@@ -146,16 +145,9 @@ func TestDockerRestart(t *testing.T) {
 	name := n.serve(t, options{publish: "8080:9000", annotations: policyOf("lab")}, clientPath, "listen", "0.0.0.0:9000")
 	n.mustRun(t, d.cli(n, "restart", "--timeout", "1", name))
 	at := fakenet.OuterAddrs()[0].String() + ":8080"
-	deadline := time.Now().Add(patience)
-	for {
-		answer, err := n.outside("tcp", at)
-		if answer == "hello" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the published port after a restart: %q, %v", answer, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	eventually(t, "the published port answers after a restart", func() bool {
+		answer, _ := n.outside("tcp", at)
+		return answer == "hello"
+	})
 	n.remove(t, name)
 }

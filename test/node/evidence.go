@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"openshell.ai/openshell/internal/learn"
 	"openshell.ai/openshell/internal/sandbox"
@@ -160,18 +159,13 @@ func (w *World) Sandboxes() []string {
 }
 
 // AwaitEnd waits until the container's sandbox is gone, its directory under
-// another name too, and reports where it does not go.
+// another name too.
 func (c *Container) AwaitEnd() {
 	c.World.T.Helper()
-	deadline := time.Now().Add(Patience)
 	isOf := func(name string) bool { return strings.Contains(name, c.SandboxID()) }
-	for slices.ContainsFunc(c.World.Sandboxes(), isOf) {
-		if time.Now().After(deadline) {
-			c.World.T.Errorf("sandbox %s does not end", c.SandboxID())
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	Eventually(c.World.T, Patience, "the end of sandbox "+c.SandboxID(), func() bool {
+		return !slices.ContainsFunc(c.World.Sandboxes(), isOf)
+	})
 }
 
 // Info is what the container's sandbox says of itself.

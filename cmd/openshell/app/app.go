@@ -11,7 +11,9 @@ import (
 	"os/exec"
 	"runtime/debug"
 	"slices"
+	"strings"
 
+	"openshell.ai/openshell/cmd/openshell/operator"
 	"openshell.ai/openshell/cmd/openshell/try"
 	"openshell.ai/openshell/internal/config"
 	"openshell.ai/openshell/internal/keeper"
@@ -32,10 +34,25 @@ func Run(args []string) int {
 		return printVersion()
 	case runtime.IsCommand(inv.Command), inv.Command == runtime.AdmitCommand:
 		return runOCI(inv)
-	case inv.Command == "" || inv.Command == "help" || isOperator(inv.Command):
-		return operate(args)
 	}
-	return runOCI(inv)
+	args = configBehindCommand(args)
+	switch {
+	case len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" || isOperator(args[0]):
+		return operate(args)
+	case args[0] == "version":
+		return printVersion()
+	}
+	return operator.Report(os.Stderr, unknownCommand(args[0]))
+}
+
+// configBehindCommand puts the operator's --config, which people also write in front of the command, behind it.
+func configBehindCommand(args []string) []string {
+	for _, n := range []int{1, 2} { // --config=FILE, or two arguments
+		if len(args) > n && (n == 1 && strings.HasPrefix(args[0], "--config=") || n == 2 && args[0] == "--config") {
+			return slices.Concat(args[n:n+1], args[:n], args[n+1:])
+		}
+	}
+	return args
 }
 
 func isVersion(arg string) bool {

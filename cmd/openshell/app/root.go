@@ -4,6 +4,7 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -11,7 +12,9 @@ import (
 
 	"openshell.ai/openshell/cmd/openshell/operator"
 	"openshell.ai/openshell/cmd/openshell/try"
+	"openshell.ai/openshell/internal/usertext"
 	"openshell.ai/openshell/internal/version"
+	"openshell.ai/openshell/runtime"
 )
 
 // operate carries out an operator's command.
@@ -51,6 +54,22 @@ ps pause resume update events checkpoint restore spec features`,
 	root.AddCommand(operator.Commands()...)
 	root.AddCommand(try.Command())
 	return root
+}
+
+// unknownCommand is the error for a command that is neither the operator's nor an OCI runtime's.
+func unknownCommand(name string) error {
+	known := func(yield func(string) bool) {
+		for _, c := range newRoot().Commands() {
+			if !yield(c.Name()) {
+				return
+			}
+		}
+		runtime.Commands()(yield)
+	}
+	if near := usertext.Closest(name, known, func(known string) int { return (len(known) + 2) / 3 }); near != "" {
+		return fmt.Errorf("unknown command %q: did you mean %s?", name, near)
+	}
+	return fmt.Errorf("unknown command %q: openshell --help lists them", name)
 }
 
 // isOperator tells an operator's command from an OCI one by its name.

@@ -109,17 +109,24 @@ func TestLogsFollow(t *testing.T) {
 	go func() { done <- root.ExecuteContext(t.Context()) }()
 
 	l := n.logger("s1", 12<<10) // more than half of the events
+	log := filepath.Join(n.store().SandboxDir("s1"), "openshell.log")
 	const events = 300
 	for i := range events {
 		l.Record(event(i))
-		if i%30 == 0 {
-			time.Sleep(120 * time.Millisecond) // longer than events wait to be written
+		written := func() bool {
+			text, _ := os.ReadFile(log)
+			return strings.Contains(string(text), event(i).Message)
+		}
+		for late := time.Now().Add(time.Minute); i%30 == 0 && !written(); time.Sleep(time.Millisecond) {
+			if time.Now().After(late) {
+				t.Fatalf("event %d is not written", i)
+			}
 		}
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(n.store().SandboxDir("s1"), "openshell.log.1")); err != nil {
+	if _, err := os.Stat(log + ".1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.RemoveAll(n.sandboxDir("s1")); err != nil {

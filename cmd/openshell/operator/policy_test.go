@@ -133,7 +133,7 @@ func TestPolicyEvalAnswersAtOnce(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- evaluate(enforcing(t, p), inR, outW) }()
 	answers := bufio.NewReader(outR)
-	time.AfterFunc(10*time.Second, func() { outW.CloseWithError(io.ErrNoProgress) })
+	time.AfterFunc(time.Minute, func() { outW.CloseWithError(io.ErrNoProgress) })
 	half := len(toOther) / 2
 	for _, text := range []string{toOther + "\n" + toOther[:half], toOther[half:] + "\n"} {
 		if _, err := io.WriteString(inW, text); err != nil {

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -26,6 +27,20 @@ func TestUserNamespace(t *testing.T) {
 		if o := c.Run(); o != plain || plain.Status != 0 {
 			t.Errorf("%s\nand without openshell: %s", o, plain)
 		}
+	}
+}
+
+// The engine's network namespace is the host's user namespace's, as under podman and with pinned namespaces of CRI: sysfs
+// can be mounted all the same, for the workload's own is not.
+func TestUserNamespaceWithAPreparedNetwork(t *testing.T) {
+	t.Parallel()
+	w := node.New(t).Apart()
+	w.Policy("web", webOnly)
+	c := w.Container(node.UserNamespace(""), node.NetnsPath(w.Net), node.Policy("web")).Shift().Start()
+	node.Worked(t, c.Client("get", "http://"+fakenet.WebHost+"/prepared"))
+	refused(t, c.Client("get", "http://"+fakenet.GitHubHost+"/prepared"), http.StatusForbidden)
+	if o := c.Exec("/bin/ls", "/sys/class/net"); o.Status != 0 || strings.TrimSpace(o.Stdout) != "lo" {
+		t.Errorf("%s", o)
 	}
 }
 

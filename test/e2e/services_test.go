@@ -236,7 +236,6 @@ func serveSSH(s *server) {
 	config := s.write("sshd_config", strings.Join([]string{
 		"HostKey " + s.path("host"), "AuthorizedKeysFile " + s.path("key.pub"), "StrictModes no", "PermitRootLogin yes",
 		"UsePAM no", "PidFile none", "Subsystem sftp internal-sftp", "UseDNS no", "MaxStartups 100",
-		"SetEnv SHLVL=1", // bash then does not read this machine's ~/.bashrc, which may wait for anything
 	}, "\n")+"\n", 0o600)
 	// Privilege separation wants a directory that the distribution's service makes. What root's shell does at this
 	// machine's logins is no part of the test.

@@ -347,15 +347,26 @@ func CheckExec(at rootfs.Location, data []byte) error {
 	return tree{volume: volume{at, root}}.checkProgram(&p)
 }
 
+// fileCapabilities are those of droppedCapabilities that files of many images have, such
+// as ping. The kernel executes these files only where the bounding set has them.
+// No process gains anything by that, for no_new_privs is set.
+var fileCapabilities = []string{"CAP_NET_ADMIN", "CAP_NET_RAW"}
+
 func dropFrom(c *specs.LinuxCapabilities) {
-	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient} {
+	for _, set := range []*[]string{&c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient} {
 		*set = slices.DeleteFunc(*set, isDropped)
 	}
+	c.Bounding = slices.DeleteFunc(c.Bounding, func(name string) bool {
+		return isDropped(name) && !slices.Contains(fileCapabilities, canonicalCapability(name))
+	})
 }
 
 // isDropped reports whether a capability is one of droppedCapabilities, in any
 // spelling that a runtime might take: exec's --cap may lack the prefix.
 func isDropped(capability string) bool {
-	name := strings.ToUpper(strings.TrimSpace(capability))
-	return slices.Contains(droppedCapabilities, "CAP_"+strings.TrimPrefix(name, "CAP_"))
+	return slices.Contains(droppedCapabilities, canonicalCapability(capability))
+}
+
+func canonicalCapability(name string) string {
+	return "CAP_" + strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(name)), "CAP_")
 }

@@ -247,7 +247,10 @@ func TestRewriteConfinesTheFirstProcess(t *testing.T) {
 	if !p.NoNewPrivileges || !slices.Equal(p.Args[:2], []string{launcher, "--"}) {
 		t.Errorf("process %+v", p)
 	}
-	for _, set := range [][]string{p.Capabilities.Bounding, p.Capabilities.Effective, p.Capabilities.Inheritable, p.Capabilities.Permitted, p.Capabilities.Ambient} {
+	if got := p.Capabilities.Bounding; !slices.Equal(got, []string{"CAP_CHOWN", "CAP_NET_ADMIN"}) {
+		t.Errorf("bounding set %q", got)
+	}
+	for _, set := range [][]string{p.Capabilities.Effective, p.Capabilities.Inheritable, p.Capabilities.Permitted, p.Capabilities.Ambient} {
 		if !slices.Equal(set, []string{"CAP_CHOWN"}) {
 			t.Errorf("capabilities %+v", p.Capabilities)
 		}
@@ -478,7 +481,7 @@ func FuzzConfineProcess(f *testing.F) {
 		if !isLaunched(p.Args) || !p.NoNewPrivileges {
 			t.Fatalf("%s became %s", in, out)
 		}
-		if c := p.Capabilities; c != nil && slices.ContainsFunc(slices.Concat(c.Bounding, c.Effective, c.Ambient), isDropped) {
+		if c := p.Capabilities; c != nil && slices.ContainsFunc(slices.Concat(c.Permitted, c.Effective, c.Inheritable, c.Ambient), isDropped) {
 			t.Fatalf("%s keeps capabilities: %s", in, out)
 		}
 	})

@@ -185,10 +185,12 @@ func (s *Sandbox) watch(ctx context.Context, m *member, creator *process) {
 		reported.Go(func() { s.reportConfined(runs, m, pid, init) })
 	}
 	stop := s.observeFiles(ctx, pid)
+	stopCalls := s.readCalls(pid)
 	init.ended(0)
 	ended()
 	reported.Wait()
 	stop()
+	stopCalls()
 }
 
 // updateInfo changes what sandbox.json says.

@@ -142,26 +142,33 @@ func (f *files) launching() bool {
 // readDenials takes what Landlock refuses to a container's processes to the
 // learner, where the node's kernel tells of it.
 func (s *Sandbox) readDenials(pid int) (stop func()) {
-	ns, err := os.Readlink(mountNamespace(pid))
-	if err != nil {
-		return func() {} // it has ended
-	}
-	r, err := landlock.Open(func(pid int) bool {
-		other, err := os.Readlink(mountNamespace(pid))
-		return err == nil && other == ns
-	})
+	r, err := landlock.Open(membersOf(pid))
 	if err != nil {
 		if !errors.Is(err, landlock.ErrOff) {
 			s.recordLost("what Landlock refused: " + err.Error())
 		}
 		return func() {}
 	}
+	return follow("what Landlock refused", r, func() error { return r.Read(s.takeDenial, s.recordLost) }, s.recordLost)
+}
+
+// membersOf tells the processes of a container, by one of them.
+func membersOf(pid int) func(pid int) bool {
+	ns, err := os.Readlink(mountNamespace(pid))
+	return func(pid int) bool {
+		other, otherErr := os.Readlink(mountNamespace(pid))
+		return err == nil && otherErr == nil && other == ns
+	}
+}
+
+// follow reads the kernel's log until it is stopped.
+func follow(what string, r *landlock.Reader, read func() error, failed func(reason string)) (stop func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		err := errors.New("reading failed: see the supervisor's log")
-		crash.Contain("what Landlock refused", func() { err = r.Read(s.takeDenial, s.recordLost) })
+		crash.Contain(what, func() { err = read() })
 		if err != nil {
-			s.recordLost("what Landlock refused: " + err.Error())
+			failed(what + ": " + err.Error())
 		}
 	})
 	return func() {

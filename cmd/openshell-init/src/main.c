@@ -2,6 +2,7 @@
 
 #include "launcher.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -69,12 +70,28 @@ static const char *find_program(const char *name)
 	fail_program(name, "executable file not found in $PATH", 0);
 }
 
+// is_foreign reports whether a program is a 32-bit one, by its header (elf(5)): the filters kill whoever makes a system call
+// by that interface. What cannot be read is for the kernel to judge.
+static bool is_foreign(const char *program)
+{
+	unsigned char ident[EI_NIDENT];
+	int fd = open(program, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	ssize_t n = read(fd, ident, sizeof ident);
+	close(fd);
+	return n == sizeof ident && memcmp(ident, ELFMAG, SELFMAG) == 0 && ident[EI_CLASS] == ELFCLASS32 &&
+	       sizeof(long) == 8;
+}
+
 // run executes a program, confined.
 static int run(const char *dir, bool stay, char *argv[])
 {
 	// Before the restrictions, which may hide directories of PATH, so that the workload's own program is found where the
 	// low-level runtime would have found it.
 	const char *program = find_program(argv[0]);
+	if (is_foreign(program))
+		fail(0, "execute %s: it is a 32-bit program, whose system calls are refused: use a 64-bit one", quoted(program));
 	const char *programs[] = {program, stay ? SELF : NULL, NULL};
 	confine(dir, programs);
 	if (!stay) {

@@ -22,7 +22,7 @@ const maxDomains = 1024
 // has none for this process, as outside of the initial PID namespace.
 var ErrOff = errors.New("the kernel's auditing is off (auditctl -e 1 turns it on, for the whole node)")
 
-// Reader reads the audit log's records of Landlock as they pass. Others, such as
+// Reader reads the audit log's records as they pass. Others, such as
 // auditd, get them all the same.
 type Reader struct {
 	file    *os.File
@@ -43,6 +43,11 @@ func Open(ours func(pid int) bool) (*Reader, error) {
 	if !on {
 		return nil, ErrOff
 	}
+	return open(ours)
+}
+
+// open joins the audit log's readers.
+func open(ours func(pid int) bool) (*Reader, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_AUDIT)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -70,6 +75,11 @@ func (r *Reader) Close() { r.file.Close() }
 // Read reports denials until the reader is closed. lost is told when the kernel
 // had more records than were read in time.
 func (r *Reader) Read(report func(Denial), lost func(reason string)) error {
+	return r.each(lost, func(kind uint16, text string) { r.take(kind, text, report) })
+}
+
+// each calls f for each record, by its type and its text, until the reader is closed.
+func (r *Reader) each(lost func(reason string), f func(kind uint16, text string)) error {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := r.file.Read(buffer)
@@ -85,7 +95,7 @@ func (r *Reader) Read(report func(Denial), lost func(reason string)) error {
 		if n < unix.NLMSG_HDRLEN {
 			continue
 		}
-		r.take(binary.NativeEndian.Uint16(buffer[4:]), string(buffer[unix.NLMSG_HDRLEN:n]), report)
+		f(binary.NativeEndian.Uint16(buffer[4:]), string(buffer[unix.NLMSG_HDRLEN:n]))
 	}
 }
 

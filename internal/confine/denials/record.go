@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package denials owns what Landlock says of the accesses it refused: the records
-// that the kernel (6.15 and later) writes to its audit log, read while they pass.
+// Package denials owns what the kernel says of what it refused a workload: the records
+// of its audit log of Landlock (6.15 and later) and of seccomp (4.14 and later), read
+// while they pass.
 //
-// Records exist only where the node has auditing on, which is a choice for the
+// Those of Landlock exist only where the node has auditing on, which is a choice for the
 // whole node that this package never makes. It does not decide what a denial needs
 // of a policy (package learn).
 package denials
@@ -33,6 +34,10 @@ type record struct {
 	// Of an access.
 	path     string
 	blockers []string
+
+	// Of a system call.
+	arch, call string
+	signal     int
 }
 
 // parse reads a record's text. It returns false where the text is no record.
@@ -57,6 +62,12 @@ func parse(text string) (r record, ok bool) {
 			r.exe = value
 		case "path":
 			r.path = value
+		case "arch":
+			r.arch = value
+		case "syscall":
+			r.call = value
+		case "sig":
+			r.signal, _ = strconv.Atoi(value)
 		case "blockers":
 			r.blockers = strings.Split(value, ",")
 		}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -156,4 +157,25 @@ func export(f *seccomp.ScmpFilter) ([]byte, error) {
 		return nil, fmt.Errorf("export seccomp filter: %w", err)
 	}
 	return program, nil
+}
+
+// Name returns what a system call is called on the running architecture, or what it is
+// where it is one of another.
+func Name(auditArch uint32, number int) string {
+	if auditArch != auditArchs[runtime.GOARCH] || number&x32Bit != 0 {
+		return fmt.Sprintf("%d of another architecture (a 32-bit program's)", number&^x32Bit)
+	}
+	if name, err := seccomp.ScmpSyscall(number).GetName(); err == nil {
+		return name
+	}
+	return fmt.Sprint(number)
+}
+
+// x32Bit marks the calls of x32, whose architecture is that of amd64 (__X32_SYSCALL_BIT in asm/unistd.h).
+const x32Bit = 1 << 30
+
+// auditArchs are the AUDIT_ARCH_* of linux/audit.h.
+var auditArchs = map[string]uint32{
+	"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64, "s390x": unix.AUDIT_ARCH_S390X,
+	"ppc64le": unix.AUDIT_ARCH_PPC64LE, "riscv64": unix.AUDIT_ARCH_RISCV64,
 }

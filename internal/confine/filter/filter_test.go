@@ -347,3 +347,15 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+func TestName(t *testing.T) {
+	native := auditArchs[runtime.GOARCH]
+	for want, got := range map[string]string{
+		"mount": Name(native, unix.SYS_MOUNT), "1 of another architecture (a 32-bit program's)": Name(0x40000003, 1),
+		"39 of another architecture (a 32-bit program's)": Name(native, x32Bit|39), "100000": Name(native, 100000),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -139,8 +139,13 @@ func awaitProgram(ctx context.Context, pid int) bool {
 // other than the launcher, which is on one of them, or the launcher that stays. The low-level runtime's own file
 // is on a mount of the host's, or on none.
 func isProgram(pid int) (bool, error) {
-	exe := fmt.Sprintf("/proc/%d/exe", pid)
-	name, err := os.Readlink(exe)
+	// One file is asked twice: the process may execute another meanwhile.
+	exe, err := os.OpenFile(fmt.Sprintf("/proc/%d/exe", pid), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer exe.Close()
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()))
 	if err != nil {
 		return false, err
 	}
@@ -150,7 +155,7 @@ func isProgram(pid int) (bool, error) {
 		return bytes.HasPrefix(args, []byte(confine.InitName+"\x00"+confine.AttendFlag+"\x00")), err
 	}
 	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, exe, 0, unix.STATX_MNT_ID, &st); err != nil {
+	if err := unix.Statx(int(exe.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
 		return false, err
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))

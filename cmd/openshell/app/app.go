@@ -34,6 +34,9 @@ func Run(args []string) int {
 		return printVersion()
 	case runtime.IsCommand(inv.Command), inv.Command == runtime.AdmitCommand:
 		return runOCI(inv)
+	case inv.Command != "" && (inv.Root != "" || inv.Log != "") && !isOperator(inv.Command):
+		// An engine's call: the low-level runtime may know more commands.
+		return runOCI(inv)
 	}
 	args = configBehindCommand(args)
 	switch {

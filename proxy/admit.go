@@ -71,27 +71,32 @@ func (f *tcpFlow) admit() (*net.TCPConn, *decision.Connection, *refusal) {
 	return upstream, c, nil
 }
 
-// resolve looks the host up once and holds every address against the guard.
+// resolve looks the host up once and holds every address against the guard. What cannot be looked up here is left to
+// the site's proxy, where there is one.
 func (f *tcpFlow) resolve(c *decision.Connection) *refusal {
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
 	to := f.endpoint()
 	addrs, err := f.p.Resolve(ctx, to.host)
-	if err != nil {
+	if err != nil && !f.p.Chain.Carries(to.host, to.port, nil) {
 		return to.refusedUpstream(err)
 	}
-	if d := c.Addresses(addrs...); d.Outcome == decision.Denied {
+	to = to.resolved(addrs)
+	if d := to.decideAddresses(c); d.Outcome == decision.Denied {
 		return to.refusedAddress(d.Reason)
 	}
-	f.to.Store(to.resolved(addrs))
+	f.to.Store(to)
 	return nil
 }
 
-// dial connects to the first address that answers.
+// dial connects to the first address that answers, or through the site's proxy.
 func (f *tcpFlow) dial(ctx context.Context) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	to := f.endpoint()
+	if f.p.Chain.Carries(to.host, to.port, to.addrs) {
+		return f.p.Chain.Connect(ctx, f.ctx, to.host, to.port)
+	}
 	err := errors.New("no address")
 	for i, a := range to.addrs {
 		// A dead address must leave time for those behind it.

@@ -31,6 +31,14 @@ func (e *endpoint) resolved(addrs []netip.Addr) *endpoint {
 	return &next
 }
 
+// decideAddresses decides what the endpoint was resolved to.
+func (e *endpoint) decideAddresses(c *decision.Connection) decision.Decision {
+	if len(e.addrs) == 0 {
+		return c.Unresolved()
+	}
+	return c.Addresses(e.addrs...)
+}
+
 func (e *endpoint) connection() engine.Connection {
 	c := engine.Connection{Binary: e.process.Path, Ancestors: e.process.Ancestors, Aliases: e.process.Aliases,
 		Host: e.host, Port: e.port}

@@ -68,7 +68,7 @@ func (f *tcpFlow) stillAllowed(s decision.Snapshot) bool {
 	case outcome == decision.Denied,
 		f.passthrough.Load() && c.InspectionRequired(),
 		// Later connections to the origin go to the same ones.
-		c.Addresses(f.endpoint().addrs...).Outcome == decision.Denied:
+		f.endpoint().decideAddresses(c).Outcome == decision.Denied:
 		return false
 	case outcome == decision.Logged:
 		f.allowedByPermissive.Store(true)

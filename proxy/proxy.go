@@ -27,12 +27,13 @@ import (
 	"openshell.ai/openshell/internal/crash"
 	"openshell.ai/openshell/internal/decision"
 	"openshell.ai/openshell/netns"
+	"openshell.ai/openshell/proxy/chain"
 	"openshell.ai/openshell/proxy/identity"
 	"openshell.ai/openshell/proxy/memory"
 	"openshell.ai/openshell/proxy/names"
 )
 
-// Config is what a sandbox's proxy works with. All fields but Answer, Local, OmitNextSteps and Memory are required.
+// Config is what a sandbox's proxy works with. All fields but Hosts, Chain, Answer, Local, OmitNextSteps and Memory are required.
 type Config struct {
 	Inner    *netns.Namespace         // where the workload is
 	Outer    *netns.Namespace         // where upstream connections start
@@ -41,6 +42,7 @@ type Config struct {
 	Hosts    *names.Hosts             // names of real addresses; may be nil
 	Search   []string                 // the container's search domains, in lower case
 	Resolve  func(ctx context.Context, host string) ([]netip.Addr, error)
+	Chain    *chain.Proxy // what TCP connections go through
 	// Original tells both ends of an accepted connection as the workload has
 	// them, before the rules rewrote it.
 	Original func(conn *net.TCPConn) (source, destination netip.AddrPort, err error)

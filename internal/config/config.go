@@ -47,6 +47,8 @@ type Config struct {
 	TLS TLS `yaml:"tls"`
 	// DNS says where names are looked up.
 	DNS DNS `yaml:"dns"`
+	// UpstreamProxy is the site's own HTTP proxy, if there is no other way out.
+	UpstreamProxy UpstreamProxy `yaml:"upstream_proxy"`
 	// Addresses says which addresses count as public ones.
 	Addresses Addresses `yaml:"addresses"`
 	// Limits bound what one sandbox may use.
@@ -124,6 +126,19 @@ type DNS struct {
 	Upstream []string `yaml:"upstream"`
 }
 
+// UpstreamProxy is an HTTP proxy that every TCP connection to the outside goes through.
+type UpstreamProxy struct {
+	// URL is http://host:port or https://host:port; empty means that there is none.
+	URL string `yaml:"url"`
+	// CredentialsFile has user:password, on one line; empty means that none is asked for.
+	CredentialsFile string `yaml:"credentials_file"`
+	// CA is a PEM file of the CAs that the proxy's own certificate chains to; empty means the host's.
+	CA string `yaml:"ca"`
+	// NoProxy lists what is reached directly: names, which stand for those below them
+	// too, addresses, and ranges of them in CIDR notation; a name or an address may have a port.
+	NoProxy []string `yaml:"no_proxy"`
+}
+
 // Limits bound what one sandbox may use.
 type Limits struct {
 	// Connections is the number of connections open at a time.
@@ -190,15 +205,16 @@ func Default() *Config {
 			OnExpiry:   annotations.OnExpiryEnforce,
 			Never:      []string{},
 		},
-		PolicyLocal: PolicyLocal{Enabled: true},
-		TLS:         TLS{ExtraRoots: []string{}},
-		Addresses:   Addresses{Trusted: []string{}},
-		DNS:         DNS{Upstream: []string{}},
-		Limits:      Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},
-		Supervisor:  Supervisor{Memory: 256 << 20},
-		Identity:    Identity{Required: true},
-		Seccomp:     Seccomp{DefaultProfile: true},
-		Audit:       Audit{OCSF: true, KeepDays: 7},
+		PolicyLocal:   PolicyLocal{Enabled: true},
+		TLS:           TLS{ExtraRoots: []string{}},
+		UpstreamProxy: UpstreamProxy{NoProxy: []string{}},
+		Addresses:     Addresses{Trusted: []string{}},
+		DNS:           DNS{Upstream: []string{}},
+		Limits:        Limits{Connections: 4096, IdleTimeout: 5 * time.Minute, HeaderBytes: 65536},
+		Supervisor:    Supervisor{Memory: 256 << 20},
+		Identity:      Identity{Required: true},
+		Seccomp:       Seccomp{DefaultProfile: true},
+		Audit:         Audit{OCSF: true, KeepDays: 7},
 	}
 }
 

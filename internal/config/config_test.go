@@ -68,6 +68,15 @@ func TestParse(t *testing.T) {
 				c.MaximumPolicy = "/etc/openshell/maximum.yaml"
 				c.Permissive.Never = []string{"*.corp.example", "db.example:5432", "[2001:db8::1]:22"}
 			})},
+		{"a proxy", "upstream_proxy: {url: 'http://proxy.corp.example:3128', credentials_file: /etc/p, no_proxy: [10.0.0.0/8, 'fd00::/8', corp.example, .corp.example, '*.x.example:443', 10.1.2.3, '10.1.2.3:80', '::1', '[::1]:80']}\n",
+			changed(func(c *Config) {
+				c.UpstreamProxy = UpstreamProxy{URL: "http://proxy.corp.example:3128", CredentialsFile: "/etc/p",
+					NoProxy: []string{"10.0.0.0/8", "fd00::/8", "corp.example", ".corp.example", "*.x.example:443", "10.1.2.3", "10.1.2.3:80", "::1", "[::1]:80"}}
+			})},
+		{"a proxy with TLS", "upstream_proxy: {url: 'https://[2001:db8::1]:3129/', ca: /etc/ca.pem}\n",
+			changed(func(c *Config) {
+				c.UpstreamProxy.URL, c.UpstreamProxy.CA = "https://[2001:db8::1]:3129/", "/etc/ca.pem"
+			})},
 		{"no policy.local", "policy_local: {enabled: false}\n", changed(func(c *Config) { c.PolicyLocal.Enabled = false })},
 		{"memory", "supervisor: {memory: 1.5GiB}\n", changed(func(c *Config) { c.Supervisor.Memory = 3 << 29 })},
 		{"switches", "seccomp: {default_profile: false}\naudit: {ocsf: false, keep_days: 30}\n",
@@ -118,6 +127,23 @@ func TestParseErrors(t *testing.T) {
 		{"relative root", "tls: {extra_roots: [ca.pem]}\n", []string{`tls.extra_roots: "ca.pem" is not an absolute path`}},
 		{"server by name", "dns: {upstream: [dns.example]}\n", []string{`dns.upstream: "dns.example" is not an IP address`}},
 		{"server with port 0", "dns: {upstream: ['1.1.1.1:0']}\n", []string{"dns.upstream"}},
+		{"proxy of another kind", "upstream_proxy: {url: 'socks5://p.example:1080'}\n", []string{"line 1: upstream_proxy.url: want http://host:port"}},
+		{"proxy without a scheme", "upstream_proxy: {url: 'p.example:3128'}\n", []string{"upstream_proxy.url: want http://host:port"}},
+		{"proxy without a port", "upstream_proxy: {url: 'http://p.example'}\n", []string{"upstream_proxy.url: want a port"}},
+		{"proxy with port 0", "upstream_proxy: {url: 'http://p.example:0'}\n", []string{"upstream_proxy.url: want a port"}},
+		{"proxy with a path", "upstream_proxy: {url: 'http://p.example:1/x'}\n", []string{"upstream_proxy.url: has more than"}},
+		{"proxy with a password", "upstream_proxy: {url: 'http://u:secret@p.example:1'}\n", []string{"upstream_proxy.url: must not have a user or password", "upstream_proxy.credentials_file"}},
+		{"relative credentials", "upstream_proxy: {url: 'http://p.example:1', credentials_file: x}\n", []string{`upstream_proxy.credentials_file: "x" is not an absolute path`}},
+		{"relative CA", "upstream_proxy: {url: 'https://p.example:1', ca: x}\n", []string{`upstream_proxy.ca: "x" is not an absolute path`}},
+		{"CA without TLS", "upstream_proxy: {url: 'http://p.example:1', ca: /x}\n", []string{"upstream_proxy.ca: an http:// proxy has no certificate", "tls.extra_roots"}},
+		{"no_proxy alone", "upstream_proxy: {no_proxy: [10.0.0.0/8]}\n", []string{"line 1: upstream_proxy: there is no upstream_proxy.url"}},
+		{"no_proxy off by bits", "upstream_proxy: {url: 'http://p.example:1', no_proxy: [10.0.0.1/8]}\n", []string{"upstream_proxy.no_proxy", "is 10.0.0.0/8 meant?"}},
+		{"no_proxy of too many bits", "upstream_proxy: {url: 'http://p.example:1', no_proxy: [10.0.0.0/33]}\n", []string{"upstream_proxy.no_proxy", "not a range"}},
+		{"no_proxy of everything", "upstream_proxy: {url: 'http://p.example:1', no_proxy: ['*']}\n", []string{`upstream_proxy.no_proxy: "*" is neither`}},
+		{"no_proxy of a list in a string", "upstream_proxy: {url: 'http://p.example:1', no_proxy: ['a.example,b.example']}\n", []string{"upstream_proxy.no_proxy"}},
+		{"no_proxy by a pattern", "upstream_proxy: {url: 'http://p.example:1', no_proxy: ['a*.example']}\n", []string{"upstream_proxy.no_proxy"}},
+		{"no_proxy of a port's name", "upstream_proxy: {url: 'http://p.example:1', no_proxy: ['a.example:http']}\n", []string{"upstream_proxy.no_proxy"}},
+		{"no_proxy of nothing", "upstream_proxy: {url: 'http://p.example:1', no_proxy: ['']}\n", []string{"upstream_proxy.no_proxy"}},
 		{"no connections", "limits: {connections: 0}\n", []string{"limits.connections: must be from 1 to"}},
 		{"no header", "limits: {header_bytes: 1}\n", []string{"limits.header_bytes: must be from 4096"}},
 		{"no idling", "limits: {idle_timeout: 0s}\n", []string{"limits.idle_timeout: must be positive"}},
@@ -146,6 +172,9 @@ func TestParseErrors(t *testing.T) {
 					t.Fatalf("error %q lacks %q", err, part)
 				}
 				rest = after
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("error tells a password: %q", err)
 			}
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("error spans lines: %q", err)

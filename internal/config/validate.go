@@ -3,9 +3,11 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 	"openshell.ai/openshell/annotations"
 	"openshell.ai/openshell/internal/ipaddr"
 	"openshell.ai/openshell/internal/validname"
+	"openshell.ai/openshell/internal/wildcard"
 )
 
 // The accepted ranges of the numeric limits. Below the lower bounds ordinary
@@ -56,6 +59,7 @@ func (c *Config) validate(d *decoder) {
 	for _, server := range c.DNS.Upstream {
 		v.check(isServer(server), "dns.upstream", "%q is not an IP address, with or without a port", server)
 	}
+	v.upstreamProxy(&c.UpstreamProxy)
 	v.between("limits.connections", c.Limits.Connections, 1, maxConnections)
 	v.check(c.Limits.IdleTimeout > 0, "limits.idle_timeout", "must be positive, not %s", c.Limits.IdleTimeout)
 	v.between("limits.header_bytes", c.Limits.HeaderBytes, minHeaderBytes, maxHeaderBytes)
@@ -121,6 +125,69 @@ func (v validator) permissive(p *Permissive) {
 
 // unsupported refuses what would otherwise be ignored in silence: an
 // administrator who sets one of these relies on it.
+func (v validator) upstreamProxy(p *UpstreamProxy) {
+	if p.URL == "" {
+		v.check(p.CredentialsFile == "" && p.CA == "" && len(p.NoProxy) == 0, "upstream_proxy",
+			"there is no upstream_proxy.url, which the rest is for: set it, such as http://proxy.corp.example:3128")
+		return
+	}
+	if err := checkProxyURL(p.URL); err != nil {
+		v.fail("upstream_proxy.url", "%v", err)
+	}
+	v.check(p.CredentialsFile == "" || filepath.IsAbs(p.CredentialsFile), "upstream_proxy.credentials_file",
+		"%q is not an absolute path", p.CredentialsFile)
+	v.check(p.CA == "" || filepath.IsAbs(p.CA), "upstream_proxy.ca", "%q is not an absolute path", p.CA)
+	v.check(p.CA == "" || !strings.HasPrefix(p.URL, "http:"), "upstream_proxy.ca",
+		"an http:// proxy has no certificate of its own: leave it out, or use tls.extra_roots for those that it gives origins")
+	for _, s := range p.NoProxy {
+		if err := checkNoProxy(s); err != nil {
+			v.fail("upstream_proxy.no_proxy", "%v", err)
+		}
+	}
+}
+
+// checkProxyURL never repeats the URL: somebody may have put a password into it.
+func checkProxyURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return errors.New("want http://host:port or https://host:port")
+	case u.User != nil:
+		return errors.New("must not have a user or password: put user:password into upstream_proxy.credentials_file")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("has more than http://host:port or https://host:port: leave out what follows the port")
+	case u.Port() == "" || !isPort(u.Port()):
+		return errors.New("want a port from 1 to 65535, such as http://proxy.corp.example:3128")
+	}
+	return nil
+}
+
+// checkNoProxy refuses what golang.org/x/net/http/httpproxy would ignore, or read as something else.
+func checkNoProxy(s string) error {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil || p.Addr().Is4In6():
+			return fmt.Errorf("%q is not a range of addresses, such as 10.0.0.0/8", s)
+		case p != p.Masked():
+			return fmt.Errorf("%q has bits behind its length: is %s meant?", s, p.Masked())
+		}
+		return nil
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = s, "1" // any will do
+	}
+	name := strings.TrimPrefix(strings.TrimPrefix(host, "*."), ".")
+	if !isPort(port) || strings.Contains(name, "*") || wildcard.CheckHost(name) != nil {
+		return fmt.Errorf("%q is neither a name nor an address, with or without a port, nor a range such as 10.0.0.0/8", s)
+	}
+	return nil
+}
+
 func (v validator) unsupported(c *Config) {
 	refuse := func(asked bool, field, what, fix string) {
 		if asked {
@@ -146,4 +213,9 @@ func isListener(s string) bool {
 	}
 	_, err = strconv.ParseUint(port, 10, 16)
 	return err == nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }

@@ -75,6 +75,25 @@ func (c *Connection) Addresses(addrs ...netip.Addr) Decision {
 	return Decision{Outcome: Allowed, Layer: LayerSSRF, Policy: c.effective.Policy}
 }
 
+// Unresolved is Addresses for a name that only the site's proxy can resolve, so that no address is judged here.
+func (c *Connection) Unresolved() Decision {
+	d := Decision{Layer: LayerSSRF, Policy: c.effective.Policy}
+	err, prefix := c.effective.CheckUnresolved(), ""
+	if err == nil && c.capped() {
+		err, prefix = c.maximum.CheckUnresolved(), exceedsMaximum
+	}
+	s := &c.snapshot
+	switch {
+	case err != nil:
+		d.Reason = prefix + err.Error()
+	case !c.effective.Allowed && s.Permissive && s.Never.HasAddresses(c.port):
+		d.Reason = neverPermissive + "the name is not resolved on this node, and permissive.never has addresses that it may lead to"
+	default:
+		d.Outcome = Allowed
+	}
+	return d
+}
+
 // address returns why an address must not be dialled, or "".
 func (c *Connection) address(a netip.Addr) string {
 	if err := c.effective.CheckAddress(a, c.port); err != nil {

@@ -231,6 +231,30 @@ any: {endpoints: [{host: '*.corp.example', port: 80}]}
 	}
 }
 
+// What cannot be resolved here is held against the maximum and never too.
+func TestUnresolved(t *testing.T) {
+	s := Snapshot{
+		Effective: rules(t, "web: {endpoints: [{host: web.site.example, ports: [80, 81]}]}"),
+		Maximum:   rules(t, "any: {endpoints: [{host: '*.site.example', ports: [80, 443]}]}\nfew: {endpoints: [{host: '*.site.example', port: 81, allowed_ips: [10.0.0.0/8]}]}"),
+		Never:     never(t, "10.0.0.7:80", "*.corp.example"), Permissive: true,
+	}
+	for _, tt := range []struct {
+		host   string
+		port   uint16
+		reason string // "" passes
+	}{
+		{"web.site.example", 80, ""},
+		{"web.site.example", 81, exceedsMaximum + "allowed_ips"},
+		{"other.site.example", 80, neverPermissive},
+		{"other.site.example", 443, ""},
+	} {
+		d := s.Connect(engine.Connection{Binary: "/b", Host: tt.host, Port: tt.port}).Unresolved()
+		if (d.Outcome == Allowed) != (tt.reason == "") || !strings.HasPrefix(d.Reason, tt.reason) || d.Layer != LayerSSRF {
+			t.Errorf("%s:%d: %+v", tt.host, tt.port, d)
+		}
+	}
+}
+
 func TestMayResolve(t *testing.T) {
 	enforcing := Snapshot{Effective: rules(t, "web: {endpoints: [{host: web.example, port: 80}]}"), Never: never(t, "shut.example", "half.example:80")}
 	permissive := enforcing

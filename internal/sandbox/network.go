@@ -126,9 +126,15 @@ func (s *Sandbox) serveListeners(l *listeners, known []numberedName) (err error)
 		table.Restore(n.Number, n.Name)
 	}
 	upstream := names.NewUpstream(s.outer, s.nameservers, s.hosts.Hosts)
+	if s.siteProxy != nil {
+		s.siteProxy.Dial = s.outer.Dial
+	}
 	s.proxy = proxy.New(s.proxyConfig(table, upstream, finder, tracked))
 	server := &names.Server{
 		Table: table, Upstream: upstream, Gate: s, Search: s.request.DNS.Search, IPv6: len(l.packets) > 1, Local: true,
+	}
+	if s.siteProxy != nil {
+		server.Elsewhere = s.siteProxy.TakesName
 	}
 	serving = true
 	if s.request.DNS.Embedded {
@@ -175,6 +181,7 @@ func (s *Sandbox) proxyConfig(table *names.Table, upstream *names.Upstream, find
 		Hosts:            s.hosts.Hosts,
 		Search:           s.request.DNS.Search,
 		Resolve:          upstream.Resolve,
+		Chain:            s.siteProxy,
 		Original:         tracked.Original,
 		Identify:         finder.Identify,
 		IdentifyDatagram: finder.IdentifyDatagram,

@@ -34,6 +34,7 @@ import (
 	"openshell.ai/openshell/policy"
 	"openshell.ai/openshell/policy/engine"
 	"openshell.ai/openshell/proxy"
+	"openshell.ai/openshell/proxy/chain"
 	"openshell.ai/openshell/proxy/ingress"
 )
 
@@ -64,7 +65,8 @@ type Sandbox struct {
 	nameservers  []netip.AddrPort
 	hosts        hosts
 	upstreamCAs  func() *x509.CertPool
-	trust        trust // of the first container
+	siteProxy    *chain.Proxy // nil where there is none
+	trust        trust        // of the first container
 	programs     programs
 	mode         mode
 	never        *engine.Endpoints // for which permissive mode does not hold
@@ -158,6 +160,9 @@ func (s *Sandbox) readSettings() (err error) {
 		return err
 	}
 	if s.upstreamCAs, err = s.trustedUpstream(); err != nil {
+		return err
+	}
+	if s.siteProxy, err = UpstreamProxy(s.config.UpstreamProxy); err != nil {
 		return err
 	}
 	if s.never, err = engine.ParseEndpoints(s.config.Permissive.Never); err != nil {

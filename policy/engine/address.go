@@ -84,6 +84,29 @@ func (m Match) CheckAddress(addr netip.Addr, port uint16) error {
 	}
 }
 
+// CheckUnresolved is CheckAddress for a name whose addresses are not known, since the site's proxy looks it up. What
+// can be judged by nothing but the address is refused; that the others lead nowhere inside is the proxy's to see to.
+func (m Match) CheckUnresolved() error {
+	switch {
+	case m.metadata:
+		return m.CheckAddress(netip.Addr{}, 0)
+	case m.namesGateway():
+		return &AddressError{Reason: "trusted-gateway check failed: the host is not resolved on this node"}
+	}
+	unlisted := false
+	for kind := policy.ExactHost; kind <= policy.Hostless; kind++ {
+		trust, found := m.trust(kind, netip.Addr{})
+		if found && trust != trustNone {
+			return nil
+		}
+		unlisted = unlisted || found
+	}
+	if unlisted {
+		return &AddressError{Reason: "allowed_ips check failed: the host is not resolved on this node, so that its addresses are not known"}
+	}
+	return nil
+}
+
 func (m *Match) isTrusted(a netip.Addr) bool {
 	return slices.ContainsFunc(m.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -108,6 +108,47 @@ l_over_listed:
 	}
 }
 
+// Of a name that only the site's proxy can resolve nothing can be said by its address.
+func TestCheckUnresolved(t *testing.T) {
+	p := policytest.Network(t, `
+named:
+  endpoints: [{ host: named.example, ports: [443, 9100] }, { host: metadata.google.internal, port: 80 }]
+listed:
+  endpoints: [{ host: listed.example, port: 443, allowed_ips: [10.20.0.0/16] }, { host: "*.wild.example", port: 443, allowed_ips: [10.20.0.0/16] }]
+beside:
+  endpoints: [{ host: own.wild.example, port: 443 }]
+hostless:
+  endpoints: [{ port: 9100, allowed_ips: [10.40.0.0/16] }]
+alias:
+  endpoints: [{ host: host.containers.internal, port: 443 }]
+`)
+	e, err := Compile(p, Options{HostAliases: map[string][]netip.Addr{"host.containers.internal": {netip.MustParseAddr("169.254.1.2")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		host   string
+		port   uint16
+		reason string // "" passes
+	}{
+		{"named.example", 443, ""},
+		{"named.example", 9100, ""},
+		{"own.wild.example", 443, ""},
+		{"other.example", 443, ""}, // permissive mode
+		{"listed.example", 443, "allowed_ips check failed"},
+		{"x.wild.example", 443, "allowed_ips check failed"},
+		{"other.example", 9100, "allowed_ips check failed"},
+		{"metadata.google.internal", 80, "cloud metadata"},
+		{"metadata.google.internal", 8080, "cloud metadata"},
+		{"host.containers.internal", 443, "trusted-gateway check failed"},
+	} {
+		err := e.Connect(Connection{Binary: "/b", Host: tt.host, Port: tt.port}).CheckUnresolved()
+		if (err == nil) != (tt.reason == "") || err != nil && !strings.Contains(err.Error(), tt.reason) {
+			t.Errorf("%s:%d: %v, want %q", tt.host, tt.port, err, tt.reason)
+		}
+	}
+}
+
 // A site's own ranges are as public as others, but for what is always blocked and for
 // control planes.
 func TestTrustedRanges(t *testing.T) {

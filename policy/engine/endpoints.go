@@ -5,6 +5,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,6 +80,13 @@ func (e *Endpoints) Contain(host string, port uint16) bool {
 // ContainHost reports whether every port of a host is in the set.
 func (e *Endpoints) ContainHost(host string) bool {
 	return e.contain(host, func(d *destination) bool { return d.port == 0 })
+}
+
+// HasAddresses reports whether a port is in the set at some address, so that a name is in it if it leads there.
+func (e *Endpoints) HasAddresses(port uint16) bool {
+	return e != nil && slices.ContainsFunc(e.list, func(d destination) bool {
+		return d.addr.IsValid() && (d.port == 0 || d.port == port)
+	})
 }
 
 func (e *Endpoints) contain(host string, port func(*destination) bool) bool {

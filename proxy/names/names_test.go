@@ -109,6 +109,31 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// What the DNS servers do not know gets an address where the site's proxy may know it, but for what a search domain
+// made and for what one makes a host of.
+func TestNamesThatTheProxyResolves(t *testing.T) {
+	for name, want := range map[string]int{
+		"gone.other.example.": dns.RcodeSuccess, "broken.other.example.": dns.RcodeSuccess, "direct.other.example.": dns.RcodeNameError,
+		"gone.example.com.": dns.RcodeNameError, "www.sub.": dns.RcodeNameError, "api.": dns.RcodeNameError,
+	} {
+		s, z := newServer()
+		z.a["www.sub.example.com"], z.fail["broken.other.example"] = "93.184.216.34", true
+		s.Gate = openGate{}
+		s.Elsewhere = func(name string) bool { return name != "direct.other.example" }
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			reply := s.Answer(t.Context(), new(dns.Msg).SetQuestion(name, qtype))
+			if reply.Rcode != want || (len(reply.Answer) > 0) != (want == dns.RcodeSuccess) {
+				t.Errorf("%s %s: %v", name, dns.TypeToString[qtype], reply)
+			}
+		}
+	}
+	s, _ := newServer()
+	s.Elsewhere = func(string) bool { return true }
+	if reply := s.Answer(t.Context(), new(dns.Msg).SetQuestion("c2VjcmV0.evil.example.org.", dns.TypeTXT)); reply.Rcode != dns.RcodeNameError {
+		t.Errorf("a type without addresses: %v", reply)
+	}
+}
+
 func data(m *dns.Msg) string {
 	if len(m.Answer) == 0 {
 		return ""

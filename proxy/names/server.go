@@ -50,6 +50,10 @@ type Server struct {
 	IPv6     bool     // the sandbox has IPv6
 	Local    bool     // somebody answers at LocalHost: it is nobody's outside
 
+	// Elsewhere, where it is set, reports whether the site's proxy takes connections to a name, and may know it when the
+	// DNS servers do not.
+	Elsewhere func(name string) bool
+
 	// Forwarded, where it is set, answers the questions that are none of the
 	// workload's, see Upstream.Forwarded.
 	Forwarded func(ctx context.Context, query *dns.Msg) *dns.Msg
@@ -205,13 +209,24 @@ func (s *Server) address(ctx context.Context, reply *dns.Msg, q dns.Question, na
 	}
 	real, err := s.Upstream.Ask(ctx, name, q.Qtype)
 	switch {
+	case err == nil && len(addresses(real)) > 0,
+		(err != nil || real.Rcode == dns.RcodeNameError) && s.isElsewhere(ctx, name):
+		s.synthesise(reply, q, name)
 	case err != nil:
 		reply.Rcode = dns.RcodeServerFailure
-	case len(addresses(real)) > 0:
-		s.synthesise(reply, q, name)
 	default:
 		negate(reply, real)
 	}
+}
+
+// isElsewhere reports whether a name that the DNS servers do not know is the site's proxy's to resolve. What a search
+// domain has made, or makes a name of, is not: the resolver is to go on.
+func (s *Server) isElsewhere(ctx context.Context, name string) bool {
+	if s.Elsewhere == nil || !strings.Contains(name, ".") || !s.Elsewhere(name) {
+		return false
+	}
+	_, searched := s.searched(name)
+	return !searched && !s.leads(ctx, name)
 }
 
 // negate copies what makes an answer negative: the code, and the start of

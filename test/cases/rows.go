@@ -131,6 +131,11 @@ var Tables = []Table{
 			Right: "the administrator can declare such ranges as this site's own in the node's configuration; then they are learned like public ones",
 		},
 		{
+			Name:  "site's proxy",
+			Input: "a network whose only way out is an HTTP proxy with a password, which alone knows some names; `https://`, SMTP, TLS that is not HTTP",
+			Right: "work by the proxy, in p and e; what `no_proxy` names is reached directly; the proxy is no way to metadata and private addresses",
+		},
+		{
 			Name:  "pods",
 			Input: "one python image, a rule for `/usr/local/bin/python3` (a link); an image with a private CA of its own",
 			Right: "as under podman",

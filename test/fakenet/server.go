@@ -7,15 +7,22 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 )
 
-// WriteCertificate writes a certificate of the test authority for names, and its
+// WriteCertificate writes a certificate of the test authority for names and addresses, and its
 // key, to cert.pem and key.pem in a directory: for servers that a test brings to
 // the internet itself, by [Net.DoInternet].
 func (n *Net) WriteCertificate(dir string, names ...string) error {
-	cert, err := n.ca.issue(leaf{names: names, notAfter: n.ca.cert.NotAfter})
+	wanted := leaf{names: names, notAfter: n.ca.cert.NotAfter}
+	for _, name := range names {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			wanted.addrs = append(wanted.addrs, addr)
+		}
+	}
+	cert, err := n.ca.issue(wanted)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type World struct {
 	Dir string
 
 	config    string // the node's configuration
+	settings  map[string]any
 	StateDir  string
 	RunDir    string
 	policyDir string
@@ -62,13 +63,20 @@ func New(t *testing.T, settings ...map[string]any) *World {
 		"tls": map[string]any{"extra_roots": []string{w.Net.CACert()}},
 		"dns": map[string]any{"upstream": []string{w.Net.DNS().String()}},
 	}
-	for _, s := range settings {
-		maps.Copy(config, s)
-	}
-	text, err := yaml.Marshal(config)
-	Must(t, err)
-	Must(t, os.WriteFile(w.config, text, 0o600))
+	w.settings = config
+	w.Configure(settings...)
 	return w
+}
+
+// Configure merges settings into the node's configuration, for what starts from now on.
+func (w *World) Configure(settings ...map[string]any) {
+	w.T.Helper()
+	for _, s := range settings {
+		maps.Copy(w.settings, s)
+	}
+	text, err := yaml.Marshal(w.settings)
+	Must(w.T, err)
+	Must(w.T, os.WriteFile(w.config, text, 0o600))
 }
 
 // Apart makes openshell run in another network than the one that the fake

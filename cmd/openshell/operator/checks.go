@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -255,6 +257,31 @@ func checkCeilings(c *config.Config) finding {
 		return warn(name, "the default exceeds it: "+oneLine(err), "narrow the default policy, or widen the maximum")
 	}
 	return ok(name, c.MaximumPolicy)
+}
+
+// proxyTimeout is how long the site's proxy may take to answer.
+const proxyTimeout = 5 * time.Second
+
+// checkUpstreamProxy connects to the site's proxy, from the node's own network.
+func checkUpstreamProxy(ctx context.Context, c *config.Config) finding {
+	const name = "upstream_proxy"
+	proxy, err := sandbox.UpstreamProxy(c.UpstreamProxy)
+	switch {
+	case err != nil:
+		return fail(name, oneLine(err), "correct it in the configuration, or the file that it names")
+	case proxy == nil:
+		return ok(name, "there is none")
+	}
+	proxy.Dial = func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, to.String())
+	}
+	ctx, cancel := context.WithTimeout(ctx, proxyTimeout)
+	defer cancel()
+	if err := proxy.Check(ctx); err != nil {
+		return warn(name, c.UpstreamProxy.URL+" is not reached from the node's own network: "+oneLine(err),
+			"correct upstream_proxy.url or .ca, or start the proxy: nothing outside no_proxy is reached without it")
+	}
+	return ok(name, c.UpstreamProxy.URL)
 }
 
 // checkSandboxes looks at those that run: what nobody should forget.

@@ -122,6 +122,7 @@ func examine(cmd *cobra.Command) ([]finding, *config.Config) {
 		checkPrivate("run_dir", c.RunDir),
 		checkPolicies(c),
 		checkCeilings(c),
+		checkUpstreamProxy(ctx, c),
 		checkSandboxes(c, time.Now()),
 	}
 	return findings, c

@@ -23,7 +23,7 @@ func TestDoctor(t *testing.T) {
 	if code != 1 || stderr != "" {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
-	wantContains(t, stdout, "configuration  "+n.config, "fail  runtime ", "no-such-runtime", "fix: install it",
+	wantContains(t, stdout, "configuration   "+n.config, "fail  runtime ", "no-such-runtime", "fix: install it",
 		"\nEffective configuration:\n", "  state_dir: "+n.stateDir, "  keep_days: 7")
 
 	stdout, _, code = n.runWith("", "doctor", "--json")
@@ -34,7 +34,7 @@ func TestDoctor(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != 1 {
 		t.Fatalf("exit %d, %v", code, err)
 	}
-	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 14 {
+	if report.Configuration["state_dir"] != n.stateDir || len(report.Checks) != 15 {
 		t.Errorf("report: %+v", report)
 	}
 	for _, f := range report.Checks {

@@ -205,7 +205,7 @@ func TestConnectRefused(t *testing.T) {
 		t.Errorf("silence: %v", err)
 	}
 	// One that somebody else pretends to be.
-	p = s.start(t, true, func(net.Conn) {})
+	p = new(site).start(t, true, func(net.Conn) {})
 	p.Roots = x509.NewCertPool()
 	if _, err := p.Connect(t.Context(), t.Context(), "web.example", 443); err == nil || !strings.Contains(err.Error(), "upstream_proxy.ca") {
 		t.Errorf("a certificate of nobody: %v", err)

@@ -33,7 +33,8 @@ import (
 	"openshell.ai/openshell/proxy/names"
 )
 
-// Config is what a sandbox's proxy works with. All fields but Hosts, Chain, Answer, Local, OmitNextSteps and Memory are required.
+// Config is what a sandbox's proxy works with. All fields but Hosts, Chain, Answer, Local, OmitNextSteps and Memory
+// are required.
 type Config struct {
 	Inner    *netns.Namespace         // where the workload is
 	Outer    *netns.Namespace         // where upstream connections start

@@ -371,6 +371,7 @@ func (f *tcpFlow) explain(client clientConn, refused *refusal) {
 		h := &httpFlow{tcpFlow: f, scheme: "http", refusal: refused}
 		h.serveHTTP(newFlowConn(client, f), speaksHTTP2(said))
 	case silent:
+		f.endFTPControl()
 		f.abort()
 	default:
 		f.tls.Store(TLSNone)

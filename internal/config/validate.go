@@ -123,8 +123,6 @@ func (v validator) permissive(p *Permissive) {
 		"must be %s, not %q", strings.Join(onExpiry, " or "), p.OnExpiry)
 }
 
-// unsupported refuses what would otherwise be ignored in silence: an
-// administrator who sets one of these relies on it.
 func (v validator) upstreamProxy(p *UpstreamProxy) {
 	if p.URL == "" {
 		v.check(p.CredentialsFile == "" && p.CA == "" && len(p.NoProxy) == 0, "upstream_proxy",
@@ -188,6 +186,8 @@ func checkNoProxy(s string) error {
 	return nil
 }
 
+// unsupported refuses what would otherwise be ignored in silence: an
+// administrator who sets one of these relies on it.
 func (v validator) unsupported(c *Config) {
 	refuse := func(asked bool, field, what, fix string) {
 		if asked {

@@ -12,6 +12,8 @@ type Flags struct {
 	Replaced      bool `json:"replaced,omitempty"`      // the program's content changed between denials
 	// Sensitive: a directory is granted of which no part should be granted lightly.
 	Sensitive bool `json:"sensitive,omitempty"`
+	// PortVaries: the server seems to choose the port anew each time. It is for lists to say, see markVarying.
+	PortVaries bool `json:"port_varies,omitempty"`
 }
 
 // noteFlags are the notes that were flags before there were any, word for word as they were then.
@@ -44,13 +46,21 @@ func (p *Proposal) adoptNotes() {
 func (p *Proposal) CutShort() bool { return p.Flags.Truncated || p.Flags.Widened }
 
 // Include is what may be approved without a look, besides proposals about which there is nothing to be said.
-type Include struct{ Truncated, Sensitive bool }
+type Include struct{ Truncated, Sensitive, Varying bool }
 
 // The reasons of Include.LeavesOut.
 const (
 	LeftTruncated = "too much was seen to tell it all"
 	LeftSensitive = "what it grants whole is sensitive"
+	LeftVarying   = "the server chooses the port anew each time"
 )
+
+// Reasons are those of LeavesOut, each with the name of the flag that includes such proposals.
+func Reasons() []struct{ Reason, Flag string } {
+	return []struct{ Reason, Flag string }{
+		{LeftTruncated, "include-truncated"}, {LeftSensitive, "include-sensitive"}, {LeftVarying, "include-varying-ports"},
+	}
+}
 
 // LeavesOut says why a proposal may not be approved without a look. It is empty for one that may.
 func (i Include) LeavesOut(p *Proposal) string {
@@ -59,6 +69,8 @@ func (i Include) LeavesOut(p *Proposal) string {
 		return LeftTruncated
 	case p.Flags.Sensitive && !i.Sensitive:
 		return LeftSensitive
+	case p.Flags.PortVaries && !i.Varying:
+		return LeftVarying
 	}
 	return ""
 }

@@ -99,6 +99,7 @@ func (g *Gatherer) Proposals() []Proposal {
 		}
 	}
 	sortProposals(proposals)
+	markVarying(proposals)
 	return proposals
 }
 

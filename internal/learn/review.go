@@ -40,6 +40,7 @@ func List(store *state.Store, policyName string) ([]Proposal, error) {
 		proposals = append(proposals, p)
 	}
 	sortProposals(proposals)
+	markVarying(proposals)
 	return proposals, nil
 }
 

@@ -75,12 +75,10 @@ func (r *Reviewer) pending(policyName string, include learn.Include) (ids []stri
 // leftOut says what was left out: proposals, or what there are no proposals for at all.
 func (r *Reviewer) leftOut(policyName string, left map[string][]string, include learn.Include) (leftOut, err error) {
 	var reasons []string
-	for _, by := range []struct{ reason, flag string }{
-		{learn.LeftTruncated, "--include-truncated"}, {learn.LeftSensitive, "--include-sensitive"},
-	} {
-		if ids := left[by.reason]; len(ids) > 0 {
-			reasons = append(reasons, fmt.Sprintf("not approved, because %s: %s: look at them with openshell show, or use %s",
-				by.reason, strings.Join(ids, ", "), by.flag))
+	for _, by := range learn.Reasons() {
+		if ids := left[by.Reason]; len(ids) > 0 {
+			reasons = append(reasons, fmt.Sprintf("not approved, because %s: %s: look at them with openshell show, or use --%s",
+				by.Reason, strings.Join(ids, ", "), by.Flag))
 		}
 	}
 	lost := 0

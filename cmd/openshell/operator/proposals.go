@@ -161,6 +161,9 @@ func proposalRows(proposals []learn.Proposal, runs map[string][]learn.RunRecord,
 		if p.Flags.Sensitive {
 			status += ", sensitive" // and this
 		}
+		if p.Flags.PortVaries {
+			status += ", port varies" // and this
+		}
 		rows = append(rows, row(p.Policy, p.ID, status,
 			describe.KeepEnd(describe.Programs(p), maxBinaryColumn), describe.KeepEnd(describe.Endpoint(p),
 				maxEndpointColumn), describe.What(p),

@@ -29,7 +29,7 @@ func policyProposeCommand() *cobra.Command {
 	var asJSON bool
 	var include learn.Include
 	cmd := &cobra.Command{
-		Use:   "propose [--base FILE] [--name NAME] [--json | [--include-truncated] [--include-sensitive]]",
+		Use:   "propose [--base FILE] [--name NAME] [--json | [--include-truncated] [--include-sensitive] [--include-varying-ports]]",
 		Short: "Make a policy from a log of what was done",
 		Long: "Read what a workload did from standard input, and write the policy that allows it: the base, and\n" +
 			"what approving every proposal would add. Each line is a request, as openshell policy eval reads\n" +
@@ -38,7 +38,8 @@ func policyProposeCommand() *cobra.Command {
 			"openshell logs SANDBOX --json prints them. No state is read or changed. What no rule can be made for is\n" +
 			"told on standard error. Left out are proposals that do not tell all that was seen, or allow more than\n" +
 			"that because there was too much of it, unless --include-truncated is given, and those that grant a\n" +
-			"sensitive directory whole, unless --include-sensitive is. The exit code is 2 if the base is invalid,\n" +
+			"sensitive directory whole, unless --include-sensitive is, and those for ports that the server chooses\n" +
+			"anew each time, unless --include-varying-ports is. The exit code is 2 if the base is invalid,\n" +
 			"and 1 if a line was malformed or something was left out.",
 		Example: "  openshell logs build-1 --json | openshell policy propose --name build > build.yaml\n" +
 			"  openshell policy propose --base build.yaml --json < requests.jsonl",
@@ -75,6 +76,7 @@ func policyProposeCommand() *cobra.Command {
 	includeFlags(cmd, &include, "")
 	cmd.MarkFlagsMutuallyExclusive("json", "include-truncated")
 	cmd.MarkFlagsMutuallyExclusive("json", "include-sensitive")
+	cmd.MarkFlagsMutuallyExclusive("json", "include-varying-ports")
 	return cmd
 }
 
@@ -261,9 +263,14 @@ func (p *proposer) write(out, problems io.Writer, asJSON bool, include learn.Inc
 	for i := range proposals {
 		if why := include.LeavesOut(&proposals[i]); why != "" {
 			complete = false
-			fmt.Fprintf(problems, "left out, because %s: proposal %s: %s: look at it with --json, or use --include-%s\n",
-				why, proposals[i].ID, subject(&proposals[i]), map[string]string{learn.LeftTruncated: "truncated",
-					learn.LeftSensitive: "sensitive"}[why])
+			flag := ""
+			for _, by := range learn.Reasons() {
+				if by.Reason == why {
+					flag = by.Flag
+				}
+			}
+			fmt.Fprintf(problems, "left out, because %s: proposal %s: %s: look at it with --json, or use --%s\n",
+				why, proposals[i].ID, subject(&proposals[i]), flag)
 			continue
 		}
 		proposals[i].AddTo(learned)

@@ -147,7 +147,7 @@ func propose(t *testing.T, base string, lines []string, asJSON bool) string {
 		t.Fatal(malformed, err)
 	}
 	var out bytes.Buffer
-	if _, err := p.write(&out, io.Discard, asJSON, learn.Include{Truncated: true, Sensitive: true}); err != nil {
+	if _, err := p.write(&out, io.Discard, asJSON, learn.Include{Truncated: true, Sensitive: true, Varying: true}); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, base, strings.Join(lines, "\n"))
 	}
 	return out.String()

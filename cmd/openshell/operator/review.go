@@ -22,7 +22,7 @@ func approveCommand() *cobra.Command {
 	var include learn.Include
 	var by, edit string
 	cmd := &cobra.Command{
-		Use:   "approve POLICY ID... | POLICY ID --edit FILE | POLICY --all [--include-truncated] [--include-sensitive]",
+		Use:   "approve POLICY ID... | POLICY ID --edit FILE | POLICY --all [--include-truncated] [--include-sensitive] [--include-varying-ports]",
 		Short: "Allow what proposals propose, also in the sandboxes that run",
 		Long: "Add the rules of proposals to a policy, exactly as shown and each under its own key, and print\n" +
 			"the difference. An ID may be cut short as long as it is unique. ID@DIGEST, as openshell show\n" +
@@ -30,7 +30,8 @@ func approveCommand() *cobra.Command {
 			"Proposals that are named are approved all or none. --all approves what it can: it leaves out, and\n" +
 			"fails for, what exceeds the node's maximum policy, and proposals that do not tell all that was seen,\n" +
 			"or allow more than that because there was too much of it, unless --include-truncated is given too, and those\n" +
-			"that grant a sensitive directory whole, such as /etc, unless --include-sensitive is.\n" +
+			"that grant a sensitive directory whole, such as /etc, unless --include-sensitive is, or are for a port that\n" +
+			"the server chooses anew each time, as FTP's do, unless --include-varying-ports is.\n" +
 			"--edit approves less than what is proposed: the rule in FILE, a policy with nothing else in it,\n" +
 			"in place of the proposal's and under its key.",
 		Example: "  openshell approve agent p-3f9a1c2b\n" +
@@ -44,7 +45,7 @@ func approveCommand() *cobra.Command {
 				return errors.New("--edit goes with one proposal: " + usage(cmd))
 			}
 			if include != (learn.Include{}) && !all {
-				return errors.New("--include-truncated and --include-sensitive go with --all: " + usage(cmd))
+				return errors.New("--include-truncated and the like go with --all: " + usage(cmd))
 			}
 			if all == (len(ids) > 0) {
 				return errors.New("name the proposals, or use --all for all that are pending: " + usage(cmd))
@@ -79,6 +80,8 @@ func includeFlags(cmd *cobra.Command, include *learn.Include, when string) {
 	cmd.Flags().BoolVar(&include.Truncated, "include-truncated", false, when+"also proposals that were cut short")
 	cmd.Flags().BoolVar(&include.Sensitive, "include-sensitive", false,
 		when+"also those that grant a sensitive directory whole")
+	cmd.Flags().BoolVar(&include.Varying, "include-varying-ports", false,
+		when+"also those for ports that the server chooses anew each time")
 }
 
 // approveAll approves what is pending.

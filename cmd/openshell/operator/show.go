@@ -48,6 +48,15 @@ func showCommand() *cobra.Command {
 				_, err = cmd.OutOrStdout().Write(text)
 				return err
 			}
+			others, err := learn.List(store, p.Policy)
+			if err != nil {
+				return err
+			}
+			for i := range others {
+				if others[i].ID == p.ID {
+					p = others[i] // what the others say of it is noted there
+				}
+			}
 			difference, err := r.Difference(&p, nil)
 			if err != nil {
 				return err
@@ -57,10 +66,6 @@ func showCommand() *cobra.Command {
 					learn.Proposal
 					Difference []string `json:"difference"`
 				}{p, difference})
-			}
-			others, err := learn.List(store, p.Policy)
-			if err != nil {
-				return err
 			}
 			runs, err := learn.Runs(store, p.Policy)
 			if err != nil {

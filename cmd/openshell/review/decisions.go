@@ -54,6 +54,9 @@ func (m *model) askApproval(p *learn.Proposal) {
 		if p.Flags.Sensitive {
 			text = fmt.Sprintf("approve %s (%s), though what it grants whole is sensitive?", p.ID, tally(d.lines))
 		}
+		if p.Flags.PortVaries {
+			text = fmt.Sprintf("approve %s (%s), though its port is hardly the next run's?", p.ID, tally(d.lines))
+		}
 		if p.CutShort() {
 			text = fmt.Sprintf("approve %s (%s), though it does not tell all that was seen?", p.ID, tally(d.lines))
 		}
@@ -76,7 +79,7 @@ func (m *model) askAll() {
 	}
 	without := ""
 	if left > 0 {
-		without = fmt.Sprintf(" (not %d that have to be looked at: they do not tell all, or are sensitive)", left)
+		without = fmt.Sprintf(" (not %d that have to be looked at: they do not tell all, are sensitive, or for ports that vary)", left)
 	}
 	if len(keys) == 0 {
 		m.fail(errors.New("nothing that is listed waits for approval" + without))
